@@ -1,0 +1,1 @@
+"""What the inspection costs on this machine."""

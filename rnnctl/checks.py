@@ -1,0 +1,192 @@
+"""Claims about this installation, each held against an independent computation."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rnnctl.cells import NONLINEARITIES, FullRNN
+from rnnctl.errors import DtypeError, VerificationError
+from rnnctl.gradients.bptt import gradnorm
+from rnnctl.gradients.verify import autograd_reference, clone_contributions
+from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
+from rnnctl.memory import require_memory
+
+# Relative, per claim, at every step: far above rounding, far below any mistake.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """One row per claim: claim, nonlinearity, loss_at, relative_error, tolerance, holds."""
+
+    schema: ClassVar[str] = "check"
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def scalars(self) -> Mapping[str, Any]:
+        """claims, failed, and the largest relative error of all."""
+        return {
+            "claims": len(self.rows),
+            "failed": sum(not row["holds"] for row in self.rows),
+            "largest_relative_error": max(row["relative_error"] for row in self.rows),
+        }
+
+    def require_all(self) -> None:
+        """Raise VerificationError, naming the claims, if one does not hold."""
+        failed = [f"{row['claim']} ({row['nonlinearity']}, {row['loss_at']})" for row in self.rows if not row["holds"]]
+        if failed:
+            raise VerificationError(f"{len(failed)} of {len(self.rows)} claims do not hold: {'; '.join(failed)}")
+
+
+def check(
+    model: FullRNN,
+    x: Tensor,
+    *,
+    target: Tensor | None = None,
+    loss: str = "mse",
+    h_init: Tensor | None = None,
+    nonlinearities: tuple[str, ...] = tuple(NONLINEARITIES),
+    progress: Callable[[float], None] | None = None,
+) -> CheckReport:
+    """Hold the model and the reverse sweep against ``nn.RNN`` and against autograd.
+
+    Args:
+        model: its weights are used for every nonlinearity; nothing of it is changed.
+        x, target, loss, h_init: as in ``gradnorm``.
+        nonlinearities: which of "tanh" and "relu" to check.
+        progress: called with the fraction of the cases that are done.
+    Raises:
+        DtypeError: float32 and float64 only; below that, rounding hides mistakes.
+        InputError: as ``gradnorm``.
+    """
+    if x.dtype not in TOLERANCES:
+        raise DtypeError(f"check needs float64 or float32; got {x.dtype}")
+    model.check_sequence(x, h_init)
+    tolerance = TOLERANCES[x.dtype]
+    seq_len, hidden = x.shape[1], model.rnn_cell.hidden_size
+    require_memory(4 * seq_len * hidden**2 * x.element_size(), f"{seq_len} clones of W_hh and their gradients")
+    start = model.initial_state(x) if h_init is None else h_init
+    cases = list(product(nonlinearities, LOSS_AT))
+    rows: list[Mapping[str, Any]] = []
+    for done, (nonlinearity, loss_at) in enumerate(cases, start=1):
+        with torch.random.fork_rng(devices=[]):
+            twin = _with_nonlinearity(model, nonlinearity)
+        case = {"nonlinearity": nonlinearity, "loss_at": loss_at}
+        for claim, error in _errors(twin, x, target, loss, loss_at, start):
+            measured = {"relative_error": error, "tolerance": tolerance, "holds": error <= tolerance}
+            rows.append({"claim": claim, **case, **measured})
+        if progress is not None:
+            progress(done / len(cases))
+    return CheckReport(tuple(rows))
+
+
+def _errors(
+    model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor
+) -> Iterator[tuple[str, float]]:
+    """Each claim with its largest relative error."""
+    ours = _outputs_and_gradients(model, model, x, target, loss, loss_at, h_init)
+    with torch.random.fork_rng(devices=[]):
+        torch_twin = _TorchTwin(model)
+    theirs = _outputs_and_gradients(torch_twin, model, x, target, loss, loss_at, h_init)
+    yield "FullRNN's outputs are nn.RNN's", _relative(ours[0], theirs[0])
+    yield "all gradients are nn.RNN's", max(map(_relative, ours[1:], theirs[1:]))
+    swept = gradnorm(model, x, target=target, loss=loss, loss_at=loss_at, h_init=h_init)
+    expected = clone_contributions(model, x, target, loss, loss_at, h_init).flatten(1).norm(dim=1)
+    yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected)
+    reference = autograd_reference(model, x, target, loss, loss_at, h_init)
+    yield "sum G_t is W_hh.grad", _relative(swept.grad_W_hh, reference.grad_W_hh)
+
+
+class _TorchTwin(nn.Module):
+    """``nn.RNN`` with the model's weights, and the model's readout."""
+
+    def __init__(self, model: FullRNN) -> None:
+        super().__init__()
+        cell, readout = model.rnn_cell, model.hidden_to_output
+        has_bias = readout.bias is not None
+        like = {"device": readout.weight.device, "dtype": readout.weight.dtype}
+        self.rnn = nn.RNN(
+            cell.input_size,
+            cell.hidden_size,
+            nonlinearity=cell.nonlinearity,
+            bias=has_bias,
+            batch_first=True,
+            **like,
+        )
+        self.linear = nn.Linear(cell.hidden_size, model.output_size, has_bias, **like)
+        self.output_activation = model.output_activation
+        sources = (*_parameters(cell), *_parameters(readout))
+        with torch.no_grad():
+            for target, source in zip(_parameters(self), sources, strict=True):
+                target.copy_(source)
+
+    def forward(self, x: Tensor, h_init: Tensor) -> Tensor:
+        h, _ = self.rnn(x, h_init.unsqueeze(0))
+        y: Tensor = self.output_activation(self.linear(h))
+        return y
+
+
+def _parameters(module: nn.Module) -> list[Tensor]:
+    """Weights before biases within a layer, in the order W_xh, W_hh, b_xh, b_hh, W_hy, b_y."""
+    named = sorted(module.named_parameters(), key=lambda item: ("linear" in item[0], "bias" in item[0]))
+    return [parameter for _, parameter in named]
+
+
+def _outputs_and_gradients(
+    network: nn.Module,
+    model: FullRNN,
+    x: Tensor,
+    target: Tensor | None,
+    loss: str,
+    loss_at: str,
+    h_init: Tensor,
+) -> list[Tensor]:
+    """y, then the gradients of all parameters (of x and h_init, too) in one order for both."""
+    leaves = [x.detach().clone().requires_grad_(), h_init.detach().clone().requires_grad_()]
+    parameters = (
+        [*_parameters(model.rnn_cell), *_parameters(model.hidden_to_output)]
+        if network is model
+        else _parameters(network)
+    )
+    with torch.enable_grad():
+        y = network(*leaves)
+        attached = y[:, y.shape[1] - loss_steps(y.shape[1], loss_at) :]
+        value = sequence_loss(attached, attached_target(target, attached, loss, y.shape[1]), loss)
+        grads = torch.autograd.grad(value, [*leaves, *parameters])
+    return [y.detach(), *grads]
+
+
+def _with_nonlinearity(model: FullRNN, nonlinearity: str) -> FullRNN:
+    """A copy with the same weights and another f_h."""
+    cell, weight = model.rnn_cell, model.hidden_to_output.weight
+    twin = FullRNN(
+        cell.input_size,
+        cell.hidden_size,
+        model.output_size,
+        nonlinearity=nonlinearity,
+        bias=model.hidden_to_output.bias is not None,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    twin.output_activation = model.output_activation
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    """||found - expected|| / ||expected||; 0 where both are 0."""
+    error, norm = (found - expected).double().norm(), expected.double().norm()
+    return float(error / norm) if norm > 0 else float(error)
+
+
+def _largest_relative(found: Tensor, expected: Tensor) -> float:
+    """The largest relative error over the entries, of those that autograd could still resolve."""
+    limits = torch.finfo(expected.dtype)
+    expected = expected.double().cpu()
+    # Below, the clones' own gradients are subnormal or 0, while the sweep's are not.
+    resolved = expected.clamp_min(1e3 * limits.tiny / limits.eps)
+    return float(((found - expected).abs() / resolved).max())

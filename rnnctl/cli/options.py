@@ -1,0 +1,239 @@
+"""Every option, declared once, in groups that a command takes whole."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+
+import typer
+
+from rnnctl.cli.config import load_config
+from rnnctl.cli.exits import ExitCode
+from rnnctl.errors import InputError, RnnctlError
+
+
+def option(*names: str, help: str, **settings: Any) -> Any:
+    """A typer option that the environment can also set, as RNNCTL_<NAME>."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = "RNNCTL_" + long.split("/")[0].removeprefix("--").replace("-", "_").upper()
+    return typer.Option(*names, help=help, envvar=variable, show_envvar=False, **settings)
+
+
+def _size(name: str, what: str, default: int) -> Any:
+    return option(name, help=what, min=1, show_default=str(default))
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The network."""
+
+    panel: ClassVar[str] = "Model"
+    input_size: Annotated[int | None, _size("--input-size", "Features of x_t.", 10)] = None
+    hidden_size: Annotated[int | None, _size("--hidden-size", "Hidden units.", 20)] = None
+    output_size: Annotated[int | None, _size("--output-size", "Features of y_t.", 5)] = None
+    nonlinearity: Annotated[
+        Literal["tanh", "relu"] | None,
+        option("--nonlinearity", help="f_h of the cell.", show_default="tanh; check: both"),
+    ] = None
+    output_activation: Annotated[
+        Literal["identity", "softmax", "sigmoid", "tanh"], option("--output-activation", help="f_y of the readout.")
+    ] = "identity"
+    bias: Annotated[bool, option("--bias/--no-bias", help="Biases in all three linear maps.")] = True
+    init: Annotated[
+        Literal["default", "orthogonal", "identity", "gaussian"],
+        option("--init", help="How W_hh is drawn; gaussian: N(0, gain^2/hidden)."),
+    ] = "default"
+    gain: Annotated[float, option("--gain", help="Factor on W_hh as drawn.")] = 1.0
+    weights: Annotated[
+        Path | None,
+        option("--weights", help="Trained weights: .pt state dict or .safetensors, own names or nn.RNN's."),
+    ] = None
+    save_weights: Annotated[Path | None, option("--save-weights", help="Write the weights to a .safetensors file.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The sequences."""
+
+    panel: ClassVar[str] = "Data"
+    seq_len: Annotated[int | None, _size("--seq-len", "Time steps T.", 7)] = None
+    batch_size: Annotated[int | None, _size("--batch-size", "Sequences in the batch.", 4)] = None
+    input: Annotated[
+        str | None,
+        option(
+            "--input",
+            help="Sequences: .npy, .npz, .pt, .safetensors, .csv; sunspots or macrodata (bundled); - for stdin.",
+            metavar="FILE|NAME|-",
+            show_default="random numbers",
+        ),
+    ] = None
+    input_format: Annotated[
+        Literal["npy", "npz", "pt", "safetensors", "csv"] | None,
+        option("--input-format", help="Format of --input where its suffix does not tell."),
+    ] = None
+    input_key: Annotated[str | None, option("--input-key", help="Which of several named arrays.")] = None
+    columns: Annotated[
+        str | None, option("--columns", help="Columns of a .csv by header name, with commas between.")
+    ] = None
+    standardize: Annotated[
+        bool, option("--standardize/--no-standardize", help="z-score every feature over batch and time.")
+    ] = False
+    target: Annotated[
+        str, option("--target", help="dummy: zeros; next: predict x_{t+1}; or a file.", metavar="dummy|next|FILE")
+    ] = "dummy"
+    h_init: Annotated[Literal["zeros", "normal"], option("--h-init", help="The hidden state before step 0.")] = "zeros"
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The loss."""
+
+    panel: ClassVar[str] = "Loss"
+    loss: Annotated[
+        Literal["mse", "cross-entropy", "sum"], option("--loss", help="Mean over batch and outputs; sum: plain sum.")
+    ] = "mse"
+
+
+@dataclass(frozen=True)
+class LossStepOptions:
+    """Where the loss sits."""
+
+    panel: ClassVar[str] = "Loss"
+    loss_at: Annotated[Literal["last", "all"], option("--loss-at", help="Steps that carry a loss.")] = "last"
+
+
+@dataclass(frozen=True)
+class VerdictOptions:
+    """What counts as vanishing and exploding."""
+
+    panel: ClassVar[str] = "Verdict"
+    vanish_below: Annotated[float, option("--vanish-below", help="Vanishing if first_over_last is below.")] = 1e-3
+    explode_above: Annotated[float, option("--explode-above", help="Exploding if first_over_last is above.")] = 1e3
+    verify: Annotated[bool, option("--verify/--no-verify", help="Compare the sum with autograd's W_hh.grad.")] = True
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """How a graph is drawn."""
+
+    panel: ClassVar[str] = "Graph"
+    drawn_as: Annotated[Literal["text", "mermaid", "dot"], option("--as", help="How the graph is drawn.")] = "text"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How a benchmark is measured."""
+
+    panel: ClassVar[str] = "Benchmark"
+    repeats: Annotated[int, option("--repeats", help="Interleaved rounds; medians are shown.", min=1)] = 5
+    memory: Annotated[
+        bool, option("--memory/--no-memory", help="Also peak memory, each method in its own process.")
+    ] = True
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How it is computed."""
+
+    panel: ClassVar[str] = "Run"
+    seed: Annotated[int, option("--seed", help="Seed of weights, random input and h_init.", min=0)] = 0
+    dtype: Annotated[
+        Literal["float32", "float64", "bfloat16", "float16"] | None,
+        option("--dtype", help="Dtype of weights and data.", show_default="float32; check: float64"),
+    ] = None
+    device: Annotated[Literal["cpu", "cuda", "mps", "auto"], option("--device", help="Where it runs.")] = "cpu"
+    threads: Annotated[
+        int | None, option("--threads", help="CPU threads of torch.", min=1, show_default="torch's choice")
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the result goes."""
+
+    panel: ClassVar[str] = "Output"
+    format: Annotated[
+        Literal["table", "json", "jsonl", "csv"] | None,
+        option("--format", help="jsonl and csv hold the rows.", show_default="by the suffix of -o, else table"),
+    ] = None
+    json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
+    only: Annotated[
+        Literal["rows", "scalars"] | None,
+        option("--only", help="Only one part; with csv or jsonl, scalars make one line.", show_default="both"),
+    ] = None
+    all: Annotated[bool, option("--all", help="All rows of a long table, all steps of a graph.")] = False
+    output: Annotated[
+        Path | None, option("--output", "-o", help="Write the result to a file.", show_default="stdout")
+    ] = None
+    force: Annotated[bool, option("--force", help="Replace files that are there already.")] = False
+    color: Annotated[
+        Literal["auto", "always", "never"], option("--color", help="auto heeds NO_COLOR and FORCE_COLOR.")
+    ] = "auto"
+    quiet: Annotated[bool, option("--quiet", "-q", help="No notes and no progress on stderr.")] = False
+    fail_on: Annotated[
+        list[str] | None,
+        option(
+            "--fail-on",
+            help="Exit 3 if it holds: a comparison on a scalar ('cancellation<0.1'); gradnorm also "
+            "vanishing, exploding, nonfinite. Repeatable.",
+            metavar="CONDITION",
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        option(
+            "--config",
+            help="Options from a TOML file; flags and RNNCTL_* variables come first.",
+            metavar="FILE.toml",
+            is_eager=True,
+            callback=load_config,
+        ),
+    ] = None
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function of option groups into one that typer can read, and errors into exit codes."""
+    groups = {name: group for name, group in get_type_hints(command).items() if name != "return"}
+    parameters = [parameter for group in groups.values() for parameter in _parameters(group)]
+
+    @functools.wraps(command)
+    def flat(**values: Any) -> None:
+        taken = {name: _gathered(group, values) for name, group in groups.items()}
+        try:
+            command(**taken)
+        except RnnctlError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            code = ExitCode.BAD_INPUT if isinstance(error, InputError) else ExitCode.FAILED
+            raise typer.Exit(code) from None
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return flat
+
+
+def _parameters(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    found = []
+    for field in fields(group):
+        kind, info = get_args(hints[field.name])
+        info = copy(info)
+        info.rich_help_panel = group.panel  # type: ignore[attr-defined]
+        found.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=Annotated[kind, info],
+            )
+        )
+    return found
+
+
+def _gathered(group: Any, values: dict[str, Any]) -> Any:
+    return group(**{field.name: values.pop(field.name) for field in fields(group)})

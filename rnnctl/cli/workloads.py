@@ -1,0 +1,31 @@
+"""From options to what ``bench`` runs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rnnctl.benchmark.methods import Workload
+from rnnctl.benchmark.report import REFERENCE_SIZES
+from rnnctl.cli.options import DataOptions, LossStepOptions, ModelOptions, OutputOptions, RunOptions
+from rnnctl.cli.setup import DEFAULT_SIZES, build
+
+
+def workloads(
+    model: ModelOptions, data: DataOptions, at: LossStepOptions, run: RunOptions, out: OutputOptions
+) -> tuple[list[tuple[Workload, float | None]], Mapping[str, Any]]:
+    """The user's sizes, or the reference sizes with their targets; and the configuration."""
+    if _has_sizes(model, data):
+        made = build(model, data, run, out, loss_at=at.loss_at)
+        return [(Workload(made.model, made.x, made.h_init, at.loss_at), None)], made.config
+    found: list[tuple[Workload, float | None]] = []
+    for sizes, target in REFERENCE_SIZES:
+        sized_model = replace(model, input_size=sizes["input_size"], hidden_size=sizes["hidden_size"])
+        sized_data = replace(data, seq_len=sizes["seq_len"], batch_size=sizes["batch_size"])
+        made = build(sized_model, sized_data, run, out, loss_at=at.loss_at)
+        found.append((Workload(made.model, made.x, made.h_init, at.loss_at), target))
+    return found, {**made.config, **dict.fromkeys(DEFAULT_SIZES)}
+
+
+def _has_sizes(model: ModelOptions, data: DataOptions) -> bool:
+    flags = [getattr(model, name, None) or getattr(data, name, None) for name in DEFAULT_SIZES]
+    return any(flags) or data.input is not None or model.weights is not None

@@ -1,0 +1,1 @@
+"""What W_hh itself tells."""

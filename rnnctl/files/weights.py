@@ -1,0 +1,155 @@
+"""Trained weights from and to files, in this project's names or nn.RNN's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from rnnctl.errors import DtypeError, InputError, ShapeError
+from rnnctl.files.reading import load_pt, load_safetensors, read_bytes
+from rnnctl.files.writing import write_whole
+from rnnctl.nearest import did_you_mean
+
+READOUT = "hidden_to_output."
+W_XH, W_HH = "rnn_cell.input_to_hidden.weight", "rnn_cell.hidden_to_hidden.weight"
+B_XH, B_HH = "rnn_cell.input_to_hidden.bias", "rnn_cell.hidden_to_hidden.bias"
+W_HY, B_Y = "hidden_to_output.weight", "hidden_to_output.bias"
+OWN_NAMES = (W_XH, B_XH, W_HH, B_HH, W_HY, B_Y)
+TORCH_NAMES = {"weight_ih_l0": W_XH, "weight_hh_l0": W_HH, "bias_ih_l0": B_XH, "bias_hh_l0": B_HH}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights in this project's names.
+
+    Attributes:
+        tensors: name -> tensor; without W_hy and b_y where the file has no readout.
+        input_size, hidden_size: from the shapes.
+        output_size: from the shapes, or None without a readout.
+        bias: whether there are biases.
+        notes: what was taken for what, to be told to the user.
+    """
+
+    tensors: Mapping[str, Tensor]
+    input_size: int
+    hidden_size: int
+    output_size: int | None
+    bias: bool
+    notes: tuple[str, ...]
+
+
+def read_weights(path: Path) -> Weights:
+    """Weights from a ``.pt`` state dict (weights_only) or a ``.safetensors`` file.
+
+    Raises:
+        InputError: unreadable, or keys missing or left over (all listed, with the nearest names).
+        ShapeError: matrices that do not make one Elman layer.
+    """
+    found = _read_state_dict(path)
+    prefix, named = _strip_prefix(found)
+    tensors = {TORCH_NAMES.get(name, name): tensor for name, tensor in named.items()}
+    notes = [f"{path}: taken without the prefix {prefix!r}"] if prefix else []
+    if (layer := _adopt_readout(tensors)) is not None:
+        notes.append(f"{path}: {layer} is taken as the readout (hidden_to_output)")
+    _require_names(tensors, str(path))
+    _require_shapes(tensors, str(path))
+    if W_HY not in tensors:
+        notes.append(f"{path} has no readout (hidden_to_output): W_hy and b_y are drawn from the seed")
+    hidden, inputs = tensors[W_XH].shape
+    output_size = tensors[W_HY].shape[0] if W_HY in tensors else None
+    return Weights(tensors, inputs, hidden, output_size, B_HH in tensors, tuple(notes))
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a ``.safetensors`` file, whole or not at all."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, safetensors.torch.save(contiguous))
+
+
+def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
+    data, name = read_bytes(path), str(path)
+    if path.suffix == ".safetensors":
+        return load_safetensors(data, name)
+    if path.suffix not in (".pt", ".pth"):
+        raise InputError(f"{name!r} must be a .pt state dict or a .safetensors file; got {path.suffix!r}")
+    loaded = load_pt(data, name)
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        got = type(loaded).__name__
+        if isinstance(loaded, Mapping):
+            got = "a mapping with " + ", ".join(f"{k}: {type(v).__name__}" for k, v in list(loaded.items())[:4])
+        raise InputError(f"{name} must hold a state dict (name -> tensor); got {got}")
+    return {str(key): value for key, value in loaded.items()}
+
+
+def _strip_prefix(found: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """The prefix in front of the first known name, and the keys without it where they have it."""
+    known = (*OWN_NAMES, *TORCH_NAMES)
+    prefixes = [key.removesuffix(end) for key in found for end in known if key.endswith(end)]
+    prefix = min((p for p in prefixes if p == "" or p.endswith(".")), key=len, default="")
+    return prefix, {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+
+
+def _adopt_readout(tensors: dict[str, Tensor]) -> str | None:
+    """Take one linear layer that is left over beside nn.RNN's names as the readout; its name."""
+    left = [key for key in tensors if key not in OWN_NAMES]
+    layers = {key.rpartition(".")[0] for key in left}
+    if W_HY in tensors or len(layers) != 1 or W_HH not in tensors:
+        return None
+    (layer,) = layers
+    weight = tensors.get(f"{layer}.weight")
+    if weight is None or weight.dim() != 2 or weight.shape[1] != tensors[W_HH].shape[-1]:
+        return None
+    for key in left:
+        tensors[READOUT + key.rpartition(".")[2]] = tensors.pop(key)
+    return layer
+
+
+def _require_names(tensors: Mapping[str, Tensor], name: str) -> None:
+    has_bias = any(key in tensors for key in (B_XH, B_HH, B_Y))
+    has_readout = any(key in tensors for key in (W_HY, B_Y))
+    needed = [W_XH, W_HH]
+    needed += [B_XH, B_HH] if has_bias else []
+    needed += [W_HY] if has_readout else []
+    needed += [B_Y] if has_bias and has_readout else []
+    missing = [key for key in needed if key not in tensors]
+    extra = [key for key in tensors if key not in OWN_NAMES]
+    if not missing and not extra:
+        return
+    torch_name = {own: theirs for theirs, own in TORCH_NAMES.items()}
+    lines = [f"{name} does not hold one Elman layer and its readout."]
+    lines += [f"  missing: {key}" + (f" (or {torch_name[key]})" if key in torch_name else "") for key in missing]
+    candidates = (*missing, *(torch_name[key] for key in missing if key in torch_name)) or OWN_NAMES
+    lines += [f"  extra: {key} {tuple(tensors[key].shape)}.{did_you_mean(key, candidates)}" for key in extra]
+    lines.append(f"Expected are {', '.join(OWN_NAMES)}; or nn.RNN's {', '.join(TORCH_NAMES)} for the first four")
+    raise InputError("\n".join(lines))
+
+
+def _require_shapes(tensors: Mapping[str, Tensor], name: str) -> None:
+    for key, tensor in tensors.items():
+        axes = 1 if key.endswith("bias") else 2
+        if tensor.dim() != axes or 0 in tensor.shape:
+            raise ShapeError(f"{name}: {key} must have {axes} non-empty axes; got shape {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise DtypeError(f"{name}: {key} must hold floating-point numbers; got {tensor.dtype}")
+    W_xh, W_hh = tuple(tensors[W_XH].shape), tuple(tensors[W_HH].shape)
+    if W_hh[0] != W_hh[1]:
+        raise ShapeError(f"{name}: W_hh must be square (hidden, hidden); got {W_hh}.{_guess(W_hh)}")
+    hidden = W_hh[0]
+    if W_xh[0] != hidden:
+        raise ShapeError(f"{name}: W_xh must have {hidden} rows, as W_hh {W_hh} has; got {W_xh}")
+    expected: dict[str, tuple[int, ...]] = {B_XH: (hidden,), B_HH: (hidden,)}
+    if W_HY in tensors:
+        expected[W_HY] = (tensors[W_HY].shape[0], hidden)
+        expected[B_Y] = (tensors[W_HY].shape[0],)
+    for key, shape in expected.items():
+        if key in tensors and tuple(tensors[key].shape) != shape:
+            raise ShapeError(f"{name}: {key} must have shape {shape}; got {tuple(tensors[key].shape)}")
+
+
+def _guess(shape: tuple[int, ...]) -> str:
+    gates = {3: "a GRU (3 gates)", 4: "an LSTM (4 gates)"}
+    if shape[0] % shape[1] == 0 and shape[0] // shape[1] in gates:
+        return f" Is this {gates[shape[0] // shape[1]]}?"
+    return " Is this weight_ih_l0?"

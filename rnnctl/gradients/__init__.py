@@ -1,0 +1,1 @@
+"""What the reverse sweep teaches about gradients through time."""

@@ -1,0 +1,315 @@
+"""Per-timestep gradients of W_hh by one reverse sweep (BPTT, itemised)."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rnnctl.cells import FullRNN
+from rnnctl.dynamics.spectrum import spectral_norm, spectral_radius
+from rnnctl.errors import InputError, VerificationError
+from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype
+from rnnctl.gradients.decay import Decay, decay_over_time
+from rnnctl.gradients.verify import Agreement, agreement, autograd_reference, same_trajectory
+from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
+from rnnctl.memory import require_memory
+from rnnctl.recurrence.elman import hidden_states, reverse_chunks, threads_for
+
+
+@dataclass(frozen=True, eq=False)
+class GradNorms:
+    """What every time step of BPTT contributes to dL/dW_hh.
+
+    Attributes:
+        grad_norm_W_hh: Frobenius norm of step t's contribution G_t, shape (time,), float64.
+        grad_norm_h: norm of the total dL/dh_t, shape (time,), float64.
+        grad_norm_h_direct: norm of dL/dh_t through y_t alone, shape (time,), float64.
+        grad_W_hh: sum of G_t over t, which is ``W_hh.grad``; shape (hidden, hidden).
+        loss: the loss.
+        W_hh: the recurrent matrix at that time, shape (hidden, hidden).
+        decay: how d(loss at the last step)/dh_t changes from step to step.
+        agreement: the comparison with autograd, or None where it was not asked for.
+        h_init_is_zero: G_0 is exactly 0 because h_init is.
+        first_nonfinite_step: the first step whose h_t is not finite, or None.
+        vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
+    Units: loss per unit of weight or of hidden state.
+    """
+
+    schema: ClassVar[str] = "gradnorm"
+
+    grad_norm_W_hh: Tensor
+    grad_norm_h: Tensor
+    grad_norm_h_direct: Tensor
+    grad_W_hh: Tensor
+    loss: float
+    W_hh: Tensor
+    decay: Decay
+    agreement: Agreement | None
+    h_init_is_zero: bool
+    first_nonfinite_step: int | None
+    vanish_below: float
+    explode_above: float
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """Name -> number or text; None where a quantity has no value here."""
+        agreement, decay = self.agreement, self.decay
+        total = float(self.grad_norm_W_hh.sum())
+        norm = float(torch.linalg.vector_norm(self.grad_W_hh.double()))
+        return MappingProxyType(
+            {
+                "loss": self.loss,
+                "grad_W_hh_norm": norm,
+                "autograd_relative_error": agreement.relative_error if agreement else None,
+                "autograd_tolerance": agreement.tolerance if agreement else None,
+                "states": agreement.states if agreement else "sweep",
+                "cancellation": norm / total if total > 0 else None,
+                "factor_per_step": decay.factor_per_step,
+                "fitted_steps": decay.fitted_steps,
+                "steps_to_one_percent": decay.steps_to_one_percent,
+                "first_over_last": decay.first_over_last,
+                "spectral_radius": spectral_radius(self.W_hh),
+                "spectral_norm": spectral_norm(self.W_hh),
+                "verdict": self.verdict,
+                "vanish_below": self.vanish_below,
+                "explode_above": self.explode_above,
+                "first_nonfinite_step": self.first_nonfinite_step,
+                "h_init_is_zero": self.h_init_is_zero,
+            }
+        )
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per time step: t, grad_norm_W_hh, share, grad_norm_h, grad_norm_h_direct."""
+        total = float(self.grad_norm_W_hh.sum())
+        columns = (self.grad_norm_W_hh, self.grad_norm_h, self.grad_norm_h_direct)
+        return tuple(
+            {
+                "t": t,
+                "grad_norm_W_hh": norm,
+                "share": norm / total if total != 0 else None,
+                "grad_norm_h": norm_h,
+                "grad_norm_h_direct": norm_direct,
+            }
+            for t, (norm, norm_h, norm_direct) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+        )
+
+    @property
+    def verdict(self) -> str:
+        """ "vanishing", "stable" or "exploding" over this length; "nonfinite"; "no gradient"."""
+        for name, holds in self.conditions.items():
+            if holds:
+                return name
+        return "stable" if self.decay.first_over_last is not None else "no gradient"
+
+    @property
+    def conditions(self) -> Mapping[str, bool]:
+        """Which of "nonfinite", "vanishing" and "exploding" hold; the verdict is the first."""
+        ratio = self.decay.first_over_last
+        # NaN compares as neither.
+        ratio = math.nan if ratio is None else ratio
+        return {
+            "nonfinite": not self.is_finite,
+            "vanishing": ratio < self.vanish_below,
+            "exploding": ratio > self.explode_above,
+        }
+
+    def require_agreement(self) -> None:
+        """Raise VerificationError if autograd was asked and disagrees."""
+        if self.agreement is not None and not self.agreement.holds:
+            raise VerificationError(
+                "sum of all G_t disagrees with autograd's W_hh.grad: expected a relative error of at most "
+                f"{self.agreement.tolerance:g} of the gradient's magnitude; got {self.agreement.relative_error:.3g} "
+                "of its norm. Please report this with the command that shows it"
+            )
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss, every norm and the gradient in the model's own dtype are finite."""
+        tensors = (self.grad_norm_W_hh, self.grad_norm_h, self.grad_norm_h_direct, self.grad_W_hh)
+        return math.isfinite(self.loss) and all(bool(torch.isfinite(t).all()) for t in tensors)
+
+
+def gradnorm(
+    model: FullRNN,
+    x: Tensor,
+    *,
+    target: Tensor | None = None,
+    loss: str = "mse",
+    loss_at: str = "last",
+    h_init: Tensor | None = None,
+    verify: bool = False,
+    vanish_below: float = 1e-3,
+    explode_above: float = 1e3,
+    progress: Callable[[float], None] | None = None,
+) -> GradNorms:
+    """How much every time step contributes to dL/dW_hh, from one forward and one reverse sweep.
+
+    Args:
+        model: a ``FullRNN``; nothing of it is changed.
+        x: inputs, shape (batch, time, input).
+        target: shape (batch, time, output), integers (batch, time) for cross-entropy; with the
+            loss at the last step also without the time axis. None means zeros (class 0).
+        loss: "mse" (mean over batch and outputs), "cross-entropy" (mean over batch) or "sum"
+            (of all outputs, no target); the means also run over the steps that carry a loss.
+        loss_at: "last" or "all" steps.
+        h_init: hidden state before step 0, shape (batch, hidden); zeros if left out.
+        verify: also differentiate the model by autograd and record how well the two agree.
+        vanish_below, explode_above: thresholds on the norm of d(loss at the last step)/dh_t at
+            step 0 over that at the last step.
+        progress: called with the fraction of the reverse sweep that is done.
+    Returns:
+        A frozen ``GradNorms``.
+    Raises:
+        InputError: ShapeError, DtypeError, DeviceError, or TooLargeError where it does not fit.
+    Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.
+    """
+    _require_full_rnn(model)
+    require_loss(loss, loss_at)
+    require_logits(loss, model.output_activation)
+    _require_thresholds(vanish_below, explode_above)
+    model.check_sequence(x, h_init)
+    _require_room(model, x, loss_at)
+    start = model.initial_state(x) if h_init is None else h_init
+    sweep = _Sweep(model, x.detach(), start.detach(), target, loss, loss_at, progress)
+    result = sweep.along(sweep.own_states())
+    compared = None
+    if verify:
+        reference = autograd_reference(model, x, target, loss, loss_at, start)
+        compared = agreement(result.contributions, reference, states="sweep")
+        if not compared.holds and same_trajectory(model, x, result.contributions.h):
+            # A chaotic network amplifies rounding until two correct forward passes part ways:
+            # take the states of the very pass that autograd differentiated.
+            result = sweep.along(reference.h)
+            compared = agreement(result.contributions, reference, states="model")
+    return _grad_norms(model, start, result, compared, vanish_below, explode_above)
+
+
+@dataclass(frozen=True)
+class _Swept:
+    loss: float
+    contributions: Contributions
+    log_norm_h_last: Tensor
+    grad_norm_h_direct: Tensor
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """One model, batch and loss; ``along`` sweeps back over given hidden states."""
+
+    model: FullRNN
+    x: Tensor
+    h_init: Tensor
+    target: Tensor | None
+    loss: str
+    loss_at: str
+    progress: Callable[[float], None] | None
+
+    def own_states(self) -> Tensor:
+        """h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden)."""
+        cell = self.model.rnn_cell
+        biases = cell.input_to_hidden.bias, cell.hidden_to_hidden.bias
+        with torch.inference_mode(), threads_for(self.x.shape[0], cell.hidden_size):
+            return hidden_states(
+                self.x,
+                self.h_init,
+                cell.input_to_hidden.weight,
+                cell.hidden_to_hidden.weight,
+                None if biases[0] is None else biases[0] + biases[1],
+                cell.nonlinearity,
+            )
+
+    def along(self, h: Tensor) -> _Swept:
+        """Sweep back along h, shape (time + 1, batch, hidden)."""
+        loss, direct = self._direct(h)
+        cell = self.model.rnn_cell
+        W_hh, nonlinearity = sweep_dtype(cell.hidden_to_hidden.weight), cell.nonlinearity
+        h, direct = sweep_dtype(h), sweep_dtype(direct)
+        contributions = Contributions(h)
+        with torch.inference_mode(), threads_for(*h.shape[1:]):
+            for chunk in reverse_chunks(h, direct, W_hh, nonlinearity):
+                contributions.add(chunk)
+                if self.progress is not None:
+                    self.progress(1 - chunk.start / self.x.shape[1])
+            last = contributions.log_norm_h
+            if direct.shape[0] > 1:
+                last = torch.empty_like(last)
+                for chunk in reverse_chunks(h, direct[-1:], W_hh, nonlinearity):
+                    last[chunk.start : chunk.stop] = chunk.log_norm
+            norms = torch.zeros(h.shape[0] - 1, dtype=torch.float64)
+            norms[norms.shape[0] - direct.shape[0] :] = step_norms(direct)
+        return _Swept(loss, contributions, last, norms)
+
+    def _direct(self, h: Tensor) -> tuple[float, Tensor]:
+        """The loss, and dL/dh_t through y_t alone at the steps that carry one, (n, batch, hidden)."""
+        seq_len = h.shape[0] - 1
+        steps = loss_steps(seq_len, self.loss_at)
+        # A copy, because tensors made in inference mode refuse autograd.
+        leaf = h[-steps:].clone().requires_grad_()
+        with torch.enable_grad():
+            y = self.model.readout(leaf).transpose(0, 1)
+            target = attached_target(self.target, y, self.loss, seq_len)
+            loss = sequence_loss(y, target, self.loss)
+            (direct,) = torch.autograd.grad(loss, leaf)
+        return float(loss.detach()), direct
+
+
+def _grad_norms(
+    model: FullRNN,
+    h_init: Tensor,
+    swept: _Swept,
+    compared: Agreement | None,
+    vanish_below: float,
+    explode_above: float,
+) -> GradNorms:
+    W_hh = model.rnn_cell.hidden_to_hidden.weight.detach()
+    found = swept.contributions
+    return GradNorms(
+        # Copies, because tensors made in inference mode refuse autograd.
+        grad_norm_W_hh=found.log_norm_W_hh.exp().clone(),
+        grad_norm_h=found.log_norm_h.exp().clone(),
+        grad_norm_h_direct=swept.grad_norm_h_direct.clone(),
+        grad_W_hh=found.grad_W_hh.to(W_hh.dtype, copy=True),
+        loss=swept.loss,
+        W_hh=W_hh.clone(),
+        decay=decay_over_time(swept.log_norm_h_last),
+        agreement=compared,
+        h_init_is_zero=not bool(h_init.any()),
+        first_nonfinite_step=_first_nonfinite_step(found),
+        vanish_below=vanish_below,
+        explode_above=explode_above,
+    )
+
+
+def _first_nonfinite_step(found: Contributions) -> int | None:
+    if torch.isfinite(found.grad_W_hh).all():
+        return None
+    bad = ~torch.isfinite(found.h[1:]).flatten(1).all(dim=1)
+    return int(bad.nonzero()[0]) if bool(bad.any()) else None
+
+
+def _require_full_rnn(model: object) -> None:
+    if not isinstance(model, FullRNN):
+        raise InputError(f"model must be a rnnctl.FullRNN; got {type(model).__name__}")
+
+
+def _require_thresholds(vanish_below: float, explode_above: float) -> None:
+    if not 0 <= vanish_below < explode_above:
+        raise InputError(
+            "the verdict needs 0 <= vanish_below < explode_above; "
+            f"got vanish_below {vanish_below} and explode_above {explode_above}"
+        )
+
+
+def _require_room(model: FullRNN, x: Tensor, loss_at: str) -> None:
+    """Refuse before allocating: h always; its copy, outputs and gradient with a loss at all steps."""
+    batch, seq_len, _ = x.shape
+    hidden = model.rnn_cell.hidden_size
+    tensors = 1 if loss_at == "last" else 4
+    needed = tensors * (seq_len + 1) * batch * hidden * x.element_size() + 4 * 8 * hidden**2
+    require_memory(needed, f"{tensors} x ({seq_len + 1}, {batch}, {hidden}) for the sweep")

@@ -1,0 +1,62 @@
+"""How fast a gradient changes on its way back through time."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ONE_PERCENT = 0.01
+
+
+@dataclass(frozen=True)
+class Decay:
+    """The course of a gradient norm over time, in four numbers.
+
+    Attributes:
+        factor_per_step: exp of minus the slope of ln norm over t (least squares over all steps
+            where the norm is neither 0 nor nonfinite): below 1 the gradient shrinks with every
+            step back. None for fewer than two such steps.
+        fitted_steps: how many steps the fit rests on.
+        steps_to_one_percent: the fewest steps back from the last after which the norm is at most
+            1 % of that at the last step; None if that does not happen within the sequence.
+        first_over_last: norm at step 0 over norm at the last step; None if the latter is 0.
+    """
+
+    factor_per_step: float | None
+    fitted_steps: int
+    steps_to_one_percent: int | None
+    first_over_last: float | None
+
+
+def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:
+    """The decay of a gradient from the last step back to step 0.
+
+    Args:
+        log_norm: ln of the norm at steps 0 .. T-1, shape (time,), float64; logarithms, because
+            over a long sequence the norms themselves leave the range of float64.
+    """
+    usable = torch.isfinite(log_norm)
+    relative = log_norm - log_norm[-1]
+    known = not bool(torch.isneginf(log_norm[-1]))
+    return Decay(
+        factor_per_step=_factor_per_step(log_norm, usable),
+        fitted_steps=int(usable.sum()),
+        steps_to_one_percent=_steps_to(relative, math.log(ONE_PERCENT)) if known else None,
+        first_over_last=float(relative[0].exp()) if known else None,
+    )
+
+
+def _factor_per_step(log_norm: Tensor, usable: Tensor) -> float | None:
+    t = usable.nonzero().squeeze(1).double()
+    if t.numel() < 2:
+        return None
+    t_centred = t - t.mean()
+    slope = t_centred @ log_norm[usable] / (t_centred @ t_centred)
+    return float((-slope).exp())
+
+
+def _steps_to(relative: Tensor, level: float) -> int | None:
+    reached = (relative.flip(0) <= level).nonzero()
+    return int(reached[0]) if reached.numel() else None

@@ -1,0 +1,61 @@
+"""Whether the work fits into memory, asked before anything is allocated."""
+
+import os
+from pathlib import Path
+
+from rnnctl.errors import TooLargeError
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise TooLargeError, with both numbers, where ``needed`` bytes are not to be had.
+
+    Args:
+        needed: bytes.
+        what: what they are for, as the message shall say it.
+    """
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise TooLargeError(
+            f"{what} would take {in_words(needed)} of memory; {in_words(available)} is available. "
+            "Try a shorter sequence, a smaller batch or fewer hidden units"
+        )
+
+
+def available_bytes() -> int | None:
+    """Bytes of main memory that can still be had; None where the system does not tell."""
+    known = [n for n in (_system_available(), _control_group_available()) if n is not None]
+    return min(known, default=None)
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people: 1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"
+
+
+def _system_available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return _total_pages()
+
+
+def _total_pages() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _control_group_available() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = (folder / "memory.current").read_text(encoding="ascii").strip()
+        return None if limit == "max" else max(0, int(limit) - int(used))
+    except (OSError, ValueError):
+        return None

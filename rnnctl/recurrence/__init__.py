@@ -1,0 +1,1 @@
+"""The arithmetic of one layer over time, forward and in reverse: tensors in, tensors out."""

@@ -1,0 +1,139 @@
+"""The shape of every tensor in one step and in one sequence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rnnctl.cells import FullRNN, ManualRNNCell
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StepShapes:
+    """Every tensor of h_t = f(W_xh x_t + b_xh + W_hh h_{t-1} + b_hh), for one step.
+
+    ``rows`` have kind (tensor or parameter), symbol, name, symbolic_shape, shape, elements,
+    used (how often the step uses it), multiply_adds, min and max.
+    """
+
+    schema: ClassVar[str] = "cell"
+    scalars: Row
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class SequenceShapes:
+    """Every tensor of a whole sequence; rows as in ``StepShapes``."""
+
+    schema: ClassVar[str] = "forward"
+    scalars: Row
+    rows: tuple[Row, ...]
+
+
+def step_shapes(cell: ManualRNNCell, x_t: Tensor, h_t_minus_1: Tensor) -> StepShapes:
+    """Run one step and describe every tensor in it.
+
+    Args:
+        cell: the cell.
+        x_t: shape (batch, input).
+        h_t_minus_1: shape (batch, hidden).
+    Raises:
+        ShapeError, DtypeError, DeviceError: as the cell's own ``forward``.
+    """
+    with torch.no_grad():
+        h_t = cell(x_t, h_t_minus_1)
+        transformed_input = cell.input_to_hidden(x_t)
+        transformed_hidden = cell.hidden_to_hidden(h_t_minus_1)
+    hidden = "(batch, hidden)"
+    tensors = (
+        _tensor("x_t", "input at step t", "(batch, input)", x_t),
+        _tensor("h_{t-1}", "hidden state before the step", hidden, h_t_minus_1),
+        _tensor("W_xh x_t + b_xh", "transformed input", hidden, transformed_input),
+        _tensor("W_hh h_{t-1} + b_hh", "transformed hidden", hidden, transformed_hidden),
+        _tensor("a_t", "pre-activation, their sum", hidden, transformed_input + transformed_hidden),
+        _tensor("h_t", f"hidden state, {cell.nonlinearity}(a_t)", hidden, h_t),
+    )
+    parameters = _cell_parameters(cell, steps=1, batch=x_t.shape[0])
+    return StepShapes(_totals(parameters), (*tensors, *parameters))
+
+
+def sequence_shapes(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> SequenceShapes:
+    """Run a whole sequence and describe every tensor in it.
+
+    Args:
+        model: the network.
+        x: shape (batch, time, input).
+        h_init: shape (batch, hidden); zeros if left out.
+    Raises:
+        ShapeError, DtypeError, DeviceError: as the model's own ``forward``.
+    """
+    model.check_sequence(x, h_init)
+    start = model.initial_state(x) if h_init is None else h_init
+    states: list[Tensor] = []
+    hook = model.rnn_cell.register_forward_hook(lambda _module, _inputs, h_t: states.append(h_t))
+    try:
+        with torch.no_grad():
+            y = model(x, start)
+    finally:
+        hook.remove()
+    batch, seq_len = x.shape[:2]
+    h, last = torch.stack(states, dim=1), seq_len - 1
+    every_h = _tensor("h_t" if last == 0 else f"h_0 .. h_{last}", "hidden state at every step", "(batch, hidden)", h)
+    tensors = (
+        _tensor("x", "input sequence", "(batch, time, input)", x),
+        _tensor("h_init", "hidden state before step 0", "(batch, hidden)", start),
+        {**every_h, "shape": list(h[:, 0].shape), "elements": h[:, 0].numel(), "used": seq_len},
+        _tensor("h", "all hidden states", "(batch, time, hidden)", h),
+        _tensor("y", "output sequence", "(batch, time, output)", y),
+    )
+    parameters = (
+        *_cell_parameters(model.rnn_cell, seq_len, batch),
+        *_linear(model.hidden_to_output, "W_hy", "b_y", "hidden to output", "output", "hidden", seq_len, batch),
+    )
+    sizes = {"seq_len": seq_len, "batch_size": batch}
+    return SequenceShapes({**sizes, **_totals(parameters)}, (*tensors, *parameters))
+
+
+def _cell_parameters(cell: ManualRNNCell, steps: int, batch: int) -> tuple[Row, ...]:
+    into, across = cell.input_to_hidden, cell.hidden_to_hidden
+    return (
+        *_linear(into, "W_xh", "b_xh", "input to hidden", "hidden", "input", steps, batch),
+        *_linear(across, "W_hh", "b_hh", "hidden to hidden", "hidden", "hidden", steps, batch),
+    )
+
+
+def _linear(
+    linear: torch.nn.Linear, W: str, b: str, name: str, rows: str, columns: str, steps: int, batch: int
+) -> tuple[Row, ...]:
+    weight = _tensor(W, name, f"({rows}, {columns})", linear.weight.detach(), kind="parameter", used=steps)
+    weight = {**weight, "multiply_adds": steps * batch * linear.weight.numel()}
+    if linear.bias is None:
+        return (weight,)
+    bias = _tensor(b, f"{name}, bias", f"({rows})", linear.bias.detach(), kind="parameter", used=steps)
+    return weight, bias
+
+
+def _tensor(symbol: str, name: str, symbolic_shape: str, tensor: Tensor, *, kind: str = "tensor", used: int = 1) -> Row:
+    return {
+        "kind": kind,
+        "symbol": symbol,
+        "name": name,
+        "symbolic_shape": symbolic_shape,
+        "shape": list(tensor.shape),
+        "elements": tensor.numel(),
+        "used": used,
+        "multiply_adds": 0,
+        "min": float(tensor.min()),
+        "max": float(tensor.max()),
+    }
+
+
+def _totals(parameters: tuple[Row, ...]) -> Row:
+    return {
+        "parameter_elements": sum(row["elements"] for row in parameters),
+        "multiply_adds": sum(row["multiply_adds"] for row in parameters),
+    }

@@ -1,0 +1,1 @@
+"""Result -> table, JSON, JSONL, CSV; no arithmetic beyond formatting."""

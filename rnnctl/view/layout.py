@@ -1,0 +1,201 @@
+"""What each kind of result looks like as tables: titles, columns, notes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rnnctl.view.numbers import number
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field of the rows under a title; as a log-scale bar, or by a format of its own."""
+
+    field: str
+    title: str
+    right: bool = True
+    bar: bool = False
+    text: Callable[[Record], str] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, and which of the rows they show (those whose ``kind`` it is, or all)."""
+
+    columns: tuple[Column, ...]
+    kind: str | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tables of one kind of result, and what to say beside its scalars."""
+
+    tables: tuple[Table, ...]
+    notes: Callable[[Record], Mapping[str, str]] = field(default=lambda scalars: {})
+    hidden_scalars: tuple[str, ...] = ()
+    caption: Callable[[Record], str] = field(default=lambda scalars: "")
+
+
+def headline(schema: str, config: Record) -> str:
+    """One line that says what was run, from the resolved configuration."""
+    if config["seq_len"] is None:
+        return f"{schema}: reference sizes, {config['nonlinearity']}, loss at {config['loss_at']}, {config['dtype']}"
+    sizes = f"FullRNN({config['input_size']}, {config['hidden_size']}, {config['output_size']})"
+    parts = [sizes, config["nonlinearity"], f"T {config['seq_len']}", f"batch {config['batch_size']}"]
+    if "loss_at" in config:
+        parts.append(f"loss {config['loss']} at {config['loss_at']}")
+    parts.append(config["input"] or "random input")
+    parts += [f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
+    return f"{schema}: " + ", ".join(parts)
+
+
+_TENSORS = Table(
+    (
+        Column("symbol", "symbol", right=False),
+        Column("name", "name", right=False),
+        Column("symbolic_shape", "axes", right=False),
+        Column("shape", "shape", right=False),
+        Column("min", "min"),
+        Column("max", "max"),
+    ),
+    kind="tensor",
+)
+_PARAMETERS = Table(
+    (
+        Column("symbol", "parameter", right=False),
+        Column("symbolic_shape", "axes", right=False),
+        Column("shape", "shape", right=False),
+        Column("elements", "elements"),
+        Column("used", "used", text=lambda row: f"1 tensor, used {_times(row['used'])}"),
+        Column("multiply_adds", "multiply-adds"),
+    ),
+    kind="parameter",
+)
+
+
+_SHAPES = Layout(
+    (_TENSORS, _PARAMETERS),
+    lambda scalars: {"multiply_adds": "of the matrices, over all steps and the whole batch"},
+)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
+    thresholds = f"first_over_last {number(scalars['first_over_last'])}"
+    limits = {
+        "vanishing": f"{thresholds} < {number(scalars['vanish_below'])} (--vanish-below)",
+        "exploding": f"{thresholds} > {number(scalars['explode_above'])} (--explode-above)",
+        "stable": f"{thresholds} between {number(scalars['vanish_below'])} (--vanish-below) "
+        f"and {number(scalars['explode_above'])} (--explode-above)",
+        "no gradient": "d(loss at the last step)/dh is 0",
+        "nonfinite": "h_t overflows first at step " + number(scalars["first_nonfinite_step"])
+        if scalars["first_nonfinite_step"] is not None
+        else "the gradient leaves the range of the dtype",
+    }
+    error = scalars["autograd_relative_error"]
+    trajectory = "" if scalars["states"] == "sweep" else ", along the states of the model's own pass"
+    return {
+        "grad_W_hh_norm": "||sum of all G_t||, the norm of W_hh.grad",
+        "autograd_relative_error": "not compared with autograd"
+        if error is None
+        else f"sum of all G_t against autograd's W_hh.grad{trajectory}; "
+        f"tolerance {number(scalars['autograd_tolerance'])}",
+        "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
+        "factor_per_step": "each step back multiplies d(loss at the last step)/dh by this; "
+        f"fitted over {number(scalars['fitted_steps'])} steps",
+        "steps_to_one_percent": "steps back until it has fallen to 1 %"
+        if scalars["steps_to_one_percent"] is not None
+        else "it does not fall to 1 % within this sequence",
+        "first_over_last": "norm of d(loss at the last step)/dh at step 0 over the last step",
+        "spectral_radius": "largest |eigenvalue| of W_hh",
+        "spectral_norm": "largest singular value of W_hh",
+        "verdict": limits[scalars["verdict"]],
+    }
+
+
+def _gradnorm_caption(scalars: Record) -> str:
+    return (
+        "grad_norm_W_hh at t = 0 is 0, because h_init = 0: that is not vanishing" if scalars["h_init_is_zero"] else ""
+    )
+
+
+_GRADNORM = Layout(
+    (
+        Table(
+            (
+                Column("t", "t"),
+                Column("grad_norm_W_hh", "grad_norm_W_hh"),
+                Column("share", "share", text=lambda row: _percent(row["share"])),
+                Column("grad_norm_h", "grad_norm_h"),
+                Column("grad_norm_h_direct", "grad_norm_h_direct"),
+                Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
+            )
+        ),
+    ),
+    _gradnorm_notes,
+    (
+        "vanish_below",
+        "explode_above",
+        "autograd_tolerance",
+        "fitted_steps",
+        "states",
+        "first_nonfinite_step",
+        "h_init_is_zero",
+    ),
+    _gradnorm_caption,
+)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+_CHECK = Layout(
+    (
+        Table(
+            (
+                Column("claim", "claim", right=False),
+                Column("nonlinearity", "f_h", right=False),
+                Column("loss_at", "loss at", right=False),
+                Column("relative_error", "relative error"),
+                Column("tolerance", "tolerance"),
+                Column("holds", "holds", text=lambda row: "yes" if row["holds"] else "NO"),
+            )
+        ),
+    ),
+)
+_BENCH = Layout(
+    (
+        Table(
+            (
+                Column("case", "case", right=False),
+                Column("method", "method", right=False),
+                Column("milliseconds", "ms"),
+                Column("ratio", "ratio"),
+                Column("target", "target"),
+                Column("peak_mebibytes", "peak MiB"),
+            )
+        ),
+    ),
+    lambda scalars: {
+        "threads": "of torch, for every method",
+        "sweep_ratio": "the largest of rnnctl's sweep",
+        "targets_met": "the sweep's ratios are at most their targets",
+        "gemm_gigaflops": "measured rate of a large product; the limit rests on it",
+        "repeats": "interleaved; medians are shown",
+    },
+)
+
+LAYOUTS: Mapping[str, Layout] = {
+    "cell": _SHAPES,
+    "forward": _SHAPES,
+    "gradnorm": _GRADNORM,
+    "check": _CHECK,
+    "bench": _BENCH,
+}

@@ -1,0 +1,50 @@
+"""JSON, JSONL and CSV of any result, from the same fields as the table."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """One strict JSON document."""
+    return json.dumps(strict(document), allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+
+
+def jsonl_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """One strict JSON object a line."""
+    return "".join(json.dumps(strict(r), allow_nan=False, ensure_ascii=False) + "\n" for r in records)
+
+
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """A header and one line a record; nan and inf as such, no value as an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(records[0])
+    writer.writerows([_cell(value) for value in record.values()] for record in records)
+    return buffer.getvalue()
+
+
+def strict(value: Any) -> Any:
+    """The value with null for every non-finite number, named in a "nonfinite" note beside it."""
+    if isinstance(value, Mapping):
+        bad = {key: str(v) for key, v in value.items() if isinstance(v, float) and not math.isfinite(v)}
+        note = {"nonfinite": bad} if bad else {}
+        return {**{key: None if key in bad else strict(v) for key, v in value.items()}, **note}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    return value
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return "x".join(str(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else value

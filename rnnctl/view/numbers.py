@@ -1,0 +1,44 @@
+"""Numbers as text for people."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def number(value: Any) -> str:
+    """Four digits of a float; a shape as (4, 10); "-" where there is no value."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return "(" + ", ".join(str(item) for item in value) + ")"
+    return str(value)
+
+
+def log_bars(values: Sequence[float | None], width: int, *, ascii_only: bool) -> list[str]:
+    """One bar a value on a log scale from the smallest positive value (one cell) to the largest."""
+    positive = [v for v in values if v is not None and 0 < v < math.inf]
+    if not positive:
+        return ["" for _ in values]
+    low, high = math.log(min(positive)), math.log(max(positive))
+    return [_bar(value, low, high, width, ascii_only) for value in values]
+
+
+def _bar(value: float | None, low: float, high: float, width: int, ascii_only: bool) -> str:
+    if value is None or not value > 0:
+        return ""
+    if value == math.inf:
+        return ">" * width
+    share = 1.0 if high == low else (math.log(value) - low) / (high - low)
+    cells = 1 + share * (width - 1)
+    if ascii_only:
+        return "#" * round(cells)
+    whole, eighths = divmod(round(cells * 8), 8)
+    return EIGHTHS[8] * whole + EIGHTHS[eighths].strip()

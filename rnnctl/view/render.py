@@ -1,0 +1,53 @@
+"""One result in any of the formats."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnctl.results import Result
+from rnnctl.view.layout import headline
+from rnnctl.view.machine import SCHEMA_VERSION, csv_text, json_text, jsonl_text
+from rnnctl.view.tables import Terminal, table_text
+
+
+def rendered(
+    result: Result,
+    *,
+    form: str,
+    config: Mapping[str, Any],
+    versions: Mapping[str, str],
+    only: str | None,
+    every: bool,
+    terminal: Terminal,
+) -> str:
+    """The result as text.
+
+    Args:
+        form: "table", "json", "jsonl" or "csv"; the last two hold the rows.
+        config: the resolved configuration.
+        versions: of rnnctl and torch.
+        only: "rows" or "scalars"; None for both, where the format has room for both.
+        every: show all rows of a long table.
+        terminal: for the table.
+    """
+    if form == "table":
+        return table_text(result, headline(result.schema, config), only, every, terminal)
+    if form == "json":
+        return json_text(_document(result, config, versions, only))
+    records = [result.scalars] if only == "scalars" else result.rows
+    return jsonl_text(records) if form == "jsonl" else csv_text(records)
+
+
+def _document(
+    result: Result, config: Mapping[str, Any], versions: Mapping[str, str], only: str | None
+) -> Mapping[str, Any]:
+    document: dict[str, Any] = {
+        "schema": f"rnnctl.{result.schema}",
+        "schema_version": SCHEMA_VERSION,
+        "versions": versions,
+        "config": config,
+    }
+    if only != "rows":
+        document["scalars"] = result.scalars
+    if only != "scalars":
+        document["rows"] = result.rows
+    return document

@@ -1,0 +1,109 @@
+"""Results as rich tables."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from rnnctl.results import Result
+from rnnctl.view.layout import LAYOUTS, Column, Layout, Table
+from rnnctl.view.numbers import log_bars, number
+
+# Longer tables are cut in the middle: so many rows stay at either end.
+SHOWN_AT_ENDS = 20
+BAR_WIDTH = 16
+VERDICT_STYLES = {"vanishing": "bold red", "exploding": "bold red", "nonfinite": "bold red", "stable": "bold green"}
+UNBOUNDED = 100_000
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where text goes: its width in columns (None: no limit), colour, and whether only ASCII."""
+
+    width: int | None = None
+    color: bool = False
+    ascii_only: bool = False
+
+
+def table_text(result: Result, headline: str, only: str | None, every: bool, terminal: Terminal) -> str:
+    """A headline, the tables of the rows, and the scalars with what they mean."""
+    console = _console(terminal)
+    layout = LAYOUTS[result.schema]
+    console.print(Text(headline, style="bold"), soft_wrap=True)
+    if only != "scalars":
+        for table in layout.tables:
+            _print_rows(console, table, result.rows, every, terminal)
+        if caption := layout.caption(result.scalars):
+            console.print(caption, soft_wrap=True)
+    if only != "rows":
+        console.print(_scalars(result.scalars, layout, terminal))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def _console(terminal: Terminal) -> Console:
+    return Console(
+        file=io.StringIO(),
+        width=terminal.width or UNBOUNDED,
+        force_terminal=terminal.color,
+        no_color=not terminal.color,
+        color_system="standard" if terminal.color else None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        legacy_windows=False,
+    )
+
+
+def _print_rows(
+    console: Console, table: Table, rows: Sequence[Mapping[str, Any]], every: bool, terminal: Terminal
+) -> None:
+    shown = [row for row in rows if table.kind is None or row["kind"] == table.kind]
+    cells = [_cells(column, shown, terminal) for column in table.columns]
+    rich_table = _rich_table(terminal)
+    for column in table.columns:
+        rich_table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    left_out = 0 if every else max(0, len(shown) - 2 * SHOWN_AT_ENDS)
+    for i, line in enumerate(zip(*cells, strict=True)):
+        if left_out and i == SHOWN_AT_ENDS:
+            rich_table.add_row(*("..." for _ in line))
+        if not left_out or not SHOWN_AT_ENDS <= i < SHOWN_AT_ENDS + left_out:
+            rich_table.add_row(*line)
+    console.print(rich_table)
+    if left_out:
+        console.print(f"... {left_out} rows in the middle are left out; --all shows them", soft_wrap=True)
+
+
+def _cells(column: Column, rows: Sequence[Mapping[str, Any]], terminal: Terminal) -> list[str]:
+    if column.bar:
+        return log_bars([row[column.field] for row in rows], BAR_WIDTH, ascii_only=terminal.ascii_only)
+    if column.text is not None:
+        return [column.text(row) for row in rows]
+    return [number(row[column.field]) for row in rows]
+
+
+def _scalars(scalars: Mapping[str, Any], layout: Layout, terminal: Terminal) -> RichTable:
+    notes = layout.notes(scalars)
+    table = _rich_table(terminal, header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in scalars.items():
+        if name not in layout.hidden_scalars:
+            style = VERDICT_STYLES.get(value, "") if isinstance(value, str) else ""
+            table.add_row(name, Text(number(value), style=style), notes.get(name, ""))
+    return table
+
+
+def _rich_table(terminal: Terminal, *, header: bool = True) -> RichTable:
+    shape = box.ASCII2 if terminal.ascii_only else box.SIMPLE_HEAD
+    return RichTable(
+        box=(box.SIMPLE_HEAD if header and not terminal.ascii_only else shape if header else None),
+        show_header=header,
+        header_style="bold",
+        pad_edge=False,
+    )
