@@ -95,8 +95,9 @@ def _errors(
     yield "FullRNN's outputs are nn.RNN's", _relative(ours[0], theirs[0])
     yield "all gradients are nn.RNN's", max(map(_relative, ours[1:], theirs[1:]))
     swept = gradnorm(model, x, target=target, loss=loss, loss_at=loss_at, h_init=h_init)
-    expected = clone_contributions(model, x, target, loss, loss_at, h_init).flatten(1).norm(dim=1)
-    yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected)
+    clones = clone_contributions(model, x, target, loss, loss_at, h_init)
+    expected = _norms(clones.flatten(1))
+    yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected, x.dtype)
     reference = autograd_reference(model, x, target, loss, loss_at, h_init)
     yield "sum G_t is W_hh.grad", _relative(swept.grad_W_hh, reference.grad_W_hh)
 
@@ -179,14 +180,23 @@ def _with_nonlinearity(model: FullRNN, nonlinearity: str) -> FullRNN:
 
 def _relative(found: Tensor, expected: Tensor) -> float:
     """||found - expected|| / ||expected||; 0 where both are 0."""
-    error, norm = (found - expected).double().norm(), expected.double().norm()
-    return float(error / norm) if norm > 0 else float(error)
+    found, expected = found.detach().double(), expected.detach().double()
+    error, norm = (float(_norms(tensor.reshape(1, -1))) for tensor in (found - expected, expected))
+    return error / norm if norm > 0 else error
 
 
-def _largest_relative(found: Tensor, expected: Tensor) -> float:
+def _norms(rows: Tensor) -> Tensor:
+    """Norm of every row, float64 on the CPU; scaled, since squares of float64 leave its range, too."""
+    rows = rows.detach().double().cpu()
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    norms: Tensor = scale.squeeze(1) * (rows / scale).norm(dim=1)
+    return norms
+
+
+def _largest_relative(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
     """The largest relative error over the entries, of those that autograd could still resolve."""
-    limits = torch.finfo(expected.dtype)
-    expected = expected.double().cpu()
+    limits = torch.finfo(dtype)
     # Below, the clones' own gradients are subnormal or 0, while the sweep's are not.
     resolved = expected.clamp_min(1e3 * limits.tiny / limits.eps)
     return float(((found - expected).abs() / resolved).max())

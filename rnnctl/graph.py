@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rnnctl.cells import FullRNN
+from rnnctl.memory import require_tape
 
 # Up to here every step is drawn; beyond, so many at either end.
 DRAWN_STEPS = 8
@@ -80,6 +81,7 @@ def unroll(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> UnrolledG
     Raises:
         ShapeError, DtypeError, DeviceError: as the model's own ``forward``.
     """
+    require_tape(x.shape[1], x.shape[0] * model.rnn_cell.hidden_size * x.element_size())
     weights = {path: model.get_parameter(path).detach().clone().requires_grad_() for path in WEIGHTS.values()}
     with torch.enable_grad():
         y = torch.func.functional_call(model, weights, (x.detach(), h_init))

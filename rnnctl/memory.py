@@ -1,6 +1,7 @@
 """Whether the work fits into memory, asked before anything is allocated."""
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 from rnnctl.errors import TooLargeError
@@ -21,19 +22,32 @@ def require_memory(needed: int, what: str) -> None:
         )
 
 
+def require_tape(steps: int, state: int) -> None:
+    """Raise TooLargeError where autograd's tape over all steps would not fit into memory.
+
+    Args:
+        steps: time steps.
+        state: bytes of one h_t.
+    """
+    # Both products, their sum, h_t and the copies that backward makes; nodes of the graph beside them.
+    require_memory(steps * (6 * state + 8192), f"autograd's tape of {steps} steps")
+
+
 def available_bytes() -> int | None:
     """Bytes of main memory that can still be had; None where the system does not tell."""
     known = [n for n in (_system_available(), _control_group_available()) if n is not None]
     return min(known, default=None)
 
 
-def in_words(size: float) -> str:
+def in_words(size: int) -> str:
     """A number of bytes for people: 1536 -> "1.5 KiB"."""
+    # Decimal, because a size that somebody typed may be beyond every float.
+    value = Decimal(size)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} TiB"
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"
 
 
 def _system_available() -> int | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rnnctl.cells import FullRNN, ManualRNNCell
+from rnnctl.memory import require_memory
 
 Row = Mapping[str, Any]
 
@@ -73,6 +74,10 @@ def sequence_shapes(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> 
     """
     model.check_sequence(x, h_init)
     start = model.initial_state(x) if h_init is None else h_init
+    batch, seq_len = x.shape[:2]
+    # Every h_t, all of them stacked, and the outputs.
+    kept = 2 * model.rnn_cell.hidden_size + 2 * model.output_size
+    require_memory(batch * seq_len * kept * x.element_size(), f"states and outputs of {seq_len} steps")
     states: list[Tensor] = []
     hook = model.rnn_cell.register_forward_hook(lambda _module, _inputs, h_t: states.append(h_t))
     try:
@@ -80,7 +85,6 @@ def sequence_shapes(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> 
             y = model(x, start)
     finally:
         hook.remove()
-    batch, seq_len = x.shape[:2]
     h, last = torch.stack(states, dim=1), seq_len - 1
     every_h = _tensor("h_t" if last == 0 else f"h_0 .. h_{last}", "hidden state at every step", "(batch, hidden)", h)
     tensors = (

@@ -14,6 +14,7 @@ import torch
 
 from rnnctl.benchmark.methods import METHODS, Workload
 from rnnctl.cells import FullRNN
+from rnnctl.errors import RnnctlError
 
 
 def peak_bytes(method: str, work: Workload) -> int | None:
@@ -22,7 +23,10 @@ def peak_bytes(method: str, work: Workload) -> int | None:
         return None
     settings = (work.model.rnn_cell.nonlinearity, work.loss_at, str(work.x.dtype).removeprefix("torch."))
     command = [sys.executable, "-m", __name__, method, *map(str, work.sizes), *settings]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        why = (finished.stderr.strip().splitlines() or ["killed, perhaps for its memory"])[-1]
+        raise RnnctlError(f"{method} did not end well in a process of its own ({why}); try --no-memory")
     return int(finished.stdout)
 
 

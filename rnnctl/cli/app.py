@@ -1,7 +1,7 @@
 """The Typer app: every command by name, every error by exit code."""
 
-import sys
-from typing import Annotated
+import errno
+from typing import Annotated, Any
 
 import typer
 
@@ -9,10 +9,12 @@ from rnnctl import __version__
 from rnnctl.cli.bench import bench
 from rnnctl.cli.cell import cell
 from rnnctl.cli.check import check
+from rnnctl.cli.config import UsageProblem
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.forward import forward
 from rnnctl.cli.gradnorm import gradnorm
 from rnnctl.cli.options import with_options
+from rnnctl.cli.streams import abandon_stdout, tell, write_stdout
 from rnnctl.cli.unroll import unroll
 
 app = typer.Typer(
@@ -27,7 +29,7 @@ for command in (cell, forward, unroll, gradnorm, check, bench):
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"rnnctl {__version__}")
+        write_stdout(f"rnnctl {__version__}\n")
         raise typer.Exit
 
 
@@ -47,11 +49,35 @@ def run(arguments: list[str]) -> int:
     """Run the app; usage errors become one message on stderr and exit code 2."""
     try:
         code = app(arguments, prog_name="rnnctl", standalone_mode=False)
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "rnnctl"
-        print(f"Error: {error.format_message()}\nTry '{path} --help' for help.", file=sys.stderr)
+    except UsageProblem as error:
+        tell(_usage_message(error))
         return ExitCode.BAD_INPUT
     except typer.Abort:
         return ExitCode.INTERRUPTED
+    except (SystemExit, OSError) as error:
+        return _code_of_lost_help(error)
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _usage_message(error: Any) -> str:
+    """What is wrong, in which environment variable if it stands in one, and where to read on."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    message = error.format_message().replace("Value error, ", "")
+    path = context.command_path if context is not None else "rnnctl"
+    if context is not None and parameter is not None:
+        source = context.get_parameter_source(parameter.name)
+        if source is not None and source.name == "ENVIRONMENT":
+            message += f" (from {parameter.envvar})"
+    return f"Error: {message}\nTry '{path} --help' for help."
+
+
+def _code_of_lost_help(error: SystemExit | OSError) -> int:
+    """Typer prints the help by itself: silence where its reader left, a message where the disk is full."""
+    if isinstance(error.__context__, BrokenPipeError):
+        abandon_stdout()
+        return ExitCode.DONE
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        abandon_stdout()
+        tell(f"Error: cannot write: {error.strerror}")
+        return ExitCode.FAILED
+    raise error

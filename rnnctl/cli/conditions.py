@@ -18,7 +18,8 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_PATTERN = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
+BOOLEANS = {"true": "1", "false": "0"}
+_PATTERN = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*([^\s=<>!]\S*)\s*")
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,33 @@ def _parsed(text: str) -> Condition:
             "'factor_per_step<0.9', or vanishing, exploding, nonfinite"
         )
     name, comparison, limit = match.groups()
+    limit = BOOLEANS.get(limit.lower(), limit)
     try:
-        return Condition(text, name, comparison, float(limit))
+        number = float(limit)
     except ValueError:
         if comparison not in ("==", "!="):
             raise InputError(f"--fail-on {text!r}: {limit!r} is no number to compare with") from None
         return Condition(text, name, comparison, limit)
+    if math.isnan(number):
+        raise InputError(f"--fail-on {text!r}: nothing compares with nan. Try --fail-on nonfinite")
+    return Condition(text, name, comparison, number)
 
 
 def require_known(conditions: Sequence[Condition], scalars: Mapping[str, Any], words: Mapping[str, bool]) -> None:
     """Raise InputError for a condition on something that this result does not have."""
     for condition in conditions:
-        known = words if condition.comparison is None else scalars
+        known: Mapping[str, Any] = words if condition.comparison is None else scalars
         if condition.name not in known:
-            raise InputError(
-                f"--fail-on {condition.text!r}: there is no {condition.name!r} here; "
-                f"known are {', '.join((*words, *scalars))}.{did_you_mean(condition.name, known)}"
-            )
+            raise InputError(f"--fail-on {condition.text!r}: {_why_unknown(condition.name, scalars, words)}")
+
+
+def _why_unknown(name: str, scalars: Mapping[str, Any], words: Mapping[str, bool]) -> str:
+    if name in scalars:
+        return f"{name} is a value; compare it with one, as in '{name}<1'"
+    if name in words:
+        return f"{name} stands alone, without a comparison"
+    known = (*words, *scalars)
+    return f"there is no {name!r} here; known are {', '.join(known)}.{did_you_mean(name, known)}"
 
 
 def held(conditions: Sequence[Condition], scalars: Mapping[str, Any], words: Mapping[str, bool]) -> list[str]:
@@ -81,6 +92,7 @@ def _held(condition: Condition, scalars: Mapping[str, Any], words: Mapping[str, 
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RnnctlError(f"--fail-on {condition.text!r}: {condition.name} has no value here; nothing to compare")
     if isinstance(value, str) != isinstance(limit, str):
-        raise InputError(f"--fail-on {condition.text!r}: {condition.name} is {value!r}; compare it with its like")
+        kind = "text" if isinstance(value, str) else "a number"
+        raise InputError(f"--fail-on {condition.text!r}: {condition.name} is {value!r}; compare it with {kind}")
     holds = COMPARISONS[condition.comparison](value, limit)
     return f"--fail-on {condition.text!r}: {condition.name} is {value}" if holds else None

@@ -11,6 +11,10 @@ from rnnctl.nearest import did_you_mean
 
 # These say what to do with one run and do not belong into a file that describes many.
 NOT_IN_A_FILE = ("config", "help")
+# What typer raises for a usage error, right under Exception; only newer versions name it (TyperException).
+UsageProblem: type[Any] = typer.BadParameter.__mro__[-4]
+# Where a value comes from, the stronger the later.
+STRENGTHS = ("DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 
 
 def load_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -28,7 +32,8 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     known = {name: _keys(command) for name, command in commands.items()}
     everywhere = {key for keys in known.values() for key in keys}
     for key in shared:
-        _require_key(key, (*everywhere, *commands), str(path))
+        _require_no_command(key, commands, path)
+        _require_key(key, everywhere, str(path))
     for name, table in own.items():
         _require_table(name, commands, path)
         for key in table:
@@ -38,6 +43,23 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     applied |= own.get(context.info_name or "", {})
     context.default_map = dict(_value(context, here, key, value, path) for key, value in applied.items())
     return path
+
+
+def json_or_format(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Where --json and --format are both set, the one from the weaker source gives way."""
+    unset = {"json": False, "format": None}
+    other = "format" if parameter.name == "json" else "json"
+    if not value or not context.params.get(other):
+        return value
+    mine, theirs = _strength(context, str(parameter.name)), _strength(context, other)
+    if mine > theirs:
+        context.params[other] = unset[other]
+    return unset[str(parameter.name)] if mine < theirs else value
+
+
+def _strength(context: typer.Context, name: str) -> int:
+    source = context.get_parameter_source(name)
+    return STRENGTHS.index(source.name) if source is not None and source.name in STRENGTHS else -1
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -69,6 +91,11 @@ def _require_key(key: str, known: Iterable[str], where: str) -> None:
         raise typer.BadParameter(f"{where}: unknown key {key!r}.{hint}")
 
 
+def _require_no_command(key: str, commands: Mapping[str, Any], path: Path) -> None:
+    if key in commands:
+        raise typer.BadParameter(f"{path}: {key} is a command; its keys belong into one table [{key}]")
+
+
 def _require_table(name: str, commands: Mapping[str, Any], path: Path) -> None:
     if name not in commands:
         hint = did_you_mean(name, commands)
@@ -78,14 +105,19 @@ def _require_table(name: str, commands: Mapping[str, Any], path: Path) -> None:
 def _value(context: typer.Context, here: Mapping[str, Any], key: str, value: Any, path: Path) -> tuple[str, Any]:
     """The parameter's name and the value, checked as the flag's would be."""
     parameter = here[key]
-    if f"--{key}" in parameter.secondary_opts:
-        value = not value if isinstance(value, bool) else value
     expects_flag = bool(getattr(parameter, "is_flag", False))
-    if isinstance(value, list) and not getattr(parameter, "multiple", False):
-        value = ",".join(map(str, value))
     try:
         if isinstance(value, bool) != expects_flag:
-            raise typer.BadParameter("expected true or false" if expects_flag else "expected no boolean")
-        return parameter.name, parameter.process_value(context, value)
-    except typer.TyperException as error:
+            raise typer.BadParameter("expected true or false" if expects_flag else "expected a value, not a boolean")
+        if expects_flag:
+            given = value != (f"--{key}" in parameter.secondary_opts)
+        else:
+            given = _as_on_the_command_line(value, multiple=getattr(parameter, "multiple", False))
+        return parameter.name, parameter.process_value(context, given)
+    except UsageProblem as error:
         raise typer.BadParameter(f"{path}: {key} = {value!r}: {error.message}") from None
+
+
+def _as_on_the_command_line(value: Any, *, multiple: bool) -> str | list[str]:
+    texts = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return texts if multiple else ",".join(texts)

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, fields
@@ -11,9 +10,15 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import typer
 
-from rnnctl.cli.config import load_config
+from rnnctl.cli.config import json_or_format, load_config
 from rnnctl.cli.exits import ExitCode
+from rnnctl.cli.numbers import real_number, whole_number
+from rnnctl.cli.streams import tell
 from rnnctl.errors import InputError, RnnctlError
+
+# What torch's generators take, and more threads than any machine has a use for.
+MAX_SEED = 2**64 - 1
+MAX_THREADS = 1024
 
 
 def option(*names: str, help: str, **settings: Any) -> Any:
@@ -23,8 +28,16 @@ def option(*names: str, help: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, envvar=variable, show_envvar=False, **settings)
 
 
+def _whole(name: str, what: str, least: int, most: int | None = None, **settings: Any) -> Any:
+    return option(name, help=what, parser=whole_number(least, most), metavar="INTEGER", **settings)
+
+
+def _real(name: str, what: str) -> Any:
+    return option(name, help=what, parser=real_number, metavar="FLOAT")
+
+
 def _size(name: str, what: str, default: int) -> Any:
-    return option(name, help=what, min=1, show_default=str(default))
+    return _whole(name, what, 1, show_default=str(default))
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class ModelOptions:
         Literal["default", "orthogonal", "identity", "gaussian"],
         option("--init", help="How W_hh is drawn; gaussian: N(0, gain^2/hidden)."),
     ] = "default"
-    gain: Annotated[float, option("--gain", help="Factor on W_hh as drawn.")] = 1.0
+    gain: Annotated[float, _real("--gain", "Factor on W_hh as drawn.")] = 1.0
     weights: Annotated[
         Path | None,
         option("--weights", help="Trained weights: .pt state dict or .safetensors, own names or nn.RNN's."),
@@ -113,8 +126,8 @@ class VerdictOptions:
     """What counts as vanishing and exploding."""
 
     panel: ClassVar[str] = "Verdict"
-    vanish_below: Annotated[float, option("--vanish-below", help="Vanishing if first_over_last is below.")] = 1e-3
-    explode_above: Annotated[float, option("--explode-above", help="Exploding if first_over_last is above.")] = 1e3
+    vanish_below: Annotated[float, _real("--vanish-below", "Vanishing if first_over_last is below.")] = 1e-3
+    explode_above: Annotated[float, _real("--explode-above", "Exploding if first_over_last is above.")] = 1e3
     verify: Annotated[bool, option("--verify/--no-verify", help="Compare the sum with autograd's W_hh.grad.")] = True
 
 
@@ -131,7 +144,7 @@ class BenchOptions:
     """How a benchmark is measured."""
 
     panel: ClassVar[str] = "Benchmark"
-    repeats: Annotated[int, option("--repeats", help="Interleaved rounds; medians are shown.", min=1)] = 5
+    repeats: Annotated[int, _whole("--repeats", "Interleaved rounds; medians are shown.", 1)] = 5
     memory: Annotated[
         bool, option("--memory/--no-memory", help="Also peak memory, each method in its own process.")
     ] = True
@@ -142,14 +155,14 @@ class RunOptions:
     """How it is computed."""
 
     panel: ClassVar[str] = "Run"
-    seed: Annotated[int, option("--seed", help="Seed of weights, random input and h_init.", min=0)] = 0
+    seed: Annotated[int, _whole("--seed", "Seed of weights, random input and h_init.", 0, MAX_SEED)] = 0
     dtype: Annotated[
         Literal["float32", "float64", "bfloat16", "float16"] | None,
         option("--dtype", help="Dtype of weights and data.", show_default="float32; check: float64"),
     ] = None
     device: Annotated[Literal["cpu", "cuda", "mps", "auto"], option("--device", help="Where it runs.")] = "cpu"
     threads: Annotated[
-        int | None, option("--threads", help="CPU threads of torch.", min=1, show_default="torch's choice")
+        int | None, _whole("--threads", "CPU threads of torch.", 1, MAX_THREADS, show_default="torch's choice")
     ] = None
 
 
@@ -160,9 +173,14 @@ class OutputOptions:
     panel: ClassVar[str] = "Output"
     format: Annotated[
         Literal["table", "json", "jsonl", "csv"] | None,
-        option("--format", help="jsonl and csv hold the rows.", show_default="by the suffix of -o, else table"),
+        option(
+            "--format",
+            help="jsonl and csv hold the rows.",
+            show_default="by the suffix of -o, else table",
+            callback=json_or_format,
+        ),
     ] = None
-    json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
+    json: Annotated[bool, option("--json", help="Short for --format json.", callback=json_or_format)] = False
     only: Annotated[
         Literal["rows", "scalars"] | None,
         option("--only", help="Only one part; with csv or jsonl, scalars make one line.", show_default="both"),
@@ -208,7 +226,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(**taken)
         except RnnctlError as error:
-            print(f"Error: {error}", file=sys.stderr)
+            tell(f"Error: {error}")
             code = ExitCode.BAD_INPUT if isinstance(error, InputError) else ExitCode.FAILED
             raise typer.Exit(code) from None
 

@@ -12,6 +12,7 @@ from rnnctl import __version__
 from rnnctl.cli.conditions import held, parsed, require_known
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.options import OutputOptions
+from rnnctl.cli.streams import require_stdout, tell, write_stdout
 from rnnctl.errors import InputError
 from rnnctl.results import Result
 
@@ -19,9 +20,11 @@ SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 
 
 def require_output(out: OutputOptions) -> None:
-    """Refuse what can be refused before anything is computed: formats and conditions."""
+    """Refuse what can be refused before anything is computed: formats, conditions, a closed stdout."""
     chosen_format(out)
     parsed(out.fail_on or ())
+    if out.output is None:
+        require_stdout()
 
 
 def chosen_format(out: OutputOptions) -> str:
@@ -65,9 +68,9 @@ def deliver(text: str, out: OutputOptions) -> None:
         return
     from rnnctl.files.writing import write_whole
 
-    write_whole(out.output, text.encode())
+    write_whole(out.output, text.encode("utf-8", "backslashreplace"))
     if not out.quiet:
-        print(f"Note: wrote {out.output}", file=sys.stderr)
+        tell(f"Note: wrote {out.output}")
 
 
 def judge(result: Result, out: OutputOptions) -> None:
@@ -79,7 +82,7 @@ def judge(result: Result, out: OutputOptions) -> None:
     require_known(conditions, result.scalars, words)
     messages = held(conditions, result.scalars, words)
     for message in messages:
-        print(message, file=sys.stderr)
+        tell(message)
     if messages:
         raise typer.Exit(ExitCode.CONDITION_HELD)
 
@@ -106,16 +109,3 @@ def _wants_color(choice: str, watched: bool) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     return watched and os.environ.get("TERM") != "dumb"
-
-
-def write_stdout(text: str) -> None:
-    """Write and flush; a pipe that was closed at the other end is nobody's error."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except UnicodeEncodeError:
-        encoding = sys.stdout.encoding
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    except BrokenPipeError:
-        # What is left in the buffer must not be flushed into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

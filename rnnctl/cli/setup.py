@@ -1,6 +1,5 @@
 """From options to a model and a batch."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,15 +9,14 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN
 from rnnctl.cli.options import DataOptions, ModelOptions, OutputOptions, RunOptions
+from rnnctl.cli.sizes import require_room, settled_sizes
+from rnnctl.cli.streams import tell
 from rnnctl.errors import DeviceError, InputError
 from rnnctl.files.arrays import Sequences, read_sequences, read_target
 from rnnctl.files.preparing import fitted_target, split_next, standardized
 from rnnctl.files.weights import Weights, read_weights, write_weights
 from rnnctl.files.writing import require_writable
 from rnnctl.initializers import initialize_W_hh
-from rnnctl.memory import require_memory
-
-DEFAULT_SIZES = {"input_size": 10, "hidden_size": 20, "output_size": 5, "seq_len": 7, "batch_size": 4}
 
 
 @dataclass(frozen=True)
@@ -60,31 +58,26 @@ def build(
         torch.set_num_threads(run.threads)
     found, targets = _sequences(data, out, loss)
     weights = read_weights(model.weights) if model.weights is not None else None
-    sizes = _settled_sizes(model, data, found, targets, weights, loss)
-    _require_room(sizes, torch_dtype)
-    _tell(weights.notes if weights else (), out)
-    network, generator = _network(model, sizes, weights, run.seed)
-    network = network.to(torch_dtype)
-    if weights is not None:
-        # After the conversion, so that float64 weights keep all their digits.
-        network.load_state_dict(dict(weights.tensors), strict=False)
-    x = _x(found, sizes, generator)
+    sizes = settled_sizes(model, data, found, targets, weights, loss)
+    require_room(sizes, torch_dtype)
+    network, generator = _network(model, sizes, weights, run.seed, torch_dtype)
+    _tell(_notes(weights, torch_dtype), out)
+    x = _in_range(_x(found, sizes, generator), torch_dtype, data.input)
     h_init = torch.zeros(sizes["batch_size"], sizes["hidden_size"])
     if data.h_init == "normal":
         h_init.normal_(generator=generator)
+    target = _target(targets, data, sizes, loss, torch_dtype)
     if model.save_weights is not None:
         write_weights(model.save_weights, network.state_dict())
         _tell((f"wrote {model.save_weights}",), out)
-    target = _target(targets, data, sizes, loss, torch_dtype)
-    groups = _recorded(model, data, run)
-    resolved = {"nonlinearity": network.rnn_cell.nonlinearity, "dtype": run.dtype or dtype}
-    config = {**groups, **sizes, **resolved, "device": str(device), "threads": torch.get_num_threads()}
+    resolved = {**sizes, "nonlinearity": network.rnn_cell.nonlinearity, "dtype": run.dtype or dtype}
+    where = {"device": str(device), "threads": torch.get_num_threads()}
     return Experiment(
         network.to(device),
-        x.to(device, torch_dtype),
+        x.to(device),
         None if target is None else target.to(device),
         h_init.to(device, torch_dtype),
-        {**config, "loss": loss, **also},
+        {**_recorded(model, data, run), **resolved, **where, "loss": loss, **also},
     )
 
 
@@ -92,6 +85,10 @@ def _require_outputs(model: ModelOptions, out: OutputOptions) -> None:
     for path in (out.output, model.save_weights):
         if path is not None:
             require_writable(path, force=out.force)
+    if out.output is not None and out.output == model.save_weights:
+        raise InputError(f"-o and --save-weights both name {str(out.output)!r}; give each a file of its own")
+    if model.save_weights is not None and model.save_weights.suffix.lower() != ".safetensors":
+        raise InputError(f"--save-weights writes .safetensors; got {str(model.save_weights)!r}. Change the suffix")
 
 
 def _device(name: str) -> torch.device:
@@ -132,54 +129,8 @@ def _require_no_input_flags(data: DataOptions) -> None:
             raise InputError(f"--{name.replace('_', '-')} is about --input, which is not given")
 
 
-def _settled_sizes(
-    model: ModelOptions,
-    data: DataOptions,
-    found: Sequences | None,
-    targets: Any,
-    weights: Weights | None,
-    loss: str,
-) -> dict[str, int]:
-    """Every size from whoever gives it; two that differ are an error, none is the default."""
-    claims: dict[str, list[tuple[int, str]]] = {name: [] for name in DEFAULT_SIZES}
-    for name in DEFAULT_SIZES:
-        flag = getattr(model, name, None) or getattr(data, name, None)
-        if flag is not None:
-            claims[name].append((flag, f"--{name.replace('_', '-')}"))
-    if weights is not None:
-        for name in ("input_size", "hidden_size", "output_size"):
-            if (size := getattr(weights, name)) is not None:
-                claims[name].append((size, str(model.weights)))
-    if found is not None:
-        after_split = " (one less than its steps, for --target next)" if data.target == "next" else ""
-        for name, size in zip(("batch_size", "seq_len", "input_size"), found.values.shape, strict=True):
-            claims[name].append((size, found.source + (after_split if name == "seq_len" else "")))
-    if targets is not None and loss == "mse":
-        claims["output_size"].append((targets.shape[-1] if targets.ndim > 1 else 1, f"--target {data.target}"))
-    return {name: _settled(name, claims[name]) for name in DEFAULT_SIZES}
-
-
-def _settled(name: str, claims: list[tuple[int, str]]) -> int:
-    if not claims:
-        return DEFAULT_SIZES[name]
-    (size, first), *others = claims
-    for other, source in others:
-        if other != size:
-            raise InputError(f"{first} says {name.replace('_', '-')} {size}; {source} has {other}")
-    return size
-
-
-def _require_room(sizes: Mapping[str, int], dtype: torch.dtype) -> None:
-    inputs, hidden, outputs, seq_len, batch = sizes.values()
-    # Drawn in float32, then converted.
-    each = 4 + dtype.itemsize
-    parameters = hidden * (inputs + hidden + outputs)
-    require_memory(each * parameters, f"a model with {parameters:,} weights")
-    require_memory(each * batch * seq_len * inputs, f"an input of shape ({batch}, {seq_len}, {inputs})")
-
-
 def _network(
-    model: ModelOptions, sizes: Mapping[str, int], weights: Weights | None, seed: int
+    model: ModelOptions, sizes: Mapping[str, int], weights: Weights | None, seed: int, dtype: torch.dtype
 ) -> tuple[FullRNN, torch.Generator]:
     """The network as ``torch.manual_seed(seed)`` builds it, and the generator to go on with."""
     with torch.random.fork_rng(devices=[]):
@@ -193,15 +144,33 @@ def _network(
             bias=model.bias and (weights is None or weights.bias),
         )
         generator = torch.Generator().set_state(torch.get_rng_state())
-    if weights is not None:
-        _require_no_init(model)
+    # Drawn in float32 and converted, so that every dtype has the same network.
     initialize_W_hh(network.rnn_cell.hidden_to_hidden.weight, model.init, model.gain, generator)
+    network = network.to(dtype)
+    if weights is not None:
+        _require_no_contradiction(model, weights)
+        network.load_state_dict(dict(weights.tensors), strict=False)
     return network, generator
 
 
-def _require_no_init(model: ModelOptions) -> None:
+def _require_no_contradiction(model: ModelOptions, weights: Weights) -> None:
     if model.init != "default" or model.gain != 1.0:
         raise InputError("--weights gives W_hh; --init and --gain would replace it. Leave one of them out")
+    if weights.bias and not model.bias:
+        raise InputError(f"--no-bias contradicts {model.weights}, which has biases. Leave it out")
+
+
+def _notes(weights: Weights | None, dtype: torch.dtype) -> tuple[str, ...]:
+    """What to say of the weights that were read."""
+    if weights is None:
+        return ()
+    own = {tensor.dtype for tensor in weights.tensors.values()}
+    rounded = [str(kind).removeprefix("torch.") for kind in own if kind.itemsize > dtype.itemsize]
+    name = str(dtype).removeprefix("torch.")
+    return (
+        *weights.notes,
+        *(f"weights in {kind} are rounded to {name}; --dtype {kind} keeps them" for kind in rounded),
+    )
 
 
 def _x(found: Sequences | None, sizes: Mapping[str, int], generator: torch.Generator) -> Tensor:
@@ -211,13 +180,25 @@ def _x(found: Sequences | None, sizes: Mapping[str, int], generator: torch.Gener
     return torch.randn(shape, generator=generator)
 
 
+def _in_range(values: Tensor, dtype: torch.dtype, source: str | None) -> Tensor:
+    """The values in the dtype, refused where they leave its range."""
+    converted = values.to(dtype)
+    if not torch.isfinite(converted).all():
+        largest = float(values.abs().max())
+        raise InputError(
+            f"{source} holds values up to {largest:.3g}; {dtype} ends at {torch.finfo(dtype).max:.3g}. "
+            "Try --standardize or --dtype float64"
+        )
+    return converted
+
+
 def _target(targets: Any, data: DataOptions, sizes: Mapping[str, int], loss: str, dtype: torch.dtype) -> Tensor | None:
     if targets is None:
         return None
     classes = loss == "cross-entropy"
     fitted = fitted_target(targets, sizes["batch_size"], sizes["seq_len"], classes=classes, source=data.target)
     tensor = torch.from_numpy(fitted.copy())
-    return tensor if classes else tensor.to(dtype)
+    return tensor if classes else _in_range(tensor, dtype, f"--target {data.target}")
 
 
 def _recorded(*groups: Any) -> dict[str, Any]:
@@ -230,4 +211,4 @@ def _recorded(*groups: Any) -> dict[str, Any]:
 def _tell(notes: Any, out: OutputOptions) -> None:
     if not out.quiet:
         for note in notes:
-            print(f"Note: {note}", file=sys.stderr)
+            tell(f"Note: {note}")

@@ -7,7 +7,9 @@ from typing import Any
 from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.report import REFERENCE_SIZES
 from rnnctl.cli.options import DataOptions, LossStepOptions, ModelOptions, OutputOptions, RunOptions
-from rnnctl.cli.setup import DEFAULT_SIZES, build
+from rnnctl.cli.setup import build
+from rnnctl.cli.sizes import DEFAULT_SIZES
+from rnnctl.errors import InputError
 
 
 def workloads(
@@ -17,6 +19,10 @@ def workloads(
     if _has_sizes(model, data):
         made = build(model, data, run, out, loss_at=at.loss_at)
         return [(Workload(made.model, made.x, made.h_init, at.loss_at), None)], made.config
+    if model.save_weights is not None:
+        raise InputError(
+            f"--save-weights takes one network; the reference sizes are {len(REFERENCE_SIZES)}. Give sizes of yours"
+        )
     found: list[tuple[Workload, float | None]] = []
     for sizes, target in REFERENCE_SIZES:
         sized_model = replace(model, input_size=sizes["input_size"], hidden_size=sizes["hidden_size"])

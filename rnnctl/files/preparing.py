@@ -17,9 +17,11 @@ def standardized(found: Sequences) -> tuple[Sequences, tuple[str, ...]]:
         The sequences in float64, and the names of constant features, which become 0.
     """
     values = found.values.astype(np.float64)
+    constant = values.min(axis=(0, 1)) == values.max(axis=(0, 1))
+    # A power of two, exact: squares of 1e300 and of 1e-300 stay numbers.
+    _, exponent = np.frexp(np.abs(values).max(axis=(0, 1)))
+    values = np.ldexp(values, -exponent)
     mean, std = values.mean(axis=(0, 1)), values.std(axis=(0, 1))
-    # A constant leaves a deviation of rounding size, not always of exactly 0.
-    constant = std <= 1e-12 * np.abs(values).max(axis=(0, 1))
     scaled = np.where(constant, 0.0, (values - mean) / np.where(constant, 1.0, std))
     names = tuple(name for name, flat in zip(found.features, constant, strict=True) if flat)
     return replace(found, values=scaled), names
@@ -44,9 +46,7 @@ def fitted_target(array: NDArray[Any], batch: int, seq_len: int, *, classes: boo
         source: for messages.
     """
     if classes:
-        if not np.equal(np.mod(array, 1), 0).all():
-            raise InputError(f"cross-entropy takes integer targets (class numbers); {source} has fractions")
-        array = array.astype(np.int64)
+        array = _class_numbers(array, source)
         if array.shape == (seq_len, 1) and batch == 1:
             array = array[:, 0]
     elif array.ndim == 1 and batch == 1:
@@ -55,3 +55,12 @@ def fitted_target(array: NDArray[Any], batch: int, seq_len: int, *, classes: boo
     if batch == 1 and array.ndim == axes - 1 and array.shape[0] == seq_len:
         array = array[None]
     return array
+
+
+def _class_numbers(array: NDArray[Any], source: str) -> NDArray[np.int64]:
+    numbers = array.astype(np.float64)
+    if (numbers != np.trunc(numbers)).any():
+        raise InputError(f"cross-entropy takes integer targets (class numbers); {source} has fractions")
+    if np.abs(numbers).max() >= 2**62:
+        raise InputError(f"cross-entropy takes class numbers; {source} has one of {np.abs(numbers).max():g}")
+    return array.astype(np.int64)

@@ -1,22 +1,25 @@
-"""Bytes from a path, and tensors from the containers that hold named ones."""
+"""Bytes from a path or standard input, and what to say where a parser cannot make sense of them."""
 
-import io
-import pickle
-from collections.abc import Mapping
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
 from rnnctl.errors import InputError
+from rnnctl.memory import require_memory
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file; InputError, naming it, where it cannot be read."""
+    """The whole file; InputError, naming it, where it cannot be read or does not fit into memory."""
     try:
+        status = os.stat(path)
+        # A device has no end to read to.
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            raise InputError(f"{str(path)!r} is a device, not a file. For standard input give -")
+        require_memory(status.st_size, f"the file {str(path)!r}")
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"there is no file {str(path)!r}") from None
@@ -24,27 +27,27 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
 
 
-def load_pt(data: bytes, source: str) -> Any:
-    """What torch.save wrote, tensors and plain containers only: no code of the file is run."""
+def read_stdin() -> bytes:
+    """All of standard input."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed; there is nothing to read from -")
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{source} holds more than tensors (a whole pickled model?), and loading that would run code "
-            "from the file. Save a state dict or a tensor: torch.save(model.state_dict(), ...)"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise InputError(f"{source} is not a readable .pt file: {_first_line(error)}") from None
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise InputError(f"cannot read standard input: {error.strerror or error}") from None
 
 
-def load_safetensors(data: bytes, source: str) -> Mapping[str, Tensor]:
-    """The named tensors of a .safetensors file."""
+@contextmanager
+def parsing(source: str, kind: str) -> Iterator[None]:
+    """Within, whatever a foreign parser raises becomes an InputError: the bytes are not what they should be."""
     try:
-        tensors: Mapping[str, Tensor] = safetensors.torch.load(data)
-        return tensors
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{source} is not a readable .safetensors file: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings():
+            # They advise programmers on their arguments.
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    # numpy, zipfile, tokenize, zlib, torch: each has exceptions of its own for broken bytes.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{source} is not a readable .{kind} file: {reason}") from None

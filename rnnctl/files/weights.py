@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
 from rnnctl.errors import DtypeError, InputError, ShapeError
-from rnnctl.files.reading import load_pt, load_safetensors, read_bytes
+from rnnctl.files.containers import load_pt, load_safetensors, require_plain
+from rnnctl.files.reading import read_bytes
 from rnnctl.files.writing import write_whole
 from rnnctl.nearest import did_you_mean
 
@@ -49,7 +51,7 @@ def read_weights(path: Path) -> Weights:
     """
     found = _read_state_dict(path)
     prefix, named = _strip_prefix(found)
-    tensors = {TORCH_NAMES.get(name, name): tensor for name, tensor in named.items()}
+    tensors = _own_names(named, str(path))
     notes = [f"{path}: taken without the prefix {prefix!r}"] if prefix else []
     if (layer := _adopt_readout(tensors)) is not None:
         notes.append(f"{path}: {layer} is taken as the readout (hidden_to_output)")
@@ -64,23 +66,42 @@ def read_weights(path: Path) -> Weights:
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a ``.safetensors`` file, whole or not at all."""
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"weights are written as .safetensors; got {str(path)!r}. Name it {path.stem}.safetensors")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_whole(path, safetensors.torch.save(contiguous))
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
     data, name = read_bytes(path), str(path)
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         return load_safetensors(data, name)
-    if path.suffix not in (".pt", ".pth"):
-        raise InputError(f"{name!r} must be a .pt state dict or a .safetensors file; got {path.suffix!r}")
+    if suffix not in (".pt", ".pth"):
+        raise InputError(f"{name!r} must be a .pt state dict or a .safetensors file; got the suffix {path.suffix!r}")
     loaded = load_pt(data, name)
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        got = type(loaded).__name__
-        if isinstance(loaded, Mapping):
-            got = "a mapping with " + ", ".join(f"{k}: {type(v).__name__}" for k, v in list(loaded.items())[:4])
-        raise InputError(f"{name} must hold a state dict (name -> tensor); got {got}")
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{name} must hold a state dict (name -> tensor); got {type(loaded).__name__}")
+    if not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"{name} must hold a state dict (name -> tensor); got {_contents(loaded)}")
     return {str(key): value for key, value in loaded.items()}
+
+
+def _contents(loaded: Mapping[Any, Any]) -> str:
+    """What a mapping holds that is no state dict, and which of its values may be one."""
+    words = "a mapping with " + ", ".join(f"{key}: {type(value).__name__}" for key, value in list(loaded.items())[:4])
+    inner = [key for key, value in loaded.items() if isinstance(value, Mapping)]
+    return words + (f". Save its {inner[0]!r} alone" if inner else "")
+
+
+def _own_names(named: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in named.items():
+        own = TORCH_NAMES.get(key, key)
+        if own in tensors:
+            raise InputError(f"{name} holds {own} twice, under this name and under nn.RNN's. Leave one of them out")
+        tensors[own] = tensor
+    return tensors
 
 
 def _strip_prefix(found: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
@@ -122,12 +143,17 @@ def _require_names(tensors: Mapping[str, Tensor], name: str) -> None:
     lines += [f"  missing: {key}" + (f" (or {torch_name[key]})" if key in torch_name else "") for key in missing]
     candidates = (*missing, *(torch_name[key] for key in missing if key in torch_name)) or OWN_NAMES
     lines += [f"  extra: {key} {tuple(tensors[key].shape)}.{did_you_mean(key, candidates)}" for key in extra]
+    if any(key.startswith(("weight_hh_l", "weight_hr_l")) for key in extra):
+        lines.append(
+            "One layer in one direction is read: no second layer (_l1), no _reverse, no projection (weight_hr)."
+        )
     lines.append(f"Expected are {', '.join(OWN_NAMES)}; or nn.RNN's {', '.join(TORCH_NAMES)} for the first four")
     raise InputError("\n".join(lines))
 
 
 def _require_shapes(tensors: Mapping[str, Tensor], name: str) -> None:
     for key, tensor in tensors.items():
+        require_plain(tensor, f"{name}: {key}")
         axes = 1 if key.endswith("bias") else 2
         if tensor.dim() != axes or 0 in tensor.shape:
             raise ShapeError(f"{name}: {key} must have {axes} non-empty axes; got shape {tuple(tensor.shape)}")
@@ -151,5 +177,5 @@ def _require_shapes(tensors: Mapping[str, Tensor], name: str) -> None:
 def _guess(shape: tuple[int, ...]) -> str:
     gates = {3: "a GRU (3 gates)", 4: "an LSTM (4 gates)"}
     if shape[0] % shape[1] == 0 and shape[0] // shape[1] in gates:
-        return f" Is this {gates[shape[0] // shape[1]]}?"
+        return f" Is this {gates[shape[0] // shape[1]]}? Elman weights are read here, such as nn.RNN's"
     return " Is this weight_ih_l0?"

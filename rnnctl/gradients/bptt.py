@@ -194,8 +194,10 @@ def gradnorm(
 class _Swept:
     loss: float
     contributions: Contributions
-    log_norm_h_last: Tensor
+    grad_norm_W_hh: Tensor
+    grad_norm_h: Tensor
     grad_norm_h_direct: Tensor
+    decay: Decay
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,14 @@ class _Sweep:
                     last[chunk.start : chunk.stop] = chunk.log_norm
             norms = torch.zeros(h.shape[0] - 1, dtype=torch.float64)
             norms[norms.shape[0] - direct.shape[0] :] = step_norms(direct)
-        return _Swept(loss, contributions, last, norms)
+            return _Swept(
+                loss,
+                contributions,
+                contributions.log_norm_W_hh.exp(),
+                contributions.log_norm_h.exp(),
+                norms,
+                decay_over_time(last),
+            )
 
     def _direct(self, h: Tensor) -> tuple[float, Tensor]:
         """The loss, and dL/dh_t through y_t alone at the steps that carry one, (n, batch, hidden)."""
@@ -271,13 +280,13 @@ def _grad_norms(
     found = swept.contributions
     return GradNorms(
         # Copies, because tensors made in inference mode refuse autograd.
-        grad_norm_W_hh=found.log_norm_W_hh.exp().clone(),
-        grad_norm_h=found.log_norm_h.exp().clone(),
+        grad_norm_W_hh=swept.grad_norm_W_hh.clone(),
+        grad_norm_h=swept.grad_norm_h.clone(),
         grad_norm_h_direct=swept.grad_norm_h_direct.clone(),
         grad_W_hh=found.grad_W_hh.to(W_hh.dtype, copy=True),
         loss=swept.loss,
         W_hh=W_hh.clone(),
-        decay=decay_over_time(swept.log_norm_h_last),
+        decay=swept.decay,
         agreement=compared,
         h_init_is_zero=not bool(h_init.any()),
         first_nonfinite_step=_first_nonfinite_step(found),

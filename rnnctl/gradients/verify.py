@@ -10,6 +10,7 @@ from torch.func import functional_call
 from rnnctl.cells import FullRNN
 from rnnctl.gradients.contributions import Contributions, step_norms
 from rnnctl.losses import attached_target, loss_steps, sequence_loss
+from rnnctl.memory import require_tape
 
 W_HH = "rnn_cell.hidden_to_hidden.weight"
 # Of the gradient's uncancelled magnitude: rounding of T accumulated steps, with room.
@@ -55,6 +56,7 @@ def autograd_reference(
     model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor
 ) -> Reference:
     """``W_hh.grad`` from autograd through the model's own loop; the model is left as it was."""
+    require_tape(x.shape[1], x.shape[0] * model.rnn_cell.hidden_size * x.element_size())
     W_hh = model.get_parameter(W_HH).detach().clone().requires_grad_()
     states = [h_init]
     hook = model.rnn_cell.register_forward_hook(lambda _module, _inputs, h_t: states.append(h_t))

@@ -91,8 +91,7 @@ def hidden_states(
     activate = torch.Tensor.tanh_ if nonlinearity == "tanh" else torch.Tensor.relu_
     states = h.unbind(0)
     for previous, current in zip(states[:-1], states[1:], strict=True):
-        torch.addmm(current, previous, W_hh_t, out=current)
-        activate(current)
+        activate(current.addmm_(previous, W_hh_t))
     return h
 
 
@@ -156,24 +155,20 @@ class _Sweep:
     def __init__(self, W_hh: Tensor, grad_h: Tensor, delta: Tensor, slope: Tensor) -> None:
         self.W_hh = W_hh
         self.grad_h, self.delta, self.slope = grad_h, delta, slope
-        self.steps = list(zip(grad_h.unbind(0), delta.unbind(0), slope.unbind(0), strict=True))
+        views = grad_h.unbind(0), delta.unbind(0), slope.unbind(0)
+        self.steps = list(zip(views[0][1:], views[1][1:], views[2][1:], views[0][:-1], strict=True))
 
     def run(self, h: Tensor, top: Tensor, direct: Tensor, nonlinearity: str) -> None:
         """Fill the first len(h) rows of the buffers; ``direct`` belongs to the last len(direct)."""
         n = h.shape[0]
         _slope_from_state(h, nonlinearity, out=self.slope[:n])
-        self.grad_h[n - 1].copy_(top)
-        directs: list[Tensor | None] = [None] * (n - direct.shape[0])
-        directs += direct.unbind(0)
+        self.grad_h[: n - direct.shape[0]] = 0
+        self.grad_h[n - direct.shape[0] : n] = direct
+        self.grad_h[n - 1] = top
         W_hh = self.W_hh
-        for t in range(n - 1, 0, -1):
-            grad_h, delta, slope = self.steps[t]
+        for grad_h, delta, slope, grad_h_before in reversed(self.steps[: n - 1]):
             torch.mul(slope, grad_h, out=delta)
-            own = directs[t - 1]
-            if own is None:
-                torch.mm(delta, W_hh, out=self.steps[t - 1][0])
-            else:
-                torch.addmm(own, delta, W_hh, out=self.steps[t - 1][0])
+            grad_h_before.addmm_(delta, W_hh)
         torch.mul(self.slope[0], self.grad_h[0], out=self.delta[0])
 
     def trustworthy(self, start: int, stop: int, exponent: int) -> ReverseChunk:
@@ -189,6 +184,7 @@ class _Sweep:
 def _slope_from_state(h: Tensor, nonlinearity: str, out: Tensor) -> None:
     """f'(a_t), which tanh and relu give as a function of h_t alone."""
     if nonlinearity == "tanh":
+        # As autograd forms it: where |h| is near 1, the rounding of h itself weighs as much.
         torch.addcmul(h.new_ones(()), h, h, value=-1, out=out)
     else:
         torch.gt(h, 0, out=out)

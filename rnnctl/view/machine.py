@@ -12,12 +12,12 @@ SCHEMA_VERSION = 1
 
 def json_text(document: Mapping[str, Any]) -> str:
     """One strict JSON document."""
-    return json.dumps(strict(document), allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(strict(document), allow_nan=False, indent=2) + "\n"
 
 
 def jsonl_text(records: Sequence[Mapping[str, Any]]) -> str:
     """One strict JSON object a line."""
-    return "".join(json.dumps(strict(r), allow_nan=False, ensure_ascii=False) + "\n" for r in records)
+    return "".join(json.dumps(strict(r), allow_nan=False) + "\n" for r in records)
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
@@ -32,12 +32,16 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
 def strict(value: Any) -> Any:
     """The value with null for every non-finite number, named in a "nonfinite" note beside it."""
     if isinstance(value, Mapping):
-        bad = {key: str(v) for key, v in value.items() if isinstance(v, float) and not math.isfinite(v)}
+        bad = {key: str(v) for key, v in value.items() if _is_nonfinite(v)}
         note = {"nonfinite": bad} if bad else {}
         return {**{key: None if key in bad else strict(v) for key, v in value.items()}, **note}
     if isinstance(value, (list, tuple)):
         return [strict(item) for item in value]
-    return value
+    return None if _is_nonfinite(value) else value
+
+
+def _is_nonfinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _cell(value: Any) -> Any:

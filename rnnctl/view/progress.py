@@ -11,7 +11,7 @@ PATIENCE_SECONDS = 1.0
 @contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[float], None] | None]:
     """Yield a function that takes the fraction done; None where no terminal is watching."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

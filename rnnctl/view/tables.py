@@ -95,7 +95,8 @@ def _scalars(scalars: Mapping[str, Any], layout: Layout, terminal: Terminal) -> 
     for name, value in scalars.items():
         if name not in layout.hidden_scalars:
             style = VERDICT_STYLES.get(value, "") if isinstance(value, str) else ""
-            table.add_row(name, Text(number(value), style=style), notes.get(name, ""))
+            shown = "undefined" if value is None else number(value)
+            table.add_row(name, Text(shown, style=style), notes.get(name, ""))
     return table
 
 

@@ -1,0 +1,31 @@
+"""Numbers as the options take them: from the command line, the environment or a file."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[Any], int]:
+    """What reads a whole number of at least ``least`` (and at most ``most``)."""
+    limits = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+
+    def read(value: Any) -> int:
+        try:
+            # By its text, because int(2.5) would be 2.
+            number = int(str(value))
+        except ValueError:
+            number = None
+        if number is None or number < least or (most is not None and number > most):
+            raise typer.BadParameter(f"expected a whole number {limits}; got {value!r}")
+        return number
+
+    return read
+
+
+def real_number(value: Any) -> float:
+    """Any number that float knows."""
+    try:
+        return float(str(value))
+    except ValueError:
+        raise typer.BadParameter(f"expected a number; got {value!r}") from None

@@ -1,0 +1,121 @@
+"""Arrays and tensors from the binary containers: .npy, .npz, .pt, .safetensors. No code of a file is run."""
+
+import io
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rnnctl.errors import DtypeError, InputError
+from rnnctl.files.reading import parsing
+from rnnctl.memory import require_memory
+from rnnctl.nearest import did_you_mean
+
+ZIP, NUMPY, PICKLE = b"PK", b"\x93NUMPY", b"\x80"
+
+
+def load_pt(data: bytes, source: str) -> Any:
+    """What torch.save wrote, tensors and plain containers only."""
+    _require_start(data, (ZIP, PICKLE), source, "pt")
+    with parsing(source, "pt"):
+        if data.startswith(ZIP):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                require_memory(sum(info.file_size for info in archive.infolist()), f"{source}, unpacked,")
+        try:
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            what = f" ({found[1]})" if found else " (a whole pickled model?)"
+            raise InputError(
+                f"{source} holds more than tensors{what}, and loading that could run code from the file. "
+                "Save a state dict or a tensor: torch.save(model.state_dict(), ...)"
+            ) from None
+
+
+def load_safetensors(data: bytes, source: str) -> Mapping[str, Tensor]:
+    """The named tensors of a .safetensors file."""
+    # After eight bytes of length comes a JSON object.
+    _require_start(data, (data[:8] + b"{",), source, "safetensors")
+    with parsing(source, "safetensors"):
+        tensors: Mapping[str, Tensor] = safetensors.torch.load(data)
+        return tensors
+
+
+def load_numpy(data: bytes, source: str, kind: str, key: str | None, advice: str) -> NDArray[Any]:
+    """The array of a .npy file, or the one named ``key`` of a .npz file, which of the two the bytes tell."""
+    _require_start(data, (ZIP, NUMPY), source, kind)
+    if data.startswith(NUMPY):
+        require_no_key(key, source)
+        with parsing(source, "npy"):
+            return _npy(data, source)
+    with parsing(source, "npz"), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
+        member = members[picked(members, key, source, advice)]
+        # Asked before it is unpacked: a small file can hold a huge array.
+        require_memory(member.file_size, f"{member.filename} in {source}")
+        return _npy(archive.read(member), f"{member.filename} in {source}")
+
+
+def picked(names: Collection[str], key: str | None, source: str, advice: str) -> str:
+    """``key``, or the only name there is.
+
+    Args:
+        advice: what to do where there are several names and no key.
+    """
+    if not names:
+        raise InputError(f"{source} holds no array")
+    known = ", ".join(names)
+    if key is None and len(names) > 1:
+        raise InputError(f"{source} holds {len(names)} arrays ({known}); {advice}")
+    if key is not None and key not in names:
+        raise InputError(f"{source} has no array {key!r}; it holds {known}.{did_you_mean(key, names)}")
+    return next(iter(names)) if key is None else key
+
+
+def require_no_key(key: str | None, source: str) -> None:
+    """Raise InputError for a key to a file with a single array."""
+    if key is not None:
+        raise InputError(f"--input-key {key!r} picks one of several named arrays; {source} holds one without a name")
+
+
+def require_plain(tensor: Tensor, name: str) -> None:
+    """Raise unless every element of the tensor has a number of its own to be read, in memory that there is."""
+    kinds = {"quantized": tensor.is_quantized, "nested": tensor.is_nested, "meta (without values)": tensor.is_meta}
+    layout = str(tensor.layout).removeprefix("torch.")
+    special = next((kind for kind, holds in kinds.items() if holds), None if layout == "strided" else layout)
+    if special is not None:
+        raise DtypeError(f"{name} must be a plain dense tensor; got a {special} one. Save tensor.to_dense() or a copy")
+    # A stride of 0 makes a huge tensor of a small file.
+    require_memory(tensor.numel() * tensor.element_size(), f"{name}, shape {tuple(tensor.shape)},")
+
+
+def _npy(data: bytes, source: str) -> NDArray[Any]:
+    """An array out of .npy bytes, its size compared with the bytes before anything is allocated."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in headers:
+        raise ValueError(f"format version {version[0]}.{version[1]}; readable are 1.0 and 2.0")
+    shape, columns_first, dtype = headers[version](stream)
+    if dtype.kind not in "fiub":
+        raise DtypeError(f"{source} must hold real numbers; got dtype {dtype}")
+    size, there = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if size > there or min(shape, default=0) < 0:
+        raise ValueError(f"its header says shape {shape} of {dtype}, {size} bytes; {there} bytes follow")
+    flat = np.frombuffer(data[stream.tell() :], dtype, math.prod(shape))
+    return flat.reshape(shape, order="F" if columns_first else "C")
+
+
+def _require_start(data: bytes, starts: tuple[bytes, ...], source: str, kind: str) -> None:
+    if not data:
+        raise InputError(f"{source} is empty; expected a .{kind} file")
+    if not data.startswith(starts):
+        raise InputError(f"{source} is not a readable .{kind} file: it starts with {data[:8]!r}")

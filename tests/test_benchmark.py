@@ -1,0 +1,82 @@
+"""What the benchmark measures; no test asserts a time."""
+
+import pytest
+import torch
+
+from rnnctl import FullRNN, InputError, bench
+from rnnctl.benchmark.methods import METHODS, REFERENCE, SWEEP, Workload, sweep_multiply_adds
+from rnnctl.benchmark.peak import peak_bytes
+from rnnctl.benchmark.report import LIMIT, REFERENCE_SIZES
+from rnnctl.benchmark.timing import gemm_rate, medians
+
+
+def workload(T=6, loss_at="last"):
+    torch.manual_seed(0)
+    model, x = FullRNN(3, 4, 2), torch.randn(2, T, 3)
+    return Workload(model, x, model.initial_state(x), loss_at)
+
+
+@pytest.mark.parametrize("loss_at", ["last", "all"])
+def test_every_ordinary_step_computes_the_same_gradient(loss_at):
+    """Otherwise their times could not be compared."""
+    work, found = workload(loss_at=loss_at), {}
+    for name in (REFERENCE, "guide's loop", "retain_grad"):
+        run = METHODS[name](work)
+        work.model.zero_grad()
+        run()
+        found[name] = work.model.hidden_to_output.weight.grad.clone()
+    torch.testing.assert_close(found["guide's loop"], found["retain_grad"])
+    if loss_at == "all":
+        assert found[REFERENCE].abs().sum() > 0
+
+
+def test_rows_have_every_method_with_its_ratio_and_the_limit():
+    report = bench([(workload(), 0.5)], repeats=2, memory=False)
+    assert [row["method"] for row in report.rows] == [*METHODS, LIMIT]
+    reference = report.rows[0]
+    assert reference["ratio"] == 1
+    for row in report.rows:
+        assert row["ratio"] == pytest.approx(row["milliseconds"] / reference["milliseconds"])
+    assert [row["target"] for row in report.rows if row["method"] == SWEEP] == [0.5]
+    sweep = next(row for row in report.rows if row["method"] == SWEEP)
+    assert report.scalars["sweep_ratio"] == sweep["ratio"]
+    assert report.scalars["targets_met"] == (sweep["ratio"] <= 0.5)
+    assert report.scalars["threads"] == torch.get_num_threads()
+    assert report.scalars["gemm_gigaflops"] > 0
+
+
+def test_without_targets_none_is_met_or_missed():
+    assert bench([(workload(), None)], repeats=1, memory=False).scalars["targets_met"] is None
+
+
+def test_the_limit_counts_forward_reverse_and_sum():
+    assert sweep_multiply_adds(workload(T=6)) == 6 * 2 * 4 * (3 + 4) + 2 * (6 * 2 * 4 * 4)
+
+
+def test_runs_are_interleaved_after_one_warm_up():
+    order = []
+    runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    assert set(medians(runs, 2, torch.device("cpu"))) == {"a", "b"}
+    assert order == ["a", "b"] * 3
+
+
+def test_the_rate_is_positive_and_finite():
+    assert 0 < gemm_rate(torch.zeros(1)) < 1e15
+
+
+def test_peak_memory_grows_with_what_the_method_keeps():
+    model = FullRNN(3, 128, 2)
+    x = torch.randn(8, 400, 3)
+    work = Workload(model, x, model.initial_state(x))
+    peaks = {name: peak_bytes(name, work) for name in (SWEEP, "T clones")}
+    assert peaks["T clones"] > 400 * 128 * 128 * 4
+    assert 0 < peaks[SWEEP] < peaks["T clones"]
+
+
+def test_the_reference_sizes_are_the_projects_targets():
+    assert [target for _, target in REFERENCE_SIZES] == [0.50, 0.25, 0.75, 0.35]
+
+
+def test_nothing_to_measure_is_refused():
+    with pytest.raises(InputError, match="needs a workload and at least 1 repeat; got 1 and 0"):
+        bench([(workload(), None)], repeats=0)

@@ -1,0 +1,120 @@
+"""Every code block of the README is run, and prints what stands there."""
+
+import contextlib
+import io
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnnctl.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?(?![\w.]*\w)")
+# Below this, a relative error is rounding and may be any number.
+ROUNDING = 1e-5
+
+
+def blocks(*languages):
+    return [text for language, text in BLOCKS if language in languages]
+
+
+def commands(block):
+    """(command, expected output) of a console block."""
+    found = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return [(command, "\n".join(lines)) for command, lines in found]
+
+
+def words_and_numbers(text):
+    """Text without its numbers, bars and spacing; and the numbers."""
+    numbers = [float(n.replace(",", "")) for n in NUMBER.findall(text)]
+    return re.sub(r"[\s▏▎▍▌▋▊▉█─]+", " ", NUMBER.sub("#", text)).strip(), numbers
+
+
+def assert_alike(found, expected):
+    """The same words; numbers within 2 % where they are no rounding."""
+    (words, numbers), (expected_words, expected_numbers) = words_and_numbers(found), words_and_numbers(expected)
+    assert words == expected_words
+    for number, wanted in zip(numbers, expected_numbers, strict=True):
+        assert math.isclose(number, wanted, rel_tol=0.02, abs_tol=ROUNDING), (number, wanted)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [pair for block in blocks("console") for pair in commands(block)],
+    ids=lambda value: value if value.startswith("rnnctl") else "",
+)
+def test_a_command_prints_what_the_readme_shows(command, expected, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    program, *arguments = shlex.split(command)
+    assert program == "rnnctl"
+    assert main(arguments) == 0
+    assert_alike(capsys.readouterr().out, expected)
+
+
+@pytest.mark.parametrize("block", [b for b in blocks("sh") if "venv" not in b])
+def test_a_shell_recipe_works(block, tmp_path):
+    if "jq" in block and shutil.which("jq") is None:
+        block = block.split("|")[0]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    finished = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    if "factors.csv" in block:
+        lines = (tmp_path / "factors.csv").read_text(encoding="utf-8").splitlines()
+        assert [line.split(",")[0] for line in lines] == ["hidden_size", "10", "40", "160"]
+
+
+def test_the_install_lines_end_in_commands_that_work(monkeypatch, capsys):
+    """The environments themselves are made by the gate."""
+    monkeypatch.chdir(ROOT)
+    run, test = [block.strip().split(" && ") for block in blocks("sh") if "venv" in block]
+    assert run[:2] == ["python3 -m venv .venv", ".venv/bin/pip install ."]
+    assert main(shlex.split(run[2])[1:]) == 0
+    assert "sunspots" in capsys.readouterr().out
+    assert test[2] == ".venv/bin/python -m pytest"
+
+
+def test_the_library_in_ten_lines_prints_what_the_readme_shows():
+    (block,), (expected,) = blocks("python"), blocks("text")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block, "README.md", "exec"), {})
+    assert_alike(printed.getvalue(), expected)
+
+
+def test_every_command_and_every_config_is_in_the_readme(capsys):
+    assert main(["--help"]) == 0
+    listed = re.findall(r"│ (\w+) ", capsys.readouterr().out)
+    assert {"cell", "forward", "unroll", "gradnorm", "check", "bench"} <= set(listed)
+    for name in ("cell", "forward", "unroll", "gradnorm", "check", "bench"):
+        assert f"rnnctl {name}" in README
+    for path in (ROOT / "configs").iterdir():
+        assert f"`configs/{path.name}`" in README
+
+
+def test_the_comparison_itself_notices_a_difference():
+    assert_alike("a 1.000 ██ b", "a   1.001 █ b")
+    with pytest.raises(AssertionError, match="1.5"):
+        assert_alike("a 1.5 b", "a 1.0 b")
+    with pytest.raises(AssertionError, match="stable"):
+        assert_alike("verdict stable", "verdict vanishing")

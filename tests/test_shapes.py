@@ -1,0 +1,79 @@
+"""The shape of every tensor in a step and in a sequence."""
+
+import pytest
+import torch
+
+from rnnctl import FullRNN, ShapeError, sequence_shapes, step_shapes
+
+
+def by_symbol(result):
+    return {row["symbol"]: row for row in result.rows}
+
+
+def test_one_step_has_the_guides_tensors():
+    cell = FullRNN(10, 20, 5).rnn_cell
+    x, h = torch.randn(4, 10), torch.randn(4, 20)
+    rows = by_symbol(step_shapes(cell, x, h))
+    assert [rows[s]["shape"] for s in ("x_t", "h_{t-1}", "a_t", "h_t")] == [[4, 10], [4, 20], [4, 20], [4, 20]]
+    assert rows["x_t"]["symbolic_shape"] == "(batch, input)"
+    assert rows["W_xh"]["shape"] == [20, 10]
+    assert rows["W_hh"]["symbolic_shape"] == "(hidden, hidden)"
+    cell.requires_grad_(False)
+    a = x @ cell.input_to_hidden.weight.T + cell.input_to_hidden.bias
+    assert rows["W_xh x_t + b_xh"]["max"] == pytest.approx(float(a.max()), rel=1e-5)
+    a = a + h @ cell.hidden_to_hidden.weight.T + cell.hidden_to_hidden.bias
+    assert rows["a_t"]["min"] == pytest.approx(float(a.min()), rel=1e-5)
+    assert rows["h_t"]["max"] == pytest.approx(float(a.max().tanh()), rel=1e-5)
+
+
+def test_the_guides_question_on_input_50_and_hidden_100():
+    rows = by_symbol(sequence_shapes(FullRNN(50, 100, 5), torch.randn(4, 7, 50)))
+    assert rows["W_xh"]["shape"] == [100, 50]
+    assert rows["W_hh"]["shape"] == [100, 100]
+
+
+def test_every_weight_is_one_tensor_used_at_every_step():
+    result = sequence_shapes(FullRNN(10, 20, 5), torch.randn(4, 7, 10))
+    used = {row["symbol"]: row["used"] for row in result.rows if row["kind"] == "parameter"}
+    assert used == dict.fromkeys(["W_xh", "b_xh", "W_hh", "b_hh", "W_hy", "b_y"], 7)
+
+
+def test_multiply_adds_are_those_that_a_profiler_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, x = FullRNN(10, 20, 5), torch.randn(4, 7, 10)
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    assert 2 * sequence_shapes(model, x).scalars["multiply_adds"] == counter.get_total_flops()
+
+
+def test_elements_are_those_of_the_parameters():
+    model = FullRNN(3, 4, 2)
+    counted = sequence_shapes(model, torch.randn(1, 2, 3)).scalars["parameter_elements"]
+    assert counted == sum(p.numel() for p in model.parameters())
+
+
+def test_all_hidden_states_are_one_range_row_and_tanh_bounds_them():
+    model, x = FullRNN(10, 20, 5), 100 * torch.randn(4, 7, 10)
+    rows = by_symbol(sequence_shapes(model, x))
+    assert rows["h_0 .. h_6"]["shape"] == [4, 20]
+    assert rows["h_0 .. h_6"]["used"] == 7
+    assert rows["h"]["shape"] == [4, 7, 20]
+    assert -1 <= rows["h"]["min"] < -0.99
+    assert 0.99 < rows["h"]["max"] <= 1
+    assert rows["y"]["max"] == pytest.approx(float(model(x).detach().max()), rel=1e-5)
+
+
+def test_without_biases_there_are_no_bias_rows():
+    rows = by_symbol(sequence_shapes(FullRNN(3, 4, 2, bias=False), torch.randn(1, 1, 3)))
+    assert not {"b_xh", "b_hh", "b_y"} & set(rows)
+
+
+def test_wrong_shapes_are_refused_and_no_hook_is_left():
+    model = FullRNN(3, 4, 2)
+    with pytest.raises(ShapeError, match=r"\(batch, time, 3\)"):
+        sequence_shapes(model, torch.zeros(2, 5, 4))
+    with pytest.raises(ShapeError, match=r"h_t_minus_1 must have shape \(2, 4\)"):
+        step_shapes(model.rnn_cell, torch.zeros(2, 3), torch.zeros(2, 5))
+    sequence_shapes(model, torch.zeros(2, 5, 3))
+    assert not model.rnn_cell._forward_hooks
