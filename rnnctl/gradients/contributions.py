@@ -1,6 +1,7 @@
 """Norms and sum of the contributions G_t = delta[t]^T h_{t-1}, from chunks of the sweep."""
 
 import math
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -16,28 +17,46 @@ NEAR_ONE = 20
 class Contributions:
     """Accumulates what one reverse sweep says, chunk by chunk.
 
-    Attributes, all float64 on the CPU except ``grad_W_hh``:
-        log_norm_h: ln ||dL/dh_t||, shape (time,); -inf where it is 0.
-        log_norm_W_hh: ln ||G_t||, shape (time,).
+    Attributes:
+        h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
         grad_W_hh: sum of G_t over all steps, shape (hidden, hidden), float64 on the device.
     """
 
     def __init__(self, h: Float[Tensor, "time_plus_1 batch hidden"]) -> None:
         self.h = h
-        seq_len, hidden = h.shape[0] - 1, h.shape[2]
-        self.log_norm_h = torch.empty(seq_len, dtype=torch.float64)
-        self.log_norm_W_hh = torch.empty(seq_len, dtype=torch.float64)
+        batch, hidden = h.shape[1:]
         self.grad_W_hh = h.new_zeros(hidden, hidden, dtype=wide_dtype(h))
+        # The Gram form works in float64 and minds tiny states as little as the product of two norms.
+        power = power_of_two(h)
+        self._rescale = _takes_products(h) or power is None or abs(power) > NEAR_ONE
+        self._parts: list[tuple[Tensor, int, Tensor, int]] = []
 
     def add(self, chunk: ReverseChunk) -> None:
         """Take in one chunk of the sweep."""
-        steps = slice(chunk.start, chunk.stop)
-        h, exponent = near_one(self.h[steps])
-        exponent += chunk.exponent
+        h = self.h[chunk.start : chunk.stop]
+        h, own = near_one(h) if self._rescale else (h, 0)
+        exponent = chunk.exponent + own
         total, norm = contribution_norms(chunk.delta, h)
-        self.log_norm_h[steps] = chunk.log_norm
-        self.log_norm_W_hh[steps] = norm.cpu().log() - exponent * math.log(2)
+        self._parts.append((chunk.norm, chunk.exponent, norm, exponent))
         self.grad_W_hh.add_(total, alpha=math.ldexp(1.0, -exponent) if exponent > -1024 else math.inf)
+
+    @cached_property
+    def log_norm_h(self) -> Float[Tensor, " time"]:
+        """ln ||dL/dh_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
+        return _logarithms([(norm, exponent) for norm, exponent, _, _ in reversed(self._parts)])
+
+    @cached_property
+    def log_norm_W_hh(self) -> Float[Tensor, " time"]:
+        """ln ||G_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
+        return _logarithms([(norm, exponent) for _, _, norm, exponent in reversed(self._parts)])
+
+
+def _logarithms(parts: list[tuple[Tensor, int]]) -> Tensor:
+    """ln of all norms, each part having been scaled by 2**exponent."""
+    norms = torch.cat([norm for norm, _ in parts]).cpu().double()
+    lengths = torch.tensor([norm.shape[0] for norm, _ in parts])
+    exponents = torch.tensor([exponent for _, exponent in parts], dtype=torch.float64)
+    return norms.log() - math.log(2) * exponents.repeat_interleave(lengths)
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
@@ -81,13 +100,17 @@ def contribution_norms(
     Source: ||G||^2 = sum over b, b' of (delta_b . delta_b')(h_b . h_b'), as in the ghost norm of
         Goodfellow 2015, arXiv:1510.01799.
     """
-    batch, hidden = delta.shape[1:]
-    if batch == 1:
+    if delta.shape[1] == 1:
         return _total(delta, h), (_row_norms(delta) * _row_norms(h)).squeeze(1)
-    # In float64 the Gram form would lose half of the digits; for large batches it costs more.
-    if delta.dtype == torch.float64 or hidden <= 4 * batch:
+    if _takes_products(delta):
         return _direct(delta, h)
     return _total(delta, h), _gram(delta, h)
+
+
+def _takes_products(block: Tensor) -> bool:
+    """Whether every G_t is formed: Gram matrices of float64 lose half its digits, large ones cost more."""
+    batch, hidden = block.shape[1:]
+    return batch > 1 and (block.dtype == torch.float64 or hidden <= 4 * batch)
 
 
 def _total(delta: Tensor, h: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 
 # Bytes of one chunk of hidden states: it should stay in the cache of one core.
 CHUNK_BYTES = 1 << 20
-LONGEST_CHUNK = 32
+LONGEST_CHUNK = 48
 # Below this many multiply-adds a step, waking a second thread costs more than it does.
 ONE_THREAD_BELOW = 100_000
 
@@ -203,7 +203,7 @@ def _rescaled_top(carried: Tensor | None, exponent: int, own: Tensor | None) -> 
 
 
 def _drift(dtype: torch.dtype) -> float:
-    return 2.0**40 if dtype == torch.float32 else 2.0**300
+    return 2.0**60 if dtype == torch.float32 else 2.0**300
 
 
 def _first_trustworthy(norms: list[float], drift: float) -> int:
