@@ -14,6 +14,7 @@ class Result(Protocol):
         schema: the kind of result ("gradnorm"), a stable name.
         scalars: name -> number, text or None where there is no value.
         rows: one flat record per time step, tensor, claim, ...; all with the same keys.
+        more: where a result has one, further records by name.
     """
 
     schema: ClassVar[str]

@@ -318,7 +318,7 @@ def test_a_wrong_forward_pass_is_not_taken_for_chaos(monkeypatch):
         h[3] *= 1.01
         return h
 
-    monkeypatch.setattr("rnnctl.gradients.bptt.hidden_states", broken)
+    monkeypatch.setattr("rnnctl.gradients.problem.hidden_states", broken)
     found = rnnctl.gradnorm(network(), torch.randn(4, 9, 3, dtype=torch.float64), verify=True)
     assert not found.agreement.holds
     assert found.scalars["states"] == "sweep"

@@ -18,7 +18,7 @@ from rnnctl.view.layout import LAYOUTS, headline
 from rnnctl.view.machine import csv_text, json_text, jsonl_text, strict
 from rnnctl.view.numbers import log_bars, number
 from rnnctl.view.render import rendered
-from rnnctl.view.tables import Terminal
+from rnnctl.view.terminal import Terminal
 
 CONFIG = {
     "input_size": 1,

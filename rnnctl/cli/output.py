@@ -89,7 +89,7 @@ def judge(result: Result, out: OutputOptions) -> None:
 
 def terminal(out: OutputOptions) -> Any:
     """Width, colour and character set of where the text goes."""
-    from rnnctl.view.tables import Terminal
+    from rnnctl.view.terminal import Terminal
 
     to_file = out.output is not None
     watched = not to_file and sys.stdout.isatty()

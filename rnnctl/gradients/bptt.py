@@ -15,10 +15,10 @@ from rnnctl.dynamics.spectrum import spectral_norm, spectral_radius
 from rnnctl.errors import InputError, VerificationError
 from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype
 from rnnctl.gradients.decay import Decay, decay_over_time
+from rnnctl.gradients.problem import Problem, model_states, posed
 from rnnctl.gradients.verify import Agreement, agreement, autograd_reference, same_trajectory
-from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.elman import hidden_states, reverse_chunks, threads_for
+from rnnctl.recurrence.elman import reverse_chunks, threads_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,25 +169,21 @@ def gradnorm(
         InputError: ShapeError, DtypeError, DeviceError, or TooLargeError where it does not fit.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.
     """
-    _require_full_rnn(model)
-    require_loss(loss, loss_at)
-    require_logits(loss, model.output_activation)
     _require_thresholds(vanish_below, explode_above)
-    model.check_sequence(x, h_init)
+    problem = posed(model, x, target, loss, loss_at, h_init)
     _require_room(model, x, loss_at)
-    start = model.initial_state(x) if h_init is None else h_init
-    sweep = _Sweep(model, x.detach(), start.detach(), target, loss, loss_at, progress)
-    result = sweep.along(sweep.own_states())
+    sweep = _Sweep(problem, progress)
+    result = sweep.along(model_states(model, problem.x, problem.h_init))
     compared = None
     if verify:
-        reference = autograd_reference(model, x, target, loss, loss_at, start)
+        reference = autograd_reference(model, x, target, loss, loss_at, problem.h_init)
         compared = agreement(result.contributions, reference, states="sweep")
         if not compared.holds and same_trajectory(model, x, result.contributions.h):
             # A chaotic network amplifies rounding until two correct forward passes part ways:
             # take the states of the very pass that autograd differentiated.
             result = sweep.along(reference.h)
             compared = agreement(result.contributions, reference, states="model")
-    return _grad_norms(model, start, result, compared, vanish_below, explode_above)
+    return _grad_norms(model, problem.h_init, result, compared, vanish_below, explode_above)
 
 
 @dataclass(frozen=True)
@@ -202,34 +198,15 @@ class _Swept:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """One model, batch and loss; ``along`` sweeps back over given hidden states."""
+    """A problem and its observer; ``along`` sweeps back over given hidden states."""
 
-    model: FullRNN
-    x: Tensor
-    h_init: Tensor
-    target: Tensor | None
-    loss: str
-    loss_at: str
+    problem: Problem
     progress: Callable[[float], None] | None
-
-    def own_states(self) -> Tensor:
-        """h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden)."""
-        cell = self.model.rnn_cell
-        biases = cell.input_to_hidden.bias, cell.hidden_to_hidden.bias
-        with torch.inference_mode(), threads_for(self.x.shape[0], cell.hidden_size):
-            return hidden_states(
-                self.x,
-                self.h_init,
-                cell.input_to_hidden.weight,
-                cell.hidden_to_hidden.weight,
-                None if biases[0] is None else biases[0] + biases[1],
-                cell.nonlinearity,
-            )
 
     def along(self, h: Tensor) -> _Swept:
         """Sweep back along h, shape (time + 1, batch, hidden)."""
-        loss, direct = self._direct(h)
-        cell = self.model.rnn_cell
+        loss, direct = self.problem.direct(h)
+        cell = self.problem.model.rnn_cell
         W_hh, nonlinearity = sweep_dtype(cell.hidden_to_hidden.weight), cell.nonlinearity
         h, direct = sweep_dtype(h), sweep_dtype(direct)
         contributions = Contributions(h)
@@ -237,7 +214,7 @@ class _Sweep:
             for chunk in reverse_chunks(h, direct, W_hh, nonlinearity):
                 contributions.add(chunk)
                 if self.progress is not None:
-                    self.progress(1 - chunk.start / self.x.shape[1])
+                    self.progress(1 - chunk.start / self.problem.seq_len)
             last = contributions.log_norm_h
             if direct.shape[0] > 1:
                 last = torch.empty_like(last)
@@ -253,19 +230,6 @@ class _Sweep:
                 norms,
                 decay_over_time(last),
             )
-
-    def _direct(self, h: Tensor) -> tuple[float, Tensor]:
-        """The loss, and dL/dh_t through y_t alone at the steps that carry one, (n, batch, hidden)."""
-        seq_len = h.shape[0] - 1
-        steps = loss_steps(seq_len, self.loss_at)
-        # A copy, because tensors made in inference mode refuse autograd.
-        leaf = h[-steps:].clone().requires_grad_()
-        with torch.enable_grad():
-            y = self.model.readout(leaf).transpose(0, 1)
-            target = attached_target(self.target, y, self.loss, seq_len)
-            loss = sequence_loss(y, target, self.loss)
-            (direct,) = torch.autograd.grad(loss, leaf)
-        return float(loss.detach()), direct
 
 
 def _grad_norms(
@@ -300,11 +264,6 @@ def _first_nonfinite_step(found: Contributions) -> int | None:
         return None
     bad = ~torch.isfinite(found.h[1:]).flatten(1).all(dim=1)
     return int(bad.nonzero()[0]) if bool(bad.any()) else None
-
-
-def _require_full_rnn(model: object) -> None:
-    if not isinstance(model, FullRNN):
-        raise InputError(f"model must be a rnnctl.FullRNN; got {type(model).__name__}")
 
 
 def _require_thresholds(vanish_below: float, explode_above: float) -> None:

@@ -161,7 +161,7 @@ class _Sweep:
     def run(self, h: Tensor, top: Tensor, direct: Tensor, nonlinearity: str) -> None:
         """Fill the first len(h) rows of the buffers; ``direct`` belongs to the last len(direct)."""
         n = h.shape[0]
-        _slope_from_state(h, nonlinearity, out=self.slope[:n])
+        slope_from_state(h, nonlinearity, out=self.slope[:n])
         self.grad_h[: n - direct.shape[0]] = 0
         self.grad_h[n - direct.shape[0] : n] = direct
         self.grad_h[n - 1] = top
@@ -181,7 +181,7 @@ class _Sweep:
         )
 
 
-def _slope_from_state(h: Tensor, nonlinearity: str, out: Tensor) -> None:
+def slope_from_state(h: Tensor, nonlinearity: str, out: Tensor) -> None:
     """f'(a_t), which tanh and relu give as a function of h_t alone."""
     if nonlinearity == "tanh":
         # As autograd forms it: where |h| is near 1, the rounding of h itself weighs as much.

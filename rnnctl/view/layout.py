@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rnnctl.view.numbers import number
+from rnnctl.view.terminal import Terminal
 
 Record = Mapping[str, Any]
 
@@ -31,11 +32,22 @@ class Table:
 
 @dataclass(frozen=True)
 class Layout:
-    """The tables of one kind of result, and what to say beside its scalars."""
+    """How one kind of result is shown.
+
+    Attributes:
+        tables: of its rows.
+        notes: what to say beside its scalars.
+        hidden_scalars: those that the notes speak of.
+        more: tables of its further records, by their name in ``more``.
+        picture: text drawn before the tables.
+        caption: a line below the tables.
+    """
 
     tables: tuple[Table, ...]
     notes: Callable[[Record], Mapping[str, str]] = field(default=lambda scalars: {})
     hidden_scalars: tuple[str, ...] = ()
+    more: Mapping[str, Table] = field(default_factory=dict)
+    picture: Callable[[Any, Terminal], str] | None = None
     caption: Callable[[Record], str] = field(default=lambda scalars: "")
 
 
@@ -148,7 +160,7 @@ _GRADNORM = Layout(
         "first_nonfinite_step",
         "h_init_is_zero",
     ),
-    _gradnorm_caption,
+    caption=_gradnorm_caption,
 )
 
 

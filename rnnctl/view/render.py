@@ -6,7 +6,8 @@ from typing import Any
 from rnnctl.results import Result
 from rnnctl.view.layout import headline
 from rnnctl.view.machine import SCHEMA_VERSION, csv_text, json_text, jsonl_text
-from rnnctl.view.tables import Terminal, table_text
+from rnnctl.view.tables import more_of, table_text
+from rnnctl.view.terminal import Terminal
 
 
 def rendered(
@@ -50,4 +51,5 @@ def _document(
         document["scalars"] = result.scalars
     if only != "scalars":
         document["rows"] = result.rows
+        document |= more_of(result)
     return document

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -13,6 +12,7 @@ from rich.text import Text
 from rnnctl.results import Result
 from rnnctl.view.layout import LAYOUTS, Column, Layout, Table
 from rnnctl.view.numbers import log_bars, number
+from rnnctl.view.terminal import Terminal
 
 # Longer tables are cut in the middle: so many rows stay at either end.
 SHOWN_AT_ENDS = 20
@@ -21,28 +21,28 @@ VERDICT_STYLES = {"vanishing": "bold red", "exploding": "bold red", "nonfinite":
 UNBOUNDED = 100_000
 
 
-@dataclass(frozen=True)
-class Terminal:
-    """Where text goes: its width in columns (None: no limit), colour, and whether only ASCII."""
-
-    width: int | None = None
-    color: bool = False
-    ascii_only: bool = False
-
-
 def table_text(result: Result, headline: str, only: str | None, every: bool, terminal: Terminal) -> str:
     """A headline, the tables of the rows, and the scalars with what they mean."""
     console = _console(terminal)
     layout = LAYOUTS[result.schema]
     console.print(Text(headline, style="bold"), soft_wrap=True)
     if only != "scalars":
+        if layout.picture is not None:
+            console.print(Text.from_ansi(layout.picture(result, terminal)), soft_wrap=True)
         for table in layout.tables:
             _print_rows(console, table, result.rows, every, terminal)
+        for name, table in layout.more.items():
+            _print_rows(console, table, more_of(result)[name], every, terminal)
         if caption := layout.caption(result.scalars):
             console.print(caption, soft_wrap=True)
     if only != "rows":
         console.print(_scalars(result.scalars, layout, terminal))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def more_of(result: Result) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """Further records of a result beside its rows, by name; most results have none."""
+    return getattr(result, "more", {})
 
 
 def _console(terminal: Terminal) -> Console:
@@ -62,6 +62,8 @@ def _console(terminal: Terminal) -> Console:
 def _print_rows(
     console: Console, table: Table, rows: Sequence[Mapping[str, Any]], every: bool, terminal: Terminal
 ) -> None:
+    if table.title:
+        console.print(Text(table.title, style="bold"), soft_wrap=True)
     shown = [row for row in rows if table.kind is None or row["kind"] == table.kind]
     cells = [_cells(column, shown, terminal) for column in table.columns]
     rich_table = _rich_table(terminal)

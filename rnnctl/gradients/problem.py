@@ -1,0 +1,90 @@
+"""A model, a batch and a loss, checked once; and the states that they lead to."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rnnctl.cells import FullRNN
+from rnnctl.errors import InputError
+from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
+from rnnctl.recurrence.elman import hidden_states, threads_for
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is differentiated.
+
+    Attributes:
+        model: the network.
+        x: inputs, shape (batch, time, input), detached.
+        h_init: shape (batch, hidden), detached.
+        target, loss, loss_at: as for ``gradnorm``.
+    """
+
+    model: FullRNN
+    x: Tensor
+    h_init: Tensor
+    target: Tensor | None
+    loss: str
+    loss_at: str
+
+    @property
+    def seq_len(self) -> int:
+        """T."""
+        return self.x.shape[1]
+
+    def direct(self, h: Tensor) -> tuple[float, Tensor]:
+        """The loss, and dL/dh_t through y_t alone at the steps that carry one.
+
+        Args:
+            h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
+        Returns:
+            The loss, and the gradients at the last n steps, shape (n, batch, hidden): autograd
+            over the readout in one piece, for any readout and any loss.
+        """
+        steps = loss_steps(self.seq_len, self.loss_at)
+        # A copy, because tensors made in inference mode refuse autograd.
+        leaf = h[-steps:].clone().requires_grad_()
+        with torch.enable_grad():
+            y = self.model.readout(leaf).transpose(0, 1)
+            target = attached_target(self.target, y, self.loss, self.seq_len)
+            loss = sequence_loss(y, target, self.loss)
+            (direct,) = torch.autograd.grad(loss, leaf)
+        return float(loss.detach()), direct
+
+
+def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor | None) -> Problem:
+    """The problem, or InputError, ShapeError, DtypeError, DeviceError before any arithmetic."""
+    require_full_rnn(model)
+    require_loss(loss, loss_at)
+    require_logits(loss, model.output_activation)
+    model.check_sequence(x, h_init)
+    start = model.initial_state(x) if h_init is None else h_init
+    return Problem(model, x.detach(), start.detach(), target, loss, loss_at)
+
+
+def require_full_rnn(model: object) -> None:
+    """Raise InputError for any other module."""
+    if not isinstance(model, FullRNN):
+        raise InputError(f"model must be a rnnctl.FullRNN; got {type(model).__name__}")
+
+
+def model_states(model: FullRNN, x: Tensor, h_init: Tensor) -> Tensor:
+    """h_init, h_0 .. h_{T-1} of the model, by the fast forward pass, shape (time + 1, batch, hidden).
+
+    Args:
+        x: shape (batch, time, input).
+        h_init: shape (batch, hidden).
+    """
+    cell = model.rnn_cell
+    biases = cell.input_to_hidden.bias, cell.hidden_to_hidden.bias
+    with torch.inference_mode(), threads_for(x.shape[0], cell.hidden_size):
+        return hidden_states(
+            x,
+            h_init,
+            cell.input_to_hidden.weight,
+            cell.hidden_to_hidden.weight,
+            None if biases[0] is None else biases[0] + biases[1],
+            cell.nonlinearity,
+        )
