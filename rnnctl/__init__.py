@@ -13,6 +13,16 @@ _HOMES = {
     "FullRNN": "cells",
     "GradNorms": "gradients.bptt",
     "gradnorm": "gradients.bptt",
+    "Flow": "gradients.flow",
+    "flow": "gradients.flow",
+    "Truncation": "gradients.truncation",
+    "truncation": "gradients.truncation",
+    "Spectrum": "dynamics.spectrum",
+    "spectrum": "dynamics.spectrum",
+    "Lyapunov": "dynamics.lyapunov",
+    "lyapunov": "dynamics.lyapunov",
+    "MeanField": "dynamics.meanfield",
+    "mean_field": "dynamics.meanfield",
     "StepShapes": "shapes",
     "step_shapes": "shapes",
     "SequenceShapes": "shapes",
@@ -23,6 +33,8 @@ _HOMES = {
     "check": "checks",
     "BenchReport": "benchmark.report",
     "bench": "benchmark.report",
+    "FlowBenchReport": "benchmark.flow_report",
+    "bench_flow": "benchmark.flow_report",
     "RnnctlError": "errors",
     "InputError": "errors",
     "ShapeError": "errors",
@@ -35,9 +47,13 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from rnnctl.benchmark.flow_report import FlowBenchReport, bench_flow
     from rnnctl.benchmark.report import BenchReport, bench
     from rnnctl.cells import FullRNN, ManualRNNCell
     from rnnctl.checks import CheckReport, check
+    from rnnctl.dynamics.lyapunov import Lyapunov, lyapunov
+    from rnnctl.dynamics.meanfield import MeanField, mean_field
+    from rnnctl.dynamics.spectrum import Spectrum, spectrum
     from rnnctl.errors import (
         DeviceError,
         DtypeError,
@@ -48,6 +64,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from rnnctl.gradients.bptt import GradNorms, gradnorm
+    from rnnctl.gradients.flow import Flow, flow
+    from rnnctl.gradients.truncation import Truncation, truncation
     from rnnctl.graph import UnrolledGraph, unroll
     from rnnctl.shapes import SequenceShapes, StepShapes, sequence_shapes, step_shapes
 

@@ -160,6 +160,12 @@ class FullRNN(nn.Module):
             require_like_weights("h_init", h_init, weight)
 
 
+def require_full_rnn(model: object) -> None:
+    """Raise InputError for any other module."""
+    if not isinstance(model, FullRNN):
+        raise InputError(f"model must be a rnnctl.FullRNN; got {type(model).__name__}")
+
+
 def require_shape(name: str, tensor: Tensor, expected: tuple[str | int, ...]) -> None:
     """Raise ShapeError unless the shape fits; a named axis takes any length from 1 up."""
     if not isinstance(tensor, Tensor):

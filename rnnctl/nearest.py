@@ -6,5 +6,6 @@ from difflib import get_close_matches
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " Did you mean X?" with a leading space, or "" where nothing is near."""
-    found = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {found[0]}?" if found else ""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[found[0]]}?" if found else ""

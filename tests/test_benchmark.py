@@ -80,3 +80,15 @@ def test_the_reference_sizes_are_the_projects_targets():
 def test_nothing_to_measure_is_refused():
     with pytest.raises(InputError, match="needs a workload and at least 1 repeat; got 1 and 0"):
         bench([(workload(), None)], repeats=0)
+
+
+def test_flow_is_measured_against_passes_that_give_the_same_norms():
+    from rnnctl.benchmark.flow_report import FLOW, PASSES, bench_flow
+
+    report = bench_flow([(workload(), None), (workload(), (1e9, None)), (workload(), (None, 0.0))], repeats=1)
+    assert [row["method"] for row in report.rows] == [PASSES, FLOW, PASSES, FLOW, FLOW]
+    times = [row["milliseconds"] for row in report.rows]
+    assert report.rows[1]["speedup"] == pytest.approx(times[0] / times[1])
+    assert report.rows[4]["speedup"] is None
+    assert report.rows[4]["gemm_share"] > 0
+    assert report.scalars["targets_met"] is False

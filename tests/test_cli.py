@@ -23,10 +23,10 @@ from rnnctl.__main__ import main
 from rnnctl.cli import options
 from rnnctl.cli.app import app
 
-COMMANDS = ("cell", "forward", "unroll", "gradnorm", "check", "bench")
+COMMANDS = ("cell", "forward", "unroll", "gradnorm", "spectrum", "lyapunov", "check", "bench")
 QUICK_BENCH = "bench --hidden-size 3 --repeats 1 --no-memory"
 # A bench cannot repeat its own times.
-TIMED = ("milliseconds", "ratio", "sweep_ratio", "gemm_gigaflops")
+TIMED = ("milliseconds", "ratio", "sweep_ratio", "gemm_gigaflops", "speedup", "gemm_share", "targets_met")
 
 
 class Ran(NamedTuple):
@@ -102,8 +102,15 @@ CASES: Mapping[str, tuple[str, str]] = {
     "vanish_below": ("gradnorm --json", "--vanish-below 0.5"),
     "explode_above": ("gradnorm --json --init orthogonal --gain 2", "--explode-above 0.002"),
     "verify": ("gradnorm --json", "--no-verify"),
+    "count": ("lyapunov --json", "--count 3"),
+    "steps": ("lyapunov --json", "--steps 3"),
+    "warmup": ("lyapunov --json", "--warmup 2"),
+    "autonomous": ("lyapunov --json", "--autonomous"),
     "drawn_as": ("unroll", "--as dot"),
     "repeats": (f"{QUICK_BENCH} --json", "--repeats 2"),
+    "flow": (f"{QUICK_BENCH} --json", "--flow"),
+    "windows": ("truncation --json", "--windows 3"),
+    "plot": ("gradnorm --json", "--plot new.png"),
     "memory": ("bench --hidden-size 3 --repeats 1 --json", "--no-memory"),
     "seed": ("gradnorm --json", "--seed 1"),
     "dtype": ("gradnorm --json", "--dtype float64"),
@@ -261,7 +268,7 @@ def test_one_unit_of_everything_works(command: str, sizes: str, run: Run) -> Non
     assert run(f"{command} {sizes}").code == 0
 
 
-@pytest.mark.parametrize("command", ["cell", "forward", "unroll", "gradnorm"])
+@pytest.mark.parametrize("command", ["cell", "forward", "unroll", "gradnorm", "spectrum", "lyapunov"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
 def test_every_dtype_works(command: str, dtype: str, run: Run) -> None:
     found = document(run(f"{command} --dtype {dtype} --json"))
@@ -304,6 +311,46 @@ def test_a_disagreement_with_autograd_is_exit_1_with_the_result_still_printed(
     assert len(document(ran)["rows"]) == 7
     assert "disagrees with autograd" in ran.err
     assert run("gradnorm --no-verify").code == 0
+
+
+def test_spectrum_shows_every_part_and_its_picture(run: Run) -> None:
+    found = document(run("spectrum --json --seq-len 4"))
+    assert (len(found["rows"]), len(found["steps"])) == (20, 4)
+    table = run("spectrum --seq-len 4").out
+    assert "unit circle" in table
+    assert "step Jacobians" in table
+    assert "unit circle" not in run("spectrum --only scalars").out
+
+
+def test_free_network_without_biases_starts_from_a_normal_state_unless_told(run: Run) -> None:
+    line = "lyapunov --autonomous --no-bias --gain 0.5 --steps 5 --json"
+    found = document(run(line))
+    assert (found["config"]["h_init"], found["scalars"]["stands_still"]) == ("normal", False)
+    assert document(run(f"{line} --h-init zeros"))["scalars"]["stands_still"]
+    assert "free-running" in run(f"{line[:-7]}").out
+
+
+def test_theory_is_for_drawn_weights_alone(run: Run) -> None:
+    run("lyapunov --save-weights w.safetensors")
+    drawn, loaded = (document(run(f"lyapunov --json {more}"))["scalars"] for more in ("", "--weights w.safetensors"))
+    assert loaded["theory_largest"] is None
+    assert "loaded or trained" in loaded["theory_note"]
+    assert drawn["theory_largest"] == pytest.approx(0.5 * math.log(drawn["theory_chi"]))
+    assert loaded["largest"] == drawn["largest"]
+
+
+def test_lyapunov_shows_the_factor_that_gradnorm_measures(run: Run) -> None:
+    data = "--json --input sunspots --standardize --target next"
+    found = [document(run(f"{command} {data}"))["scalars"] for command in ("lyapunov", "gradnorm")]
+    assert found[0]["factor_per_step"] == found[1]["factor_per_step"]
+    assert found[0]["exp_largest"] == pytest.approx(found[1]["factor_per_step"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"), [("largest<0", 3), ("spectral_radius<1", 2), ("theory==none", 0), ("nonfinite", 0)]
+)
+def test_conditions_on_lyapunov(condition: str, code: int, run: Run) -> None:
+    assert run("lyapunov --fail-on", condition).code == code
 
 
 # ---- numbers ------------------------------------------------------------------------------------
@@ -396,7 +443,7 @@ def test_one_step_has_no_factor_and_says_so_instead_of_nan(run: Run) -> None:
 @pytest.mark.parametrize("command", COMMANDS[:-1])
 def test_json_says_what_it_is_and_where_it_came_from(command: str, run: Run) -> None:
     found = document(run(f"{command} --json --seed 4"))
-    assert list(found) == ["schema", "schema_version", "versions", "config", "scalars", "rows"]
+    assert list(found)[:6] == ["schema", "schema_version", "versions", "config", "scalars", "rows"]
     assert found["schema"] == f"rnnctl.{command}"
     assert found["schema_version"] == 1
     assert found["versions"] == {"rnnctl": __version__, "torch": torch.__version__}
@@ -748,10 +795,11 @@ def test_condition_on_a_scalar_without_a_value_does_not_pass(run: Run) -> None:
         ("gradnorm --threads 0", "from 1 to 1,024"),
         ("gradnorm --threads 99999999999999999999", "from 1 to 1,024"),
         ("bench --repeats 0", "at least 1"),
-        ("gradnorm --gain abc", "expected a number; got 'abc'"),
+        ("gradnorm --gain abc", "expected a finite number; got 'abc'"),
         ("gradnorm --gain nan", "finite"),
         ("gradnorm --gain inf", "finite"),
-        ("gradnorm --vanish-below nan", "vanish_below"),
+        ("gradnorm --vanish-below nan", "expected a finite number; got 'nan'"),
+        ("gradnorm --gain 1e300", "--gain 1e+300 takes W_hh beyond torch.float32"),
         ("gradnorm --vanish-below 5 --explode-above 1", "vanish_below 5.0 and explode_above 1.0"),
         ("gradnorm --init xavier", "'xavier' is not one of 'default', 'orthogonal'"),
         ("gradnorm --format xml", "'xml' is not one of"),
@@ -761,6 +809,10 @@ def test_condition_on_a_scalar_without_a_value_does_not_pass(run: Run) -> None:
         ("gradnorm --seq-len 99999999999", "of memory; "),
         ("forward --batch-size 9999999999 --input-size 1 --seq-len 1", "of memory; "),
         ("forward --batch-size 2000000000 --input-size 1 --seq-len 1 --hidden-size 1000", "of memory; "),
+        ("lyapunov --count 21", "count must be from 1 to the hidden size 20; got 21"),
+        ("lyapunov --steps 8", "the sequence has 7 steps"),
+        ("lyapunov --warmup -1", "expected a whole number of at least 0"),
+        ("lyapunov --autonomous --steps 99999999999", "of memory; "),
         ("gradnorm --loss cross-entropy --output-activation softmax", "identity"),
         ("gradnorm --target next", "--input"),
         ("gradnorm --columns a", "--input, which is not given"),

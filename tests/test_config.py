@@ -81,7 +81,7 @@ def test_shared_key_is_left_alone_by_commands_that_do_not_have_it(configured: Co
 # Option -> TOML value, and the value as it is recorded.
 VALUES: dict[str, tuple[str, Any]] = {
     "input-size": ("3", 3),
-    "hidden-size": ('"6"', 6),
+    "hidden-size": ("6", 6),
     "output-size": ("2", 2),
     "nonlinearity": ('"relu"', "relu"),
     "output-activation": ('"softmax"', "softmax"),
@@ -196,7 +196,7 @@ def test_format_of_the_environment_lies_between(
         ("hidden-size = [1, 2]", "hidden-size = [1, 2]: expected a whole number"),
         ("seed = 1979-05-27", "seed = datetime.date(1979, 5, 27): expected a whole number"),
         ("seed = 99999999999999999999", "seed = 99999999999999999999: expected a whole number from 0"),
-        ("gain = 'x'", "gain = 'x': expected a number; got 'x'"),
+        ("gain = 'x'", "gain = 'x': expected a number, not a text in quotes"),
         ("bias = 1", "bias = 1: expected true or false"),
         ("no-bias = 'yes'", "no-bias = 'yes': expected true or false"),
         ("nonlinearity = 'gelu'", "'gelu' is not one of 'tanh', 'relu'"),

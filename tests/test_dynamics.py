@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from rnnctl.dynamics.spectrum import spectral_norm, spectral_radius
 from rnnctl.errors import InputError
 from rnnctl.initializers import initialize_W_hh
+from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
 
 
 def filled(init, gain=1.0, hidden=400, seed=0):

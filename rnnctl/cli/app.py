@@ -11,10 +11,14 @@ from rnnctl.cli.cell import cell
 from rnnctl.cli.check import check
 from rnnctl.cli.config import UsageProblem
 from rnnctl.cli.exits import ExitCode
+from rnnctl.cli.flow import flow
 from rnnctl.cli.forward import forward
 from rnnctl.cli.gradnorm import gradnorm
+from rnnctl.cli.lyapunov import lyapunov
 from rnnctl.cli.options import with_options
+from rnnctl.cli.spectrum import spectrum
 from rnnctl.cli.streams import abandon_stdout, tell, write_stdout
+from rnnctl.cli.truncation import truncation
 from rnnctl.cli.unroll import unroll
 
 app = typer.Typer(
@@ -23,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (cell, forward, unroll, gradnorm, check, bench):
+for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, check, bench):
     app.command()(with_options(command))
 
 

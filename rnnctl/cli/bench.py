@@ -22,13 +22,16 @@ def bench(
 ) -> None:
     """What the inspection costs here, as ratios to one forward and backward of nn.RNN.
 
-    Without a size, data or weights of yours: at the four sizes that have a target.
+    Without a size, data or weights of yours: at the sizes that have a target.
     """
     require_output(out)
-    from rnnctl.benchmark import report
+    from rnnctl.benchmark import flow_report, report
     from rnnctl.cli.workloads import workloads
 
-    chosen, config = workloads(model, data, at, run, out)
     with progress_bar("bench", quiet=out.quiet) as progress:
+        if timing.flow:
+            of_flow, config = workloads(flow_report.FLOW_SIZES, model, data, at, run, out)
+            return emit(flow_report.bench_flow(of_flow, repeats=timing.repeats, progress=progress), config, out)
+        chosen, config = workloads(report.REFERENCE_SIZES, model, data, at, run, out)
         result = report.bench(chosen, repeats=timing.repeats, memory=timing.memory, progress=progress)
     emit(result, config, out)

@@ -109,6 +109,8 @@ def _value(context: typer.Context, here: Mapping[str, Any], key: str, value: Any
     try:
         if isinstance(value, bool) != expects_flag:
             raise typer.BadParameter("expected true or false" if expects_flag else "expected a value, not a boolean")
+        if isinstance(value, str) and parameter.type_descriptor.annotation in (int, float):
+            raise typer.BadParameter("expected a number, not a text in quotes")
         if expects_flag:
             given = value != (f"--{key}" in parameter.secondary_opts)
         else:

@@ -6,10 +6,13 @@ from rnnctl.cli.options import (
     LossStepOptions,
     ModelOptions,
     OutputOptions,
+    PlotOptions,
     RunOptions,
     VerdictOptions,
+    VerifyOptions,
 )
 from rnnctl.cli.output import emit, require_output
+from rnnctl.cli.plotting import draw, require_plot
 from rnnctl.view.progress import progress_bar
 
 
@@ -19,11 +22,14 @@ def gradnorm(
     loss: LossOptions,
     at: LossStepOptions,
     verdict: VerdictOptions,
+    verify: VerifyOptions,
     run: RunOptions,
+    plot: PlotOptions,
     out: OutputOptions,
 ) -> None:
     """How much every time step of backpropagation through time contributes to dL/dW_hh."""
     require_output(out)
+    require_plot(plot, out)
     from rnnctl.cli.setup import build
     from rnnctl.gradients import bptt
 
@@ -36,10 +42,11 @@ def gradnorm(
             loss=loss.loss,
             loss_at=at.loss_at,
             h_init=made.h_init,
-            verify=verdict.verify,
+            verify=verify.verify,
             vanish_below=verdict.vanish_below,
             explode_above=verdict.explode_above,
             progress=progress,
         )
+    draw(result, made.config, plot, out)
     emit(result, made.config, out)
     result.require_agreement()

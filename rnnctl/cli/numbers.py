@@ -1,5 +1,6 @@
 """Numbers as the options take them: from the command line, the environment or a file."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,11 @@ def whole_number(least: int, most: int | None = None) -> Callable[[Any], int]:
 
 
 def real_number(value: Any) -> float:
-    """Any number that float knows."""
+    """Any finite number."""
     try:
-        return float(str(value))
+        number = float(str(value))
     except ValueError:
-        raise typer.BadParameter(f"expected a number; got {value!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"expected a finite number; got {value!r}")
+    return number

@@ -100,7 +100,14 @@ class DataOptions:
     target: Annotated[
         str, option("--target", help="dummy: zeros; next: predict x_{t+1}; or a file.", metavar="dummy|next|FILE")
     ] = "dummy"
-    h_init: Annotated[Literal["zeros", "normal"], option("--h-init", help="The hidden state before step 0.")] = "zeros"
+    h_init: Annotated[
+        Literal["zeros", "normal"] | None,
+        option(
+            "--h-init",
+            help="The hidden state before step 0.",
+            show_default="zeros; lyapunov --autonomous: normal",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,6 @@ class VerdictOptions:
     panel: ClassVar[str] = "Verdict"
     vanish_below: Annotated[float, _real("--vanish-below", "Vanishing if first_over_last is below.")] = 1e-3
     explode_above: Annotated[float, _real("--explode-above", "Exploding if first_over_last is above.")] = 1e3
-    verify: Annotated[bool, option("--verify/--no-verify", help="Compare the sum with autograd's W_hh.grad.")] = True
 
 
 @dataclass(frozen=True)
@@ -145,9 +151,61 @@ class BenchOptions:
 
     panel: ClassVar[str] = "Benchmark"
     repeats: Annotated[int, _whole("--repeats", "Interleaved rounds; medians are shown.", 1)] = 5
+    flow: Annotated[bool, option("--flow", help="Measure flow instead of gradnorm.")] = False
     memory: Annotated[
         bool, option("--memory/--no-memory", help="Also peak memory, each method in its own process.")
     ] = True
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Whether autograd is asked, too."""
+
+    panel: ClassVar[str] = "Verdict"
+    verify: Annotated[bool, option("--verify/--no-verify", help="Compare the sum with autograd's W_hh.grad.")] = True
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """The windows of truncated BPTT."""
+
+    panel: ClassVar[str] = "Truncation"
+    windows: Annotated[
+        str | None,
+        option("--windows", help="Steps back, with commas between.", metavar="K,K,...", show_default="1, 2, 4, ... T"),
+    ] = None
+
+    @property
+    def chosen(self) -> list[int] | None:
+        """The windows as numbers, or None."""
+        if self.windows is None:
+            return None
+        try:
+            return [int(text) for text in self.windows.split(",")]
+        except ValueError:
+            raise InputError(
+                f"--windows must be whole numbers with commas between, such as 5,20,100; got {self.windows!r}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class LyapunovOptions:
+    """What is measured, and over which steps."""
+
+    panel: ClassVar[str] = "Lyapunov"
+    count: Annotated[
+        int | None, _whole("--count", "How many of the largest exponents.", 1, show_default="all hidden units")
+    ] = None
+    steps: Annotated[
+        int | None,
+        _whole("--steps", "Steps to measure.", 1, show_default="to the end of the sequence; --autonomous: 1000"),
+    ] = None
+    warmup: Annotated[
+        int | None, _whole("--warmup", "Steps before those, not counted.", 0, show_default="a tenth of the steps")
+    ] = None
+    autonomous: Annotated[
+        bool, option("--autonomous/--driven", help="Run freely, on the biases alone, or along the sequence.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +221,16 @@ class RunOptions:
     device: Annotated[Literal["cpu", "cuda", "mps", "auto"], option("--device", help="Where it runs.")] = "cpu"
     threads: Annotated[
         int | None, _whole("--threads", "CPU threads of torch.", 1, MAX_THREADS, show_default="torch's choice")
+    ] = None
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """A picture beside the result."""
+
+    panel: ClassVar[str] = "Output"
+    plot: Annotated[
+        Path | None, option("--plot", help="Draw the result to a .png, .svg or .pdf file (extra 'plot').")
     ] = None
 
 

@@ -24,7 +24,10 @@ def require_output(out: OutputOptions) -> None:
     chosen_format(out)
     parsed(out.fail_on or ())
     if out.output is None:
-        require_stdout()
+        return require_stdout()
+    from rnnctl.files.writing import require_writable
+
+    require_writable(out.output, force=out.force)
 
 
 def chosen_format(out: OutputOptions) -> str:

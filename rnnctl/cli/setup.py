@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def build(
     Raises:
         InputError: anything that contradicts something else, with both numbers.
     """
-    _require_outputs(model, out)
+    _require_outputs(model, out, data.input, data.target, model.weights, out.config)
     device, torch_dtype = _device(run.device), getattr(torch, run.dtype or dtype)
     if run.threads is not None:
         torch.set_num_threads(run.threads)
@@ -71,6 +72,7 @@ def build(
         write_weights(model.save_weights, network.state_dict())
         _tell((f"wrote {model.save_weights}",), out)
     resolved = {**sizes, "nonlinearity": network.rnn_cell.nonlinearity, "dtype": run.dtype or dtype}
+    resolved["h_init"] = data.h_init or "zeros"
     where = {"device": str(device), "threads": torch.get_num_threads()}
     return Experiment(
         network.to(device),
@@ -81,8 +83,11 @@ def build(
     )
 
 
-def _require_outputs(model: ModelOptions, out: OutputOptions) -> None:
+def _require_outputs(model: ModelOptions, out: OutputOptions, *sources: str | Path | None) -> None:
+    read = {Path(source).resolve() for source in sources if source is not None and source != "-"}
     for path in (out.output, model.save_weights):
+        if path is not None and path.resolve() in read:
+            raise InputError(f"{str(path)!r} is read by this very command; write to another file")
         if path is not None:
             require_writable(path, force=out.force)
     if out.output is not None and out.output == model.save_weights:
@@ -147,6 +152,8 @@ def _network(
     # Drawn in float32 and converted, so that every dtype has the same network.
     initialize_W_hh(network.rnn_cell.hidden_to_hidden.weight, model.init, model.gain, generator)
     network = network.to(dtype)
+    if not torch.isfinite(network.rnn_cell.hidden_to_hidden.weight).all():
+        raise InputError(f"--gain {model.gain:g} takes W_hh beyond {dtype}, which ends at {torch.finfo(dtype).max:.3g}")
     if weights is not None:
         _require_no_contradiction(model, weights)
         network.load_state_dict(dict(weights.tensors), strict=False)

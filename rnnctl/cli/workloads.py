@@ -1,30 +1,36 @@
 """From options to what ``bench`` runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from rnnctl.benchmark.methods import Workload
-from rnnctl.benchmark.report import REFERENCE_SIZES
 from rnnctl.cli.options import DataOptions, LossStepOptions, ModelOptions, OutputOptions, RunOptions
 from rnnctl.cli.setup import build
 from rnnctl.cli.sizes import DEFAULT_SIZES
 from rnnctl.errors import InputError
 
+Target = TypeVar("Target")
+
 
 def workloads(
-    model: ModelOptions, data: DataOptions, at: LossStepOptions, run: RunOptions, out: OutputOptions
-) -> tuple[list[tuple[Workload, float | None]], Mapping[str, Any]]:
+    reference: Sequence[tuple[Mapping[str, int], Target]],
+    model: ModelOptions,
+    data: DataOptions,
+    at: LossStepOptions,
+    run: RunOptions,
+    out: OutputOptions,
+) -> tuple[list[tuple[Workload, Target | None]], Mapping[str, Any]]:
     """The user's sizes, or the reference sizes with their targets; and the configuration."""
     if _has_sizes(model, data):
         made = build(model, data, run, out, loss_at=at.loss_at)
         return [(Workload(made.model, made.x, made.h_init, at.loss_at), None)], made.config
     if model.save_weights is not None:
         raise InputError(
-            f"--save-weights takes one network; the reference sizes are {len(REFERENCE_SIZES)}. Give sizes of yours"
+            f"--save-weights takes one network; the reference sizes are {len(reference)}. Give sizes of yours"
         )
-    found: list[tuple[Workload, float | None]] = []
-    for sizes, target in REFERENCE_SIZES:
+    found: list[tuple[Workload, Target | None]] = []
+    for sizes, target in reference:
         sized_model = replace(model, input_size=sizes["input_size"], hidden_size=sizes["hidden_size"])
         sized_data = replace(data, seq_len=sizes["seq_len"], batch_size=sizes["batch_size"])
         made = build(sized_model, sized_data, run, out, loss_at=at.loss_at)

@@ -95,8 +95,12 @@ def read_target(source: str) -> NDArray[Any]:
         array: NDArray[Any] = parse_csv(found.data, found.name, (), ())[0]
     else:
         array = _array(found, None, "save the target in a file of its own")
-    if array.size == 0 or not np.isfinite(array).all():
-        raise InputError(f"{source} is empty or holds values that are not finite; targets must be numbers")
+    if array.size == 0:
+        raise ShapeError(f"{source} has shape {array.shape}; an empty target has no loss")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        raise InputError(f"{source} must hold finite numbers; the first that is none is {array[place]} at {place}")
     return array
 
 
@@ -160,14 +164,13 @@ def _require_floating(array: NDArray[Any], name: str) -> None:
 
 
 def _batch_time_feature(array: NDArray[Any], name: str) -> NDArray[Any]:
-    if array.ndim not in (1, 2, 3):
+    if array.ndim not in (2, 3):
+        hint = ". For one feature, reshape it to (time, 1)" if array.ndim == 1 else ""
         raise ShapeError(
-            f"{name} must be (batch, time, input), or (time, input) for one sequence; got shape {array.shape}"
+            f"{name} must be (batch, time, input), or (time, input) for one sequence; got shape {array.shape}{hint}"
         )
     if 0 in array.shape:
         raise ShapeError(f"{name} has shape {array.shape}; an empty batch or sequence has no gradient")
-    if array.ndim == 1:
-        array = array[:, None]
     return array[None] if array.ndim == 2 else array
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from rnnctl.errors import DtypeError, InputError, ShapeError
@@ -159,6 +160,7 @@ def _require_shapes(tensors: Mapping[str, Tensor], name: str) -> None:
             raise ShapeError(f"{name}: {key} must have {axes} non-empty axes; got shape {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
             raise DtypeError(f"{name}: {key} must hold floating-point numbers; got {tensor.dtype}")
+        _require_finite(tensor, f"{name}: {key}")
     W_xh, W_hh = tuple(tensors[W_XH].shape), tuple(tensors[W_HH].shape)
     if W_hh[0] != W_hh[1]:
         raise ShapeError(f"{name}: W_hh must be square (hidden, hidden); got {W_hh}.{_guess(W_hh)}")
@@ -172,6 +174,15 @@ def _require_shapes(tensors: Mapping[str, Tensor], name: str) -> None:
     for key, shape in expected.items():
         if key in tensors and tuple(tensors[key].shape) != shape:
             raise ShapeError(f"{name}: {key} must have shape {shape}; got {tuple(tensors[key].shape)}")
+
+
+def _require_finite(tensor: Tensor, name: str) -> None:
+    bad = (~torch.isfinite(tensor)).nonzero()
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        raise InputError(
+            f"{name} must be finite; {len(bad)} values are not, the first {float(tensor[place])} at {place}"
+        )
 
 
 def _guess(shape: tuple[int, ...]) -> str:

@@ -17,18 +17,22 @@ NEAR_ONE = 20
 class Contributions:
     """Accumulates what one reverse sweep says, chunk by chunk.
 
+    Args:
+        products: whether every G_t is formed; by ``takes_products`` if left out.
+
     Attributes:
         h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
         grad_W_hh: sum of G_t over all steps, shape (hidden, hidden), float64 on the device.
     """
 
-    def __init__(self, h: Float[Tensor, "time_plus_1 batch hidden"]) -> None:
+    def __init__(self, h: Float[Tensor, "time_plus_1 batch hidden"], products: bool | None = None) -> None:
         self.h = h
+        self._products = takes_products(h) if products is None else products
         batch, hidden = h.shape[1:]
         self.grad_W_hh = h.new_zeros(hidden, hidden, dtype=wide_dtype(h))
         # The Gram form works in float64 and minds tiny states as little as the product of two norms.
         power = power_of_two(h)
-        self._rescale = _takes_products(h) or power is None or abs(power) > NEAR_ONE
+        self._rescale = self._products or power is None or abs(power) > NEAR_ONE
         self._parts: list[tuple[Tensor, int, Tensor, int]] = []
 
     def add(self, chunk: ReverseChunk) -> None:
@@ -36,7 +40,7 @@ class Contributions:
         h = self.h[chunk.start : chunk.stop]
         h, own = near_one(h) if self._rescale else (h, 0)
         exponent = chunk.exponent + own
-        total, norm = contribution_norms(chunk.delta, h)
+        total, norm = contribution_norms(chunk.delta, h, self._products)
         self._parts.append((chunk.norm, chunk.exponent, norm, exponent))
         self.grad_W_hh.add_(total, alpha=math.ldexp(1.0, -exponent) if exponent > -1024 else math.inf)
 
@@ -49,6 +53,11 @@ class Contributions:
     def log_norm_W_hh(self) -> Float[Tensor, " time"]:
         """ln ||G_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
         return _logarithms([(norm, exponent) for _, _, norm, exponent in reversed(self._parts)])
+
+    @cached_property
+    def magnitude(self) -> float:
+        """Sum over t of ||dL/dh_t|| ||h_{t-1}||, an upper bound of sum ||G_t||."""
+        return float((self.log_norm_h.exp() * step_norms(self.h[:-1])).sum())
 
 
 def _logarithms(parts: list[tuple[Tensor, int]]) -> Tensor:
@@ -88,13 +97,14 @@ def step_norms(block: Float[Tensor, "time batch hidden"]) -> Float[Tensor, " tim
 
 
 def contribution_norms(
-    delta: Float[Tensor, "time batch hidden"], h: Float[Tensor, "time batch hidden"]
+    delta: Float[Tensor, "time batch hidden"], h: Float[Tensor, "time batch hidden"], products: bool
 ) -> tuple[Float[Tensor, "hidden hidden"], Float[Tensor, " time"]]:
     """Sum over time of G_t, and the Frobenius norm of each, without the digits lost to cancelling.
 
     Args:
         delta: dL/da_t, any scale near 1, shape (time, batch, hidden).
         h: h_{t-1}, shape (time, batch, hidden).
+        products: whether every G_t is formed, or Gram matrices over the batch.
     Returns:
         Sum of G_t, shape (hidden, hidden), and norms, shape (time,), float64.
     Source: ||G||^2 = sum over b, b' of (delta_b . delta_b')(h_b . h_b'), as in the ghost norm of
@@ -102,13 +112,13 @@ def contribution_norms(
     """
     if delta.shape[1] == 1:
         return _total(delta, h), (_row_norms(delta) * _row_norms(h)).squeeze(1)
-    if _takes_products(delta):
+    if products:
         return _direct(delta, h)
     return _total(delta, h), _gram(delta, h)
 
 
-def _takes_products(block: Tensor) -> bool:
-    """Whether every G_t is formed: Gram matrices of float64 lose half its digits, large ones cost more."""
+def takes_products(block: Tensor) -> bool:
+    """Whether to form every G_t: Gram matrices of float64 lose half its digits, large ones cost more."""
     batch, hidden = block.shape[1:]
     return batch > 1 and (block.dtype == torch.float64 or hidden <= 4 * batch)
 

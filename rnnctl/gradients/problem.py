@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnnctl.cells import FullRNN
-from rnnctl.errors import InputError
+from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.recurrence.elman import hidden_states, threads_for
 
@@ -64,12 +63,6 @@ def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: 
     return Problem(model, x.detach(), start.detach(), target, loss, loss_at)
 
 
-def require_full_rnn(model: object) -> None:
-    """Raise InputError for any other module."""
-    if not isinstance(model, FullRNN):
-        raise InputError(f"model must be a rnnctl.FullRNN; got {type(model).__name__}")
-
-
 def model_states(model: FullRNN, x: Tensor, h_init: Tensor) -> Tensor:
     """h_init, h_0 .. h_{T-1} of the model, by the fast forward pass, shape (time + 1, batch, hidden).
 
@@ -88,3 +81,16 @@ def model_states(model: FullRNN, x: Tensor, h_init: Tensor) -> Tensor:
             None if biases[0] is None else biases[0] + biases[1],
             cell.nonlinearity,
         )
+
+
+def first_nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> int | None:
+    """The first step whose h_t is not finite, looked for where the gradient is not; else None.
+
+    Args:
+        h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
+        grad_W_hh: what came of it, of any shape.
+    """
+    if torch.isfinite(grad_W_hh).all():
+        return None
+    bad = ~torch.isfinite(h[1:]).flatten(1).all(dim=1)
+    return int(bad.nonzero()[0]) if bool(bad.any()) else None

@@ -1,14 +1,17 @@
 """What autograd says of the same model: references that share no code with the sweep."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from rnnctl.cells import FullRNN
-from rnnctl.gradients.contributions import Contributions, step_norms
+from rnnctl.errors import VerificationError
+from rnnctl.gradients.problem import Problem, model_states
 from rnnctl.losses import attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_tape
 
@@ -20,6 +23,26 @@ TOLERANCES = {
     torch.bfloat16: 5e-2,
     torch.float16: 1e-2,
 }
+
+
+class Swept(Protocol):
+    """What any sweep has.
+
+    ``grad_W_hh``: the sum of all contributions, (hidden, hidden), float64. ``magnitude``: an upper
+    bound of its norm that cancelling terms do not shrink. ``h``: the states it went along.
+    """
+
+    @property
+    def grad_W_hh(self) -> Tensor: ...
+
+    @property
+    def magnitude(self) -> float: ...
+
+    @property
+    def h(self) -> Tensor: ...
+
+
+S = TypeVar("S", bound=Swept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +74,15 @@ class Agreement:
     holds: bool
     states: str
 
+    def require(self, what: str) -> None:
+        """Raise VerificationError, saying of what, unless it holds."""
+        if not self.holds:
+            raise VerificationError(
+                f"{what} disagrees with autograd's W_hh.grad: expected a relative error of at most "
+                f"{self.tolerance:g} of the gradient's magnitude; got {self.relative_error:.3g} of its norm. "
+                "Please report this with the command that shows it"
+            )
+
 
 def autograd_reference(
     model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor
@@ -70,7 +102,7 @@ def autograd_reference(
     return Reference(grad, torch.stack([h_t.detach() for h_t in states]))
 
 
-def agreement(found: Contributions, reference: Reference, states: str) -> Agreement:
+def agreement(found: Swept, reference: Reference, states: str) -> Agreement:
     """Compare the sum of the contributions with autograd's gradient."""
     expected = reference.grad_W_hh.to(found.grad_W_hh.dtype)
     tolerance = TOLERANCES[reference.grad_W_hh.dtype]
@@ -79,9 +111,29 @@ def agreement(found: Contributions, reference: Reference, states: str) -> Agreem
         return Agreement(math.nan, tolerance, True, states)
     error = float(torch.linalg.vector_norm(found.grad_W_hh - expected))
     norm = float(torch.linalg.vector_norm(expected))
-    magnitude = float((found.log_norm_h.exp() * step_norms(found.h[:-1])).sum())
     relative = error / norm if norm > 0 else (0.0 if error == 0 else math.inf)
-    return Agreement(relative, tolerance, error <= tolerance * magnitude, states)
+    return Agreement(relative, tolerance, error <= tolerance * found.magnitude, states)
+
+
+def along_states(problem: Problem, sweep: Callable[[Tensor], S], verify: bool) -> tuple[S, Agreement | None]:
+    """Sweep along the fast forward pass, and compare with autograd where asked.
+
+    A chaotic network amplifies rounding until two correct forward passes part ways: then the
+    states are those of the very pass that autograd differentiated.
+
+    Args:
+        sweep: from h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden), to a result.
+    """
+    result = sweep(model_states(problem.model, problem.x, problem.h_init))
+    if not verify:
+        return result, None
+    model, x = problem.model, problem.x
+    reference = autograd_reference(model, x, problem.target, problem.loss, problem.loss_at, problem.h_init)
+    compared = agreement(result, reference, states="sweep")
+    if not compared.holds and same_trajectory(model, x, result.h):
+        result = sweep(reference.h)
+        compared = agreement(result, reference, states="model")
+    return result, compared
 
 
 def same_trajectory(model: FullRNN, x: Tensor, h: Tensor) -> bool:

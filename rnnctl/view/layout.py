@@ -37,7 +37,7 @@ class Layout:
     Attributes:
         tables: of its rows.
         notes: what to say beside its scalars.
-        hidden_scalars: those that the notes speak of.
+        hidden_scalars: those that the notes or rows speak of, as patterns.
         more: tables of its further records, by their name in ``more``.
         picture: text drawn before the tables.
         caption: a line below the tables.
@@ -56,10 +56,13 @@ def headline(schema: str, config: Record) -> str:
     if config["seq_len"] is None:
         return f"{schema}: reference sizes, {config['nonlinearity']}, loss at {config['loss_at']}, {config['dtype']}"
     sizes = f"FullRNN({config['input_size']}, {config['hidden_size']}, {config['output_size']})"
-    parts = [sizes, config["nonlinearity"], f"T {config['seq_len']}", f"batch {config['batch_size']}"]
+    runs_freely = config.get("autonomous", False)
+    length = "free-running" if runs_freely else f"T {config['seq_len']}"
+    parts = [sizes, config["nonlinearity"], length, f"batch {config['batch_size']}"]
     if "loss_at" in config:
         parts.append(f"loss {config['loss']} at {config['loss_at']}")
-    parts.append(config["input"] or "random input")
+    if not runs_freely:
+        parts.append(config["input"] or "random input")
     parts += [f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
     return f"{schema}: " + ", ".join(parts)
 
@@ -88,7 +91,7 @@ _PARAMETERS = Table(
 )
 
 
-_SHAPES = Layout(
+SHAPES = Layout(
     (_TENSORS, _PARAMETERS),
     lambda scalars: {"multiply_adds": "of the matrices, over all steps and the whole batch"},
 )
@@ -96,6 +99,20 @@ _SHAPES = Layout(
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+def agreement_note(scalars: Record, what: str) -> str:
+    """What a relative error against autograd compares."""
+    if scalars["autograd_relative_error"] is None:
+        return "not compared with autograd"
+    trajectory = "" if scalars["states"] == "sweep" else ", along the states of the model's own pass"
+    return f"{what} against autograd's W_hh.grad{trajectory}; tolerance {number(scalars['autograd_tolerance'])}"
+
+
+def nonfinite_note(scalars: Record) -> str:
+    """Where the states overflow, if they do."""
+    step = scalars["first_nonfinite_step"]
+    return "h_t is finite at every step" if step is None else f"h_t overflows first at step {number(step)}"
 
 
 def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
@@ -110,19 +127,16 @@ def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
         if scalars["first_nonfinite_step"] is not None
         else "the gradient leaves the range of the dtype",
     }
-    error = scalars["autograd_relative_error"]
-    trajectory = "" if scalars["states"] == "sweep" else ", along the states of the model's own pass"
     return {
         "grad_W_hh_norm": "||sum of all G_t||, the norm of W_hh.grad",
-        "autograd_relative_error": "not compared with autograd"
-        if error is None
-        else f"sum of all G_t against autograd's W_hh.grad{trajectory}; "
-        f"tolerance {number(scalars['autograd_tolerance'])}",
+        "autograd_relative_error": agreement_note(scalars, "sum of all G_t"),
         "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
         "factor_per_step": "each step back multiplies d(loss at the last step)/dh by this; "
         f"fitted over {number(scalars['fitted_steps'])} steps",
         "steps_to_one_percent": "steps back until it has fallen to 1 %"
         if scalars["steps_to_one_percent"] is not None
+        else "the gradient is not finite"
+        if scalars["verdict"] == "nonfinite"
         else "it does not fall to 1 % within this sequence",
         "first_over_last": "norm of d(loss at the last step)/dh at step 0 over the last step",
         "spectral_radius": "largest |eigenvalue| of W_hh",
@@ -132,12 +146,12 @@ def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
 
 
 def _gradnorm_caption(scalars: Record) -> str:
-    return (
-        "grad_norm_W_hh at t = 0 is 0, because h_init = 0: that is not vanishing" if scalars["h_init_is_zero"] else ""
-    )
+    if not scalars["h_init_is_zero"] or scalars["verdict"] == "nonfinite":
+        return ""
+    return "grad_norm_W_hh at t = 0 is 0, because h_init = 0: that is not vanishing"
 
 
-_GRADNORM = Layout(
+GRADNORM = Layout(
     (
         Table(
             (
@@ -168,7 +182,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-_CHECK = Layout(
+CHECK = Layout(
     (
         Table(
             (
@@ -182,7 +196,7 @@ _CHECK = Layout(
         ),
     ),
 )
-_BENCH = Layout(
+BENCH = Layout(
     (
         Table(
             (
@@ -203,11 +217,3 @@ _BENCH = Layout(
         "repeats": "interleaved; medians are shown",
     },
 )
-
-LAYOUTS: Mapping[str, Layout] = {
-    "cell": _SHAPES,
-    "forward": _SHAPES,
-    "gradnorm": _GRADNORM,
-    "check": _CHECK,
-    "bench": _BENCH,
-}

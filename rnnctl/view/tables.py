@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 from rich import box
@@ -10,13 +11,16 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from rnnctl.results import Result
-from rnnctl.view.layout import LAYOUTS, Column, Layout, Table
+from rnnctl.view.layout import Column, Layout, Table
+from rnnctl.view.layouts import LAYOUTS
 from rnnctl.view.numbers import log_bars, number
 from rnnctl.view.terminal import Terminal
 
 # Longer tables are cut in the middle: so many rows stay at either end.
 SHOWN_AT_ENDS = 20
 BAR_WIDTH = 16
+# In a window of 80 columns the five columns of gradnorm leave so much.
+NARROW, NARROW_BAR = 90, 10
 VERDICT_STYLES = {"vanishing": "bold red", "exploding": "bold red", "nonfinite": "bold red", "stable": "bold green"}
 UNBOUNDED = 100_000
 
@@ -25,7 +29,7 @@ def table_text(result: Result, headline: str, only: str | None, every: bool, ter
     """A headline, the tables of the rows, and the scalars with what they mean."""
     console = _console(terminal)
     layout = LAYOUTS[result.schema]
-    console.print(Text(headline, style="bold"), soft_wrap=True)
+    console.print(Text(headline, style="bold"))
     if only != "scalars":
         if layout.picture is not None:
             console.print(Text.from_ansi(layout.picture(result, terminal)), soft_wrap=True)
@@ -51,7 +55,7 @@ def _console(terminal: Terminal) -> Console:
         width=terminal.width or UNBOUNDED,
         force_terminal=terminal.color,
         no_color=not terminal.color,
-        color_system="standard" if terminal.color else None,
+        color_system="256" if terminal.color else None,
         highlight=False,
         emoji=False,
         markup=False,
@@ -82,7 +86,9 @@ def _print_rows(
 
 def _cells(column: Column, rows: Sequence[Mapping[str, Any]], terminal: Terminal) -> list[str]:
     if column.bar:
-        return log_bars([row[column.field] for row in rows], BAR_WIDTH, ascii_only=terminal.ascii_only)
+        narrow = terminal.width is not None and terminal.width < NARROW
+        width = NARROW_BAR if narrow else BAR_WIDTH
+        return log_bars([row[column.field] for row in rows], width, ascii_only=terminal.ascii_only)
     if column.text is not None:
         return [column.text(row) for row in rows]
     return [number(row[column.field]) for row in rows]
@@ -95,7 +101,7 @@ def _scalars(scalars: Mapping[str, Any], layout: Layout, terminal: Terminal) -> 
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in scalars.items():
-        if name not in layout.hidden_scalars:
+        if not any(fnmatch(name, hidden) for hidden in layout.hidden_scalars):
             style = VERDICT_STYLES.get(value, "") if isinstance(value, str) else ""
             shown = "undefined" if value is None else number(value)
             table.add_row(name, Text(shown, style=style), notes.get(name, ""))

@@ -1,0 +1,325 @@
+"""Lyapunov exponents along a sequence or of the free-running network, by QR at every step."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from rnnctl.cells import FullRNN, require_full_rnn
+from rnnctl.dynamics.meanfield import MeanField, prediction
+from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Weights, recurrent_weights, stretches, widened
+from rnnctl.errors import InputError, RnnctlError
+from rnnctl.gradients.bptt import gradnorm
+from rnnctl.memory import require_memory
+from rnnctl.recurrence.elman import threads_for
+
+# Steps that a free-running network is measured over unless told; blocks for the standard error.
+AUTONOMOUS_STEPS = 1000
+SHORTEST_BLOCK, MOST_BLOCKS = 10, 20
+
+
+@dataclass(frozen=True, eq=False)
+class Lyapunov:
+    """Lyapunov exponents, nats per step.
+
+    Attributes:
+        exponents: falling, shape (count,), float64; -inf for a direction that is lost in one step
+            (a dead unit, a W_hh without full rank).
+        stderr: standard errors from block averages, shape (count,), NaN where there are too few.
+        convergence: records steps, largest: the estimate of the largest from the first steps alone.
+        hidden_size: H; the sum needs all H exponents.
+        steps, warmup: measured steps, and steps before them that were not counted.
+        autonomous: without input, the biases alone.
+        factor_per_step: that of ``gradnorm`` along the same sequence, or None.
+        theory: the mean-field prediction, or why there is none.
+        first_nonfinite_step: the first step whose h_t is not finite, where the measurement ends.
+        lost_sequences: sequences of the batch in which even the largest exponent is -inf.
+        stands_still: h_t never left h_init, so that the exponents are those of a fixed point.
+    """
+
+    schema: ClassVar[str] = "lyapunov"
+
+    exponents: Float[Tensor, " count"]
+    stderr: Float[Tensor, " count"]
+    convergence: tuple[Mapping[str, Any], ...]
+    hidden_size: int
+    steps: int
+    warmup: int
+    autonomous: bool
+    factor_per_step: float | None
+    theory: MeanField
+    first_nonfinite_step: int | None
+    lost_sequences: int
+    stands_still: bool
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """Name -> number or text; None where a quantity has no value here."""
+        exponents = self.exponents.tolist()
+        largest = exponents[0]
+        return MappingProxyType(
+            {
+                "largest": largest,
+                "largest_stderr": _or_none(float(self.stderr[0])),
+                "exp_largest": math.exp(largest),
+                "factor_per_step": self.factor_per_step,
+                "sum": sum(exponents) if len(exponents) == self.hidden_size else None,
+                "kaplan_yorke_dimension": kaplan_yorke_dimension(exponents, self.hidden_size),
+                "efolding_steps": 1 / abs(largest) if largest != 0 else None,
+                "steps_to_one_percent": max(1, math.ceil(math.log(0.01) / largest)) if largest < 0 else None,
+                "theory_largest": self.theory.exponent,
+                "theory_factor": self.theory.factor_per_step,
+                "theory_q": self.theory.q,
+                "theory_chi": self.theory.chi,
+                "theory": "none" if self.theory.chi is None else "mean field",
+                "theory_note": self.theory.note,
+                "steps": self.steps,
+                "warmup": self.warmup,
+                "autonomous": self.autonomous,
+                "lost_sequences": self.lost_sequences,
+                "stands_still": self.stands_still,
+                "first_nonfinite_step": self.first_nonfinite_step,
+                "computed_in": COMPUTED_IN,
+            }
+        )
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per exponent: i, exponent, stderr."""
+        pairs = zip(self.exponents.tolist(), self.stderr.tolist(), strict=True)
+        return tuple({"i": i, "exponent": value, "stderr": _or_none(error)} for i, (value, error) in enumerate(pairs))
+
+    @property
+    def more(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+        """Further records by name: ``convergence``."""
+        return {"convergence": self.convergence}
+
+    @property
+    def conditions(self) -> Mapping[str, bool]:
+        """Whether "nonfinite" holds: h_t leaves float64 before the last step asked for."""
+        return {"nonfinite": self.first_nonfinite_step is not None}
+
+
+def lyapunov(
+    model: FullRNN,
+    x: Tensor | None = None,
+    *,
+    h_init: Tensor | None = None,
+    target: Tensor | None = None,
+    count: int | None = None,
+    steps: int | None = None,
+    warmup: int | None = None,
+    autonomous: bool = False,
+    init: str | None = None,
+    gain: float = 1.0,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Lyapunov:
+    """How fast nearby trajectories part or meet: the growth rates of perturbations of h_t.
+
+    Args:
+        model: a ``FullRNN`` of any dtype; all is computed in float64.
+        x: inputs, shape (batch, time, input); the exponents are means over the batch. Left out of
+            an autonomous measurement.
+        h_init: hidden state before step 0, shape (batch, hidden). If left out: zeros along a
+            sequence, one normal state drawn from the seed without one.
+        target: as for ``gradnorm``, whose factor per step is measured beside the exponents.
+        count: how many of the largest exponents; all H if left out.
+        steps: steps to measure; to the end of the sequence if left out, 1000 without one.
+        warmup: steps before them; if left out a tenth of the sequence, or of ``steps``.
+        autonomous: run freely, on the biases alone.
+        init, gain: how W_hh was drawn, as for ``initialize_W_hh``, for the mean-field prediction;
+            None for loaded or trained weights, of which it says nothing.
+        seed: of the perturbations, and of a drawn h_init.
+        progress: called with the fraction of the steps that are done.
+    Returns:
+        A frozen ``Lyapunov``.
+    Raises:
+        InputError: ShapeError, DtypeError, DeviceError, TooLargeError; weights that are not finite.
+        RnnctlError: h_t is not finite before anything could be measured.
+    Source: Benettin et al. 1980; Engelken, Wolf & Abbott 2023, arXiv:2006.02427 (RNNs); Kaplan &
+        Yorke 1979 (dimension).
+    """
+    require_full_rnn(model)
+    generator = Generator().manual_seed(seed)
+    x, start = _course(model, x, h_init, autonomous, steps, warmup, generator)
+    weights = recurrent_weights(model)
+    warmup, steps = _span(x.shape[1], steps, warmup, autonomous)
+    count = _count(count, weights.W_hh.shape[0])
+    driven = x[:1, :1] if autonomous else x[:, : warmup + steps]
+    factor = None if autonomous else gradnorm(model, x, target=target, h_init=start).decay.factor_per_step
+    run = _Run(weights, start, count, warmup, steps, generator)
+    with threads_for(start.shape[0] * count, weights.W_hh.shape[0]):
+        run.along(x, progress)
+    return Lyapunov(
+        *_estimates(run.logs),
+        convergence=_convergence(run.logs),
+        hidden_size=weights.W_hh.shape[0],
+        steps=run.logs.shape[0],
+        warmup=warmup,
+        autonomous=autonomous,
+        factor_per_step=factor,
+        theory=prediction(init, gain, _source_variance(weights, driven), weights.nonlinearity),
+        first_nonfinite_step=run.first_nonfinite_step,
+        lost_sequences=int(run.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
+        stands_still=run.stands_still,
+    )
+
+
+def kaplan_yorke_dimension(exponents: list[float], hidden_size: int) -> float | None:
+    """How many exponents sum to 0, interpolated; None where more of them would be needed to tell.
+
+    Args:
+        exponents: the largest ones, falling.
+        hidden_size: how many there are in all.
+    Source: Kaplan & Yorke 1979, "Chaotic behavior of multidimensional difference equations".
+    """
+    total = 0.0
+    for i, exponent in enumerate(exponents):
+        if total + exponent < 0:
+            return i + total / -exponent
+        total += exponent
+    return float(hidden_size) if len(exponents) == hidden_size else None
+
+
+class _Run:
+    """The perturbations of every sequence in the batch, and ln of their growth at every counted step."""
+
+    def __init__(
+        self, weights: Weights, start: Tensor, count: int, warmup: int, steps: int, generator: Generator
+    ) -> None:
+        batch, hidden = start.shape
+        require_memory(
+            8 * batch * count * (steps + 6 * hidden), f"{count} exponents over {steps} steps of {batch} sequences"
+        )
+        self.weights, self.start, self.warmup, self.steps = weights, start, warmup, steps
+        drawn = torch.randn(batch, hidden, count, generator=generator, dtype=torch.float64)
+        self.Q = torch.linalg.qr(drawn).Q
+        self.logs = torch.empty(steps, batch, count, dtype=torch.float64)
+        self.stands_still = True
+        self.first_nonfinite_step: int | None = None
+
+    def along(self, x: Tensor, progress: Callable[[float], None] | None) -> None:
+        """Follow the trajectory; where it overflows, keep what was measured before."""
+        h_init, done, total = widened(self.start), 0, self.warmup + self.steps
+        for stretch in stretches(self.weights, x[:, :total], self.start):
+            self.stands_still &= bool((stretch.h == h_init).all())
+            for slope in stretch.slope:
+                growth = self.step(slope)
+                if done >= self.warmup:
+                    self.logs[done - self.warmup] = growth
+                done += 1
+                if progress is not None:
+                    progress(done / total)
+        if done < total:
+            self.first_nonfinite_step = done
+            self.logs = self.logs[: max(0, done - self.warmup)]
+        if not self.logs.shape[0]:
+            raise RnnctlError(
+                f"h_t is not finite at step {done}, before a step was measured (warmup {self.warmup}). "
+                "Try a smaller --warmup or --gain"
+            )
+
+    def step(self, slope: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch count"]:
+        """Carry the perturbations one step on; ln of the growth of each."""
+        moved = slope.unsqueeze(2) * (self.weights.W_hh @ self.Q)
+        sizes, order = moved.abs().amax(dim=2).sort(dim=1, descending=True)
+        # Large rows first: saturated units scale the rows over many magnitudes, and in any
+        # other order rounding of the large ones buries the small exponents.
+        place = order.unsqueeze(2).expand_as(moved)
+        Q, R = torch.linalg.qr(moved.gather(1, place))
+        self.Q = torch.empty_like(Q).scatter_(1, place, Q)
+        growth = R.diagonal(dim1=1, dim2=2).abs()
+        noise = slope.shape[1] * torch.finfo(torch.float64).eps * sizes[:, : growth.shape[1]]
+        # Below the rounding of its own row nothing is left but noise: the direction is lost.
+        return torch.where(growth > noise, growth, 0.0).log()
+
+
+def _course(
+    model: FullRNN,
+    x: Tensor | None,
+    h_init: Tensor | None,
+    autonomous: bool,
+    steps: int | None,
+    warmup: int | None,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """The inputs, zeros where the network runs freely, and h_init."""
+    weight = model.rnn_cell.hidden_to_hidden.weight
+    if not autonomous:
+        if x is None:
+            raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
+        model.check_sequence(x, h_init)
+        return x.detach(), (model.initial_state(x) if h_init is None else h_init).detach()
+    if h_init is None:
+        drawn = torch.randn(1, weight.shape[0], generator=generator)
+        h_init = drawn.to(weight)
+    steps = AUTONOMOUS_STEPS if steps is None else steps
+    total = steps + (steps // 10 if warmup is None else warmup)
+    zeros = weight.new_zeros(1, 1, 1).expand(h_init.shape[0], max(1, total), model.rnn_cell.input_size)
+    model.check_sequence(zeros, h_init)
+    return zeros, h_init.detach()
+
+
+def _span(seq_len: int, steps: int | None, warmup: int | None, autonomous: bool) -> tuple[int, int]:
+    """Warm-up and counted steps; InputError where the sequence is too short for them."""
+    if autonomous and steps is None:
+        steps = AUTONOMOUS_STEPS
+    if warmup is None:
+        warmup = (steps if autonomous and steps is not None else seq_len) // 10
+        # A tenth of a sequence that --steps wants whole is not there to spend.
+        warmup = warmup if steps is None else max(0, min(warmup, seq_len - steps))
+    steps = seq_len - warmup if steps is None else steps
+    if warmup < 0 or steps < 1 or warmup + steps > seq_len:
+        raise InputError(
+            f"the sequence has {seq_len} steps; warmup {warmup} and {steps} measured steps do not fit into it. "
+            "Try a longer --seq-len, or --autonomous"
+        )
+    return warmup, steps
+
+
+def _count(count: int | None, hidden: int) -> int:
+    if count is None:
+        return hidden
+    if not 1 <= count <= hidden:
+        raise InputError(f"count must be from 1 to the hidden size {hidden}; got {count}")
+    return count
+
+
+def _estimates(logs: Float[Tensor, "steps batch count"]) -> tuple[Tensor, Tensor]:
+    """Exponents, falling, and their standard errors."""
+    steps, batch, count = logs.shape
+    exponents, order = logs.mean(dim=(0, 1)).sort(descending=True, stable=True)
+    blocks = min(MOST_BLOCKS, max(1, steps // SHORTEST_BLOCK))
+    if blocks * batch < 2:
+        return exponents, torch.full_like(exponents, math.nan)
+    # What does not fill the last block is left out of the error, not of the mean.
+    used = logs[: blocks * (steps // blocks)].view(blocks, -1, batch, count)
+    means = used.mean(dim=1).flatten(0, 1)
+    return exponents, means.std(dim=0)[order] / math.sqrt(means.shape[0])
+
+
+def _convergence(logs: Float[Tensor, "steps batch count"]) -> tuple[Mapping[str, Any], ...]:
+    """The largest exponent as the first eighth, quarter, half and all of the steps give it."""
+    steps = logs.shape[0]
+    lengths = sorted({max(1, steps // part) for part in (8, 4, 2, 1)})
+    return tuple({"steps": n, "largest": float(logs[:n].mean(dim=(0, 1)).max())} for n in lengths)
+
+
+def _source_variance(weights: Weights, x: Tensor) -> float:
+    """Mean square of W_xh x_t + b_xh + b_hh over units, sequences and steps."""
+    total, rows = 0.0, max(1, STRETCH_BYTES // (8 * x.shape[0] * weights.W_hh.shape[0]))
+    for start in range(0, x.shape[1], rows):
+        source = torch.matmul(widened(x[:, start : start + rows]), weights.W_xh.t())
+        total += float(source.add_(0 if weights.b_h is None else weights.b_h).square_().mean(dim=(0, 2)).sum())
+    return total / x.shape[1]
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,212 @@
+"""Which loss step reaches which source step, and how far back."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnnctl.cells import FullRNN
+from rnnctl.gradients.blocks import loss_step_blocks, require_room_for_blocks
+from rnnctl.gradients.contributions import step_norms, sweep_dtype
+from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
+from rnnctl.gradients.verify import Agreement, along_states
+from rnnctl.memory import require_memory
+from rnnctl.recurrence.elman import chunk_steps
+
+ONE_PERCENT = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """The gradient from every loss step k to every source step t.
+
+    Attributes:
+        norms: F[k, t], norm of step t's contribution to dL_k/dW_hh, (time, time), float64; 0 for t > k.
+        sensitivity: norm of dL_k/dh_t, (time, time), float64; 0 for t > k.
+        loss: the loss over all steps, of which L_k is step k's share.
+        grad_W_hh: the sum of all contributions, (hidden, hidden).
+        agreement: the comparison of that sum with autograd, or None.
+        first_nonfinite_step: the first step whose h_t is not finite, or None.
+    ``rows`` have k, t, norm and sensitivity for t <= k; ``more`` has the lag profile.
+    """
+
+    schema: ClassVar[str] = "flow"
+    norms: Tensor
+    sensitivity: Tensor
+    log_relative: Tensor
+    loss: float
+    grad_W_hh: Tensor
+    agreement: Agreement | None
+    first_nonfinite_step: int | None
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """The loss, the total, its agreement with autograd, and how far a loss step reaches."""
+        median = self.lag_profile["median"]
+        reached = (median <= ONE_PERCENT).nonzero()
+        agreement = self.agreement
+        return MappingProxyType(
+            {
+                "seq_len": self.norms.shape[0],
+                "loss": self.loss,
+                "grad_W_hh_norm": float(torch.linalg.vector_norm(self.grad_W_hh.double())),
+                "autograd_relative_error": agreement.relative_error if agreement else None,
+                "autograd_tolerance": agreement.tolerance if agreement else None,
+                "states": agreement.states if agreement else "sweep",
+                "lag_to_one_percent": int(reached[0]) if reached.numel() else None,
+                "median_reach": float(median[-1]),
+                "largest_norm": float(self.norms.max()),
+                "first_nonfinite_step": self.first_nonfinite_step,
+            }
+        )
+
+    @cached_property
+    def lag_profile(self) -> Mapping[str, Tensor]:
+        """median, p10 and p90 over k of ||dL_k/dh_{k-lag}|| / ||dL_k/dh_k||, each (time,), by lag."""
+        seq_len = self.norms.shape[0]
+        levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+        found = torch.full((3, seq_len), math.nan, dtype=torch.float64)
+        for lag in range(seq_len):
+            ratios = self.log_relative.diagonal(-lag).exp()
+            known = ratios[~torch.isnan(ratios)]
+            if known.numel():
+                found[:, lag] = torch.quantile(known, levels)
+        return {"p10": found[0], "median": found[1], "p90": found[2]}
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per pair t <= k: k, t, norm, sensitivity."""
+        pairs = zip(self.norms.tolist(), self.sensitivity.tolist(), strict=True)
+        return tuple(
+            {"k": k, "t": t, "norm": norms[t], "sensitivity": sensitivity[t]}
+            for k, (norms, sensitivity) in enumerate(pairs)
+            for t in range(k + 1)
+        )
+
+    @cached_property
+    def more(self) -> Mapping[str, Any]:
+        """lag_profile: one record per lag, with median, p10 and p90."""
+        columns = {name: values.tolist() for name, values in self.lag_profile.items()}
+        lags = range(self.norms.shape[0])
+        return {"lag_profile": [{"lag": lag, **{name: v[lag] for name, v in columns.items()}} for lag in lags]}
+
+    def require_agreement(self) -> None:
+        """Raise VerificationError if autograd was asked and disagrees."""
+        if self.agreement is not None:
+            self.agreement.require("sum of all contributions")
+
+
+def flow(
+    model: FullRNN,
+    x: Tensor,
+    *,
+    target: Tensor | None = None,
+    loss: str = "mse",
+    h_init: Tensor | None = None,
+    verify: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Flow:
+    """The contribution of every source step t to the gradient of the loss at every step k.
+
+    Args:
+        model, x, target, loss, h_init, verify, progress: as in ``gradnorm``. L_k is step k's share
+            of the loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
+    Returns:
+        A frozen ``Flow``.
+    Raises:
+        InputError: as ``gradnorm``; TooLargeError where (time, time) results do not fit.
+    Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, eq. 3 to 5, each term by itself.
+    """
+    problem = posed(model, x, target, loss, "all", h_init)
+    require_memory(7 * 8 * problem.seq_len**2, f"{problem.seq_len} x {problem.seq_len} norms")
+    require_room_for_blocks(problem)
+    swept, compared = along_states(problem, lambda h: _swept(problem, h, progress), verify)
+    return Flow(
+        norms=swept.log_norms.exp().clone(),
+        sensitivity=swept.log_sensitivity.exp().clone(),
+        log_relative=(swept.log_sensitivity - swept.log_sensitivity.diagonal().clone()[:, None]).clone(),
+        loss=swept.loss,
+        grad_W_hh=swept.grad_W_hh.to(model.rnn_cell.hidden_to_hidden.weight.dtype, copy=True),
+        agreement=compared,
+        first_nonfinite_step=first_nonfinite_step(swept.h, swept.grad_W_hh),
+    )
+
+
+@dataclass(frozen=True)
+class _Swept:
+    loss: float
+    log_norms: Tensor
+    log_sensitivity: Tensor
+    grad_W_hh: Tensor
+    magnitude: float
+    h: Tensor
+
+
+def _swept(problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> _Swept:
+    loss, direct = problem.direct(h)
+    h, direct = sweep_dtype(h), sweep_dtype(direct)
+    seq_len = problem.seq_len
+    with torch.inference_mode():
+        # By source step, then by loss step from the last to the first, as the blocks come.
+        norms, sensitivity, exponents = torch.zeros(3, seq_len, seq_len, dtype=torch.float64).unbind(0)
+        factors, powers = norm_factors(h[:-1])
+        summed = torch.zeros_like(h[1:])
+        for rows, block in loss_step_blocks(problem, h, direct, progress):
+            t = block.t
+            sensitivity[t, rows] = block.norm.cpu().double()
+            norms[t, rows] = mixed_norms(block.delta, factors[t]).cpu().double()
+            exponents[t, rows] = block.exponents.cpu()
+            weights = torch.exp2(-block.exponents).to(h.dtype)
+            summed[t] += (weights @ block.delta.view(len(weights), -1)).view(summed[t].shape)
+        total = summed.flatten(0, 1).t() @ h[:-1].flatten(0, 1)
+        log_sensitivity = _unscaled(sensitivity, exponents)
+        magnitude = float((log_sensitivity.exp().sum(0) * step_norms(h[:-1])).sum())
+        log_norms = _unscaled(norms, exponents + powers[:, None])
+        return _Swept(loss, log_norms, log_sensitivity, total.double(), magnitude, h)
+
+
+def _unscaled(by_source: Tensor, exponents: Tensor) -> Tensor:
+    """ln of the norms by (loss step, source step), -inf where there is none."""
+    return (by_source.log() - math.log(2) * exponents).flip(1).t()
+
+
+def norm_factors(h: Float[Tensor, "time batch hidden"]) -> tuple[Tensor, Tensor]:
+    """R_t with ||delta^T h_{t-1}|| = ||R_t delta||: the triangle of a QR of h_{t-1}^T.
+
+    No square of a small number is formed on the way, so that nothing cancels or underflows.
+
+    Args:
+        h: h_{t-1}, shape (time, batch, hidden).
+    Returns:
+        R, shape (time, min(batch, hidden), batch), scaled by 2**powers, and the powers, (time,),
+        float64 on the CPU; NaN where h is not finite.
+    """
+    largest = torch.linalg.vector_norm(h.flatten(1), math.inf, dim=1)
+    finite = torch.isfinite(largest)
+    powers = torch.where(finite & (largest > 0), -torch.frexp(largest).exponent, 0)
+    scales = torch.exp2(powers.double()).view(-1, 1, 1)
+    factors = []
+    seq_len, batch, hidden = h.shape
+    steps = chunk_steps(seq_len, batch, hidden, itemsize=8)
+    for start in range(0, seq_len, steps):
+        chunk = slice(start, start + steps)
+        # LAPACK is not asked about what is not finite.
+        wide = torch.where(finite[chunk, None, None], h[chunk].double() * scales[chunk], 0.0)
+        factors.append(torch.linalg.qr(wide.mT, mode="r").R.to(h.dtype))
+    R = torch.where(finite[:, None, None], torch.cat(factors), math.nan)
+    return R, powers.double().cpu()
+
+
+def mixed_norms(
+    delta: Float[Tensor, "losses batch hidden"], factor: Float[Tensor, "rank batch"]
+) -> Float[Tensor, " losses"]:
+    """||factor delta_k|| for every k."""
+    mixed = torch.matmul(factor, delta)
+    norms: Tensor = torch.linalg.vector_norm(mixed.flatten(1), dim=1)
+    return norms

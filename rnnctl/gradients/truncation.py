@@ -1,0 +1,167 @@
+"""What a shorter window of backpropagation through time would lose."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rnnctl.cells import FullRNN
+from rnnctl.errors import InputError
+from rnnctl.gradients.blocks import loss_step_blocks, require_room_for_blocks
+from rnnctl.gradients.contributions import step_norms, sweep_dtype
+from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
+from rnnctl.gradients.verify import Agreement, along_states
+from rnnctl.memory import require_memory
+
+GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
+
+
+@dataclass(frozen=True, eq=False)
+class Truncation:
+    """The gradient of W_hh under truncated BPTT, for several windows.
+
+    Attributes:
+        windows: K, how many steps back every loss step sees, its own step included; the last is T.
+        gradients: the gradient for each window, (windows, hidden, hidden), float64.
+        loss: the loss over all steps.
+        agreement: the comparison of the full gradient with autograd, or None.
+        first_nonfinite_step: the first step whose h_t is not finite, or None.
+    ``rows`` have window, norm_ratio, relative_error and cosine, against the full gradient.
+    """
+
+    schema: ClassVar[str] = "truncation"
+    windows: tuple[int, ...]
+    gradients: Tensor
+    loss: float
+    agreement: Agreement | None
+    first_nonfinite_step: int | None
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per window; None where the full gradient is 0."""
+        full = self.gradients[-1]
+        return tuple(
+            {"window": window, **_compared(gradient, full)}
+            for window, gradient in zip(self.windows, self.gradients, strict=True)
+        )
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """The full gradient, the smallest good windows, and every row by name (cosine_at_20, ...)."""
+        agreement = self.agreement
+        named = {f"{name}_at_{row['window']}": row[name] for row in self.rows for name in row if name != "window"}
+        return MappingProxyType(
+            {
+                "seq_len": self.windows[-1],
+                "loss": self.loss,
+                "grad_W_hh_norm": float(torch.linalg.vector_norm(self.gradients[-1])),
+                "autograd_relative_error": agreement.relative_error if agreement else None,
+                "autograd_tolerance": agreement.tolerance if agreement else None,
+                "states": agreement.states if agreement else "sweep",
+                **{name: self.smallest_window(cosine) for name, cosine in GOOD_COSINES.items()},
+                "first_nonfinite_step": self.first_nonfinite_step,
+                **named,
+            }
+        )
+
+    def smallest_window(self, cosine: float) -> int | None:
+        """The smallest of the windows from which on every cosine is at least this."""
+        good = None
+        for row in reversed(self.rows):
+            if row["cosine"] is None or row["cosine"] < cosine:
+                return good
+            good = row["window"]
+        return good
+
+    def require_agreement(self) -> None:
+        """Raise VerificationError if autograd was asked and disagrees."""
+        if self.agreement is not None:
+            self.agreement.require("the full gradient")
+
+
+def truncation(
+    model: FullRNN,
+    x: Tensor,
+    *,
+    windows: Sequence[int] | None = None,
+    target: Tensor | None = None,
+    loss: str = "mse",
+    h_init: Tensor | None = None,
+    verify: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Truncation:
+    """The gradient that truncated BPTT would give, every loss step seeing its own last K steps.
+
+    Args:
+        model, x, target, loss, h_init, verify, progress: as in ``flow``; every step carries a loss.
+        windows: K from 1 to T; 1, 2, 4, ... if left out. T is always added.
+    Returns:
+        A frozen ``Truncation``.
+    Raises:
+        InputError: a window outside 1 .. T; else as ``flow``.
+    Source: Williams & Peng 1990, "An efficient gradient-based algorithm for on-line training of
+        recurrent network trajectories".
+    """
+    problem = posed(model, x, target, loss, "all", h_init)
+    chosen = _windows(windows, problem.seq_len)
+    hidden = model.rnn_cell.hidden_size
+    require_memory(3 * 8 * len(chosen) * hidden**2, f"{len(chosen)} gradients of shape ({hidden}, {hidden})")
+    require_room_for_blocks(problem)
+    swept, compared = along_states(problem, lambda h: _swept(problem, h, chosen, progress), verify)
+    return Truncation(
+        chosen, swept.gradients.clone(), swept.loss, compared, first_nonfinite_step(swept.h, swept.gradients)
+    )
+
+
+@dataclass(frozen=True)
+class _Swept:
+    loss: float
+    gradients: Tensor
+    magnitude: float
+    h: Tensor
+
+    @property
+    def grad_W_hh(self) -> Tensor:
+        return self.gradients[-1]
+
+
+def _swept(problem: Problem, h: Tensor, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
+    loss, direct = problem.direct(h)
+    h, direct = sweep_dtype(h), sweep_dtype(direct)
+    hidden = h.shape[2]
+    with torch.inference_mode():
+        gradients = h.new_zeros(len(windows), hidden, hidden, dtype=torch.float64)
+        norms_h, magnitude = step_norms(h[:-1]), 0.0
+        loss_steps = torch.arange(problem.seq_len - 1, -1, -1, device=h.device)
+        limits = torch.tensor(windows, device=h.device)[:, None]
+        for rows, block in loss_step_blocks(problem, h, direct, progress):
+            weights = torch.exp2(-block.exponents)
+            # A loss step sees itself and the window - 1 steps before it.
+            seen = loss_steps[rows] < block.t + limits
+            summed = (seen * weights).to(h.dtype) @ block.delta.flatten(1)
+            summed = summed.view(len(windows), *h.shape[1:])
+            gradients += summed.mT @ h[block.t]
+            magnitude += float((block.norm * weights).sum().cpu() * norms_h[block.t])
+        return _Swept(loss, gradients, magnitude, h)
+
+
+def _windows(windows: Sequence[int] | None, seq_len: int) -> tuple[int, ...]:
+    if windows is None:
+        windows = [2**i for i in range(seq_len.bit_length()) if 2**i < seq_len]
+    for window in windows:
+        if not 1 <= window <= seq_len:
+            raise InputError(f"windows must be from 1 to the sequence's {seq_len} steps; got {window}")
+    return tuple(sorted({*windows, seq_len}))
+
+
+def _compared(gradient: Tensor, full: Tensor) -> dict[str, float | None]:
+    norm, full_norm = (float(torch.linalg.vector_norm(g)) for g in (gradient, full))
+    if full_norm == 0:
+        return {"norm_ratio": None, "relative_error": None, "cosine": None}
+    error = float(torch.linalg.vector_norm(gradient - full))
+    cosine = float((gradient * full).sum()) / (norm * full_norm) if norm > 0 else None
+    return {"norm_ratio": norm / full_norm, "relative_error": error / full_norm, "cosine": cosine}
