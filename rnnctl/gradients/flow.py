@@ -154,26 +154,26 @@ def _swept(problem: Problem, h: Tensor, progress: Callable[[float], None] | None
     seq_len = problem.seq_len
     with torch.inference_mode():
         # By source step, then by loss step from the last to the first, as the blocks come.
-        norms, sensitivity, exponents = torch.zeros(3, seq_len, seq_len, dtype=torch.float64).unbind(0)
+        norms, sensitivity = h.new_zeros(2, seq_len, seq_len).unbind(0)
+        exponents = h.new_zeros(seq_len, seq_len, dtype=torch.float64)
         factors, powers = norm_factors(h[:-1])
         summed = torch.zeros_like(h[1:])
         for rows, block in loss_step_blocks(problem, h, direct, progress):
             t = block.t
-            sensitivity[t, rows] = block.norm.cpu().double()
-            norms[t, rows] = mixed_norms(block.delta, factors[t]).cpu().double()
-            exponents[t, rows] = block.exponents.cpu()
-            weights = torch.exp2(-block.exponents).to(h.dtype)
-            summed[t] += (weights @ block.delta.view(len(weights), -1)).view(summed[t].shape)
+            sensitivity[t, rows] = block.norm
+            mixed_norms(block.delta, factors[t], out=norms[t, rows])
+            exponents[t, rows] = block.exponents
+            summed[t].view(-1).addmv_(block.delta.flatten(1).t(), block.weights)
         total = summed.flatten(0, 1).t() @ h[:-1].flatten(0, 1)
         log_sensitivity = _unscaled(sensitivity, exponents)
         magnitude = float((log_sensitivity.exp().sum(0) * step_norms(h[:-1])).sum())
-        log_norms = _unscaled(norms, exponents + powers[:, None])
+        log_norms = _unscaled(norms, exponents.cpu() + powers[:, None])
         return _Swept(loss, log_norms, log_sensitivity, total.double(), magnitude, h)
 
 
 def _unscaled(by_source: Tensor, exponents: Tensor) -> Tensor:
     """ln of the norms by (loss step, source step), -inf where there is none."""
-    return (by_source.log() - math.log(2) * exponents).flip(1).t()
+    return (by_source.cpu().double().log() - math.log(2) * exponents.cpu()).flip(1).t()
 
 
 def norm_factors(h: Float[Tensor, "time batch hidden"]) -> tuple[Tensor, Tensor]:
@@ -204,9 +204,9 @@ def norm_factors(h: Float[Tensor, "time batch hidden"]) -> tuple[Tensor, Tensor]
 
 
 def mixed_norms(
-    delta: Float[Tensor, "losses batch hidden"], factor: Float[Tensor, "rank batch"]
+    delta: Float[Tensor, "losses batch hidden"], factor: Float[Tensor, "rank batch"], out: Float[Tensor, " losses"]
 ) -> Float[Tensor, " losses"]:
-    """||factor delta_k|| for every k."""
+    """||factor delta_k|| for every k, into ``out``."""
     mixed = torch.matmul(factor, delta)
-    norms: Tensor = torch.linalg.vector_norm(mixed.flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(mixed.flatten(1), dim=1, out=out)
     return norms

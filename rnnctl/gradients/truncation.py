@@ -139,13 +139,12 @@ def _swept(problem: Problem, h: Tensor, windows: tuple[int, ...], progress: Call
         loss_steps = torch.arange(problem.seq_len - 1, -1, -1, device=h.device)
         limits = torch.tensor(windows, device=h.device)[:, None]
         for rows, block in loss_step_blocks(problem, h, direct, progress):
-            weights = torch.exp2(-block.exponents)
             # A loss step sees itself and the window - 1 steps before it.
             seen = loss_steps[rows] < block.t + limits
-            summed = (seen * weights).to(h.dtype) @ block.delta.flatten(1)
+            summed = (seen * block.weights) @ block.delta.flatten(1)
             summed = summed.view(len(windows), *h.shape[1:])
             gradients += summed.mT @ h[block.t]
-            magnitude += float((block.norm * weights).sum().cpu() * norms_h[block.t])
+            magnitude += float((block.norm * block.weights).sum() * norms_h[block.t])
         return _Swept(loss, gradients, magnitude, h)
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from rnnctl.recurrence.elman import slope_from_state
 
-# Steps between two looks at the magnitudes: at a factor of 2**15 per step float32 still holds.
-RESCALE_EVERY = 8
-# Rows within 2**32 of 1 are left alone.
-NEAR_ONE = 32
+# Steps between two looks at the magnitudes: at a factor of 2**6 per step float32 still holds.
+RESCALE_EVERY = 16
+# Rows within 2**16 of 1 are left alone.
+NEAR_ONE = 16
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class LossBlock:
         delta: ``2**exponents`` times dL_k/da_t, shape (losses, batch, hidden); a view into a
             buffer that the next block overwrites.
         exponents: of the rows' scales, shape (losses,), float64; the next block may change them.
+        weights: ``2**-exponents``, shape (losses,), in the dtype of ``delta``.
     """
 
     t: int
     norm: Tensor
     delta: Tensor
     exponents: Tensor
+    weights: Tensor
 
 
 def reverse_by_loss_step(
@@ -62,7 +64,8 @@ def reverse_by_loss_step(
     # Row j sets in at step last - 1 - j.
     own = grad_h_direct[first:last].flip(0)
     exponents = torch.zeros(last - first, dtype=torch.float64, device=h.device)
-    _rescale(own, exponents)
+    weights = h.new_ones(last - first)
+    _rescale(own, exponents, weights)
     slope = torch.empty_like(h[0])
     for t in range(last - 1, -1, -1):
         active = min(last - t, last - first)
@@ -70,24 +73,27 @@ def reverse_by_loss_step(
             block[active - 1] = own[active - 1]
         now = block[:active]
         if t % RESCALE_EVERY == 0:
-            _rescale(now, exponents[:active])
+            _rescale(now, exponents[:active], weights[:active])
         norm = torch.linalg.vector_norm(now.view(active, -1), dim=1)
         slope_from_state(h[t + 1], nonlinearity, out=slope)
-        yield LossBlock(t, norm, now.mul_(slope), exponents[:active])
+        yield LossBlock(t, norm, now.mul_(slope), exponents[:active], weights[:active])
         torch.mm(now.view(-1, hidden), W_hh, out=spare[:active].view(-1, hidden))
         block, spare = spare, block
 
 
-def _rescale(rows: Tensor, exponents: Tensor) -> None:
+def _rescale(rows: Tensor, exponents: Tensor, weights: Tensor) -> None:
     """Bring rows that are far from magnitude 1 back to it, by powers of two, and note it."""
     largest = torch.linalg.vector_norm(rows.flatten(1), float("inf"), dim=1)
-    _, powers = torch.frexp(largest)
+    powers = torch.frexp(largest).exponent
     far = (powers.abs() > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
-    if not bool(far.any()):
+    found = far.nonzero().squeeze(1)
+    if found.numel() == 0:
         return
-    by = torch.where(far, -powers, torch.zeros_like(powers))
+    by = -powers[found]
     # In two factors: 2**149 itself is beyond float32.
     half = by // 2
-    for part in (half, by - half):
-        rows.mul_(torch.ldexp(torch.ones_like(largest), part).view(-1, 1, 1))
-    exponents += by.double()
+    ones = torch.ones_like(largest[found])
+    scales = [torch.ldexp(ones, part).view(-1, 1, 1) for part in (half, by - half)]
+    rows[found] = rows[found] * scales[0] * scales[1]
+    exponents[found] += by.double()
+    weights[found] = torch.exp2(-exponents[found]).to(weights.dtype)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 # Inches: legible at 600 pixels.
@@ -97,6 +98,7 @@ def _spectrum(result: Any) -> Figure:
     values = sorted((row["singular_value"] for row in result.rows), reverse=True)
     right.plot(range(len(values)), values, "-o", color=ORANGE, ms=3, label="singular values")
     right.axhline(1, color="0.5", ls="--", lw=1)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="index", ylabel="singular value of W_hh")
     return figure
 
@@ -111,6 +113,7 @@ def _lyapunov(result: Any) -> Figure:
     theory = result.scalars["theory_largest"]
     if theory is not None:
         axes.axhline(theory, color=ORANGE, ls="--", label="largest, by mean-field theory")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="i", ylabel="Lyapunov exponent (nats per step)")
     axes.legend(fontsize=8)
     return figure
