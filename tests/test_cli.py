@@ -229,6 +229,12 @@ def test_every_option_can_be_set_by_the_environment() -> None:
 # ---- commands -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", ["gradnorm", "flow", "truncation"])
+def test_half_precision_is_said_to_be_swept_in_float32(command: str, run: Run) -> None:
+    assert "states in bfloat16; the gradients are swept along them in float32" in run(f"{command} --dtype bfloat16").err
+    assert run(command).err == ""
+
+
 def test_help_lists_every_command(run: Run) -> None:
     ran = run("--help")
     assert ran.code == 0

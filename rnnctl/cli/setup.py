@@ -63,6 +63,8 @@ def build(
     require_room(sizes, torch_dtype)
     network, generator = _network(model, sizes, weights, run.seed, torch_dtype)
     _tell(_notes(weights, torch_dtype), out)
+    if "loss_at" in also and torch_dtype.itemsize < 4:
+        _tell((f"states in {run.dtype}; the gradients are swept along them in float32",), out)
     x = _in_range(_x(found, sizes, generator), torch_dtype, data.input)
     h_init = torch.zeros(sizes["batch_size"], sizes["hidden_size"])
     if data.h_init == "normal":
