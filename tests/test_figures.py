@@ -91,8 +91,8 @@ def test_the_heat_map_scales_down_by_the_largest_of_every_block():
     matrix[199][0], matrix[0][0] = 1.0, 1e-6
     text = heatmap(matrix, "k", "t", Terminal(width=60))
     lines = text.splitlines()
-    assert "the largest of every 7 x 4 steps of 200 x 200" in lines[0]
-    assert lines[2].split() == ["0", RAMP[0]]
+    assert "the largest of every 7 x 4 steps of 200 x 200" in lines[1]
+    assert lines[3].split() == ["0", RAMP[0]]
     assert lines[-2].split() == ["196", RAMP[-1]]
     assert max(map(len, lines[1:])) <= 80
     assert "from 1e-06 or less to 1" in lines[-1]

@@ -161,6 +161,30 @@ def test_a_window_outside_the_sequence_is_refused(window):
         truncation(network(), torch.randn(2, 20, 3, dtype=torch.float64), windows=[window])
 
 
+@pytest.mark.parametrize("windows", [[2.5], [True], ["a"], 5])
+def test_windows_that_are_no_whole_numbers_are_refused(windows):
+    with pytest.raises(InputError, match="windows must be whole numbers from 1 to 20; got"):
+        truncation(network(), torch.randn(2, 20, 3, dtype=torch.float64), windows=windows)
+
+
+def test_a_condition_on_a_window_adds_it(capsys):
+    from rnnctl.__main__ import main
+
+    assert main(["truncation", "--seq-len", "30", "--format", "csv", "--fail-on", "cosine_at_20<0.9"]) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "1",
+        "2",
+        "4",
+        "8",
+        "16",
+        "20",
+        "30",
+    ]
+    assert main(["truncation", "--seq-len", "30", "--windows", "3", "--fail-on", "cosine_at_2<1.1"]) == 3
+    assert main(["truncation", "--seq-len", "10", "--fail-on", "cosine_at_20<0.9"]) == 2
+    assert "windows must be from 1 to the sequence's 10 steps; got 20" in capsys.readouterr().err
+
+
 def test_a_network_without_a_gradient_has_no_cosine():
     model = network()
     with torch.no_grad():

@@ -1,5 +1,8 @@
 """``rnnctl truncation``."""
 
+import re
+from collections.abc import Sequence
+
 from rnnctl.cli.options import (
     DataOptions,
     LossOptions,
@@ -13,6 +16,14 @@ from rnnctl.cli.options import (
 from rnnctl.cli.output import emit, require_output
 from rnnctl.cli.plotting import draw, require_plot
 from rnnctl.view.progress import progress_bar
+
+
+def with_named_windows(chosen: list[int] | None, conditions: Sequence[str], seq_len: int) -> list[int]:
+    """The windows, and those that a condition such as 'cosine_at_20<0.9' speaks of."""
+    from rnnctl.gradients.truncation import default_windows
+
+    named = [int(digits) for condition in conditions for digits in re.findall(r"_at_(\d+)\b", condition)]
+    return [*(default_windows(seq_len) if chosen is None else chosen), *named]
 
 
 def truncation(
@@ -37,7 +48,7 @@ def truncation(
         result = gradients.truncation(
             made.model,
             made.x,
-            windows=chosen,
+            windows=with_named_windows(chosen, out.fail_on or (), made.x.shape[1]),
             target=made.target,
             loss=loss.loss,
             h_init=made.h_init,

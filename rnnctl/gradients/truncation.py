@@ -148,9 +148,16 @@ def _swept(problem: Problem, h: Tensor, windows: tuple[int, ...], progress: Call
         return _Swept(loss, gradients, magnitude, h)
 
 
+def default_windows(seq_len: int) -> list[int]:
+    """1, 2, 4, ... below T, and T."""
+    return [*(2**i for i in range(seq_len.bit_length()) if 2**i < seq_len), seq_len]
+
+
 def _windows(windows: Sequence[int] | None, seq_len: int) -> tuple[int, ...]:
     if windows is None:
-        windows = [2**i for i in range(seq_len.bit_length()) if 2**i < seq_len]
+        windows = default_windows(seq_len)
+    if not isinstance(windows, Sequence) or any(type(window) is not int for window in windows):
+        raise InputError(f"windows must be whole numbers from 1 to {seq_len}; got {windows!r}")
     for window in windows:
         if not 1 <= window <= seq_len:
             raise InputError(f"windows must be from 1 to the sequence's {seq_len} steps; got {window}")

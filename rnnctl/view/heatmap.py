@@ -30,7 +30,7 @@ def heatmap(matrix: Sequence[Sequence[float]], rows: str, columns: str, terminal
     positive = [v for line in cells for v in line if 0 < v < math.inf]
     high = max(positive, default=1.0)
     low = max(min(positive, default=1.0), high / RANGE)
-    lines = [f"{rows} down, {columns} across" + _scaling(len(matrix), len(matrix[0]), down, across)]
+    lines = [f"{rows} down, {columns} across", *_scaling(len(matrix), len(matrix[0]), down, across)]
     lines.append(" " * MARGIN + _axis(across))
     for steps, line in zip(down, cells, strict=True):
         drawn = "".join(_cell(value, low, high, terminal.color) for value in line)
@@ -73,9 +73,9 @@ def _axis(blocks: Sequence[range]) -> str:
     return labels
 
 
-def _scaling(height: int, width: int, down: Sequence[range], across: Sequence[range]) -> str:
+def _scaling(height: int, width: int, down: Sequence[range], across: Sequence[range]) -> list[str]:
     sizes = len(down[0]), len(across[0])
-    return "" if sizes == (1, 1) else f" (the largest of every {sizes[0]} x {sizes[1]} steps of {height} x {width})"
+    return [] if sizes == (1, 1) else [f"(the largest of every {sizes[0]} x {sizes[1]} steps of {height} x {width})"]
 
 
 def _legend(low: float, high: float, color: bool) -> str:

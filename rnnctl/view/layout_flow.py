@@ -10,7 +10,7 @@ from rnnctl.view.terminal import Terminal
 
 
 def _picture(result: Any, terminal: Terminal) -> str:
-    title = "norm of step t's contribution to dL_k/dW_hh; loss step k"
+    title = "norm of the contribution to dL_k/dW_hh: loss step k"
     return heatmap(result.norms.tolist(), title, "source step t", terminal)
 
 
@@ -21,6 +21,8 @@ def _flow_notes(scalars: Record) -> Mapping[str, str]:
         "autograd_relative_error": agreement_note(scalars, "sum of all contributions"),
         "lag_to_one_percent": "steps back at which the median of ||dL_k/dh|| has fallen to 1 % of lag 0"
         if scalars["lag_to_one_percent"] is not None
+        else "not every gradient is finite"
+        if scalars["first_nonfinite_step"] is not None
         else "the median of ||dL_k/dh|| does not fall to 1 % within this sequence",
         "median_reach": "||dL_k/dh_0|| over ||dL_k/dh_k||, for the last k",
         "largest_norm": "of all contributions",
