@@ -9,8 +9,7 @@ from rnnctl.cli.options import (
     RunOptions,
     VerifyOptions,
 )
-from rnnctl.cli.output import emit, require_output
-from rnnctl.cli.plotting import draw, require_plot
+from rnnctl.cli.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 
 
@@ -24,8 +23,7 @@ def flow(
     out: OutputOptions,
 ) -> None:
     """Which loss step reaches which source step, and how far back: a loss at every step."""
-    require_output(out)
-    require_plot(plot, out)
+    require_places(plot, out)
     from rnnctl.cli.setup import build
     from rnnctl.gradients import flow as gradients
 
@@ -40,6 +38,5 @@ def flow(
             verify=verify.verify,
             progress=progress,
         )
-    draw(result, made.config, plot, out)
-    emit(result, made.config, out)
+    show(result, made.config, plot, out)
     result.require_agreement()

@@ -11,8 +11,7 @@ from rnnctl.cli.options import (
     VerdictOptions,
     VerifyOptions,
 )
-from rnnctl.cli.output import emit, require_output
-from rnnctl.cli.plotting import draw, require_plot
+from rnnctl.cli.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 
 
@@ -28,8 +27,7 @@ def gradnorm(
     out: OutputOptions,
 ) -> None:
     """How much every time step of backpropagation through time contributes to dL/dW_hh."""
-    require_output(out)
-    require_plot(plot, out)
+    require_places(plot, out)
     from rnnctl.cli.setup import build
     from rnnctl.gradients import bptt
 
@@ -47,6 +45,5 @@ def gradnorm(
             explode_above=verdict.explode_above,
             progress=progress,
         )
-    draw(result, made.config, plot, out)
-    emit(result, made.config, out)
+    show(result, made.config, plot, out)
     result.require_agreement()

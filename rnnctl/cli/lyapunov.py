@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from rnnctl.cli.options import DataOptions, LyapunovOptions, ModelOptions, OutputOptions, PlotOptions, RunOptions
-from rnnctl.cli.output import emit, require_output
-from rnnctl.cli.plotting import draw, require_plot
+from rnnctl.cli.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 
 
@@ -17,8 +16,7 @@ def lyapunov(
     out: OutputOptions,
 ) -> None:
     """How fast nearby trajectories part or meet, beside what theory predicts of W_hh's variance."""
-    require_output(out)
-    require_plot(plot, out)
+    require_places(plot, out)
     from rnnctl.cli.setup import build
     from rnnctl.dynamics import lyapunov as dynamics
 
@@ -37,5 +35,4 @@ def lyapunov(
             progress=progress,
             **vars(measure),
         )
-    draw(result, made.config, plot, out)
-    emit(result, made.config, out)
+    show(result, made.config, plot, out)

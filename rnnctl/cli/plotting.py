@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from rnnctl.cli.options import OutputOptions, PlotOptions
+from rnnctl.cli.output import emit, require_output
 from rnnctl.cli.streams import tell
 from rnnctl.errors import InputError
 from rnnctl.results import Result
@@ -13,8 +14,9 @@ from rnnctl.results import Result
 SUFFIXES = ("png", "svg", "pdf")
 
 
-def require_plot(plot: PlotOptions, out: OutputOptions) -> None:
-    """Refuse before anything is computed: the suffix, the place, matplotlib not installed."""
+def require_places(plot: PlotOptions, out: OutputOptions) -> None:
+    """Refuse before anything is computed: outputs, the picture's suffix or place, matplotlib missing."""
+    require_output(out)
     if plot.plot is None:
         return
     if plot.plot.suffix.lower().removeprefix(".") not in SUFFIXES:
@@ -26,7 +28,13 @@ def require_plot(plot: PlotOptions, out: OutputOptions) -> None:
     require_writable(plot.plot, force=out.force)
 
 
-def draw(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: OutputOptions) -> None:
+def show(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: OutputOptions) -> None:
+    """Draw the result where asked, and emit it."""
+    _draw(result, config, plot, out)
+    emit(result, config, out)
+
+
+def _draw(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: OutputOptions) -> None:
     """Draw the result to the file that --plot names, if any."""
     if plot.plot is None:
         return

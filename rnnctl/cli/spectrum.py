@@ -1,20 +1,17 @@
 """``rnnctl spectrum``."""
 
 from rnnctl.cli.options import DataOptions, ModelOptions, OutputOptions, PlotOptions, RunOptions
-from rnnctl.cli.output import emit, require_output
-from rnnctl.cli.plotting import draw, require_plot
+from rnnctl.cli.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 
 
 def spectrum(model: ModelOptions, data: DataOptions, run: RunOptions, plot: PlotOptions, out: OutputOptions) -> None:
     """Eigenvalues and singular values of W_hh, and the step Jacobians along the sequence."""
-    require_output(out)
-    require_plot(plot, out)
+    require_places(plot, out)
     from rnnctl.cli.setup import build
     from rnnctl.dynamics import spectrum as dynamics
 
     made = build(model, data, run, out)
     with progress_bar("spectrum", quiet=out.quiet) as progress:
         result = dynamics.spectrum(made.model, made.x, h_init=made.h_init, progress=progress)
-    draw(result, made.config, plot, out)
-    emit(result, made.config, out)
+    show(result, made.config, plot, out)

@@ -13,8 +13,7 @@ from rnnctl.cli.options import (
     VerifyOptions,
     WindowOptions,
 )
-from rnnctl.cli.output import emit, require_output
-from rnnctl.cli.plotting import draw, require_plot
+from rnnctl.cli.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 
 
@@ -37,8 +36,7 @@ def truncation(
     out: OutputOptions,
 ) -> None:
     """What truncated BPTT with K steps back would lose, for several windows K: a loss at every step."""
-    require_output(out)
-    require_plot(plot, out)
+    require_places(plot, out)
     chosen = window.chosen
     from rnnctl.cli.setup import build
     from rnnctl.gradients import truncation as gradients
@@ -55,6 +53,5 @@ def truncation(
             verify=verify.verify,
             progress=progress,
         )
-    draw(result, made.config, plot, out)
-    emit(result, made.config, out)
+    show(result, made.config, plot, out)
     result.require_agreement()
