@@ -10,14 +10,8 @@ from oracles import contributions_by_clones, norms, orthogonal
 from torch import nn
 
 from rnnctl import FullRNN
-from rnnctl.recurrence.elman import (
-    LONGEST_CHUNK,
-    ONE_THREAD_BELOW,
-    chunk_steps,
-    hidden_states,
-    reverse_chunks,
-    threads_for,
-)
+from rnnctl.recurrence.elman import hidden_states, reverse_chunks
+from rnnctl.recurrence.reverse import LONGEST_CHUNK, ONE_THREAD_BELOW, chunk_steps, threads_for
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 
 

@@ -17,7 +17,7 @@ from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Weights, recu
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.gradients.bptt import gradnorm
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.elman import threads_for
+from rnnctl.recurrence.reverse import threads_for
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.
 AUTONOMOUS_STEPS = 1000

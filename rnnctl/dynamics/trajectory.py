@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
-from rnnctl.recurrence.elman import hidden_states, threads_for
+from rnnctl.recurrence.elman import hidden_states
+from rnnctl.recurrence.reverse import threads_for
 
 # Bytes of one stretch of hidden states.
 STRETCH_BYTES = 1 << 22

@@ -17,8 +17,9 @@ from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
 from rnnctl.gradients.verify import Agreement, along_states
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.elman import reverse_chunks, threads_for
+from rnnctl.recurrence.elman import reverse_chunks
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.recurrence.reverse import threads_for
 
 # Below so many multiply-adds a step the sweep runs in float64: small networks lose most digits to
 # rounding, and their time goes into calls, not arithmetic.

@@ -1,13 +1,14 @@
 """Norms and sum of the contributions G_t = delta[t]^T h_{t-1}, from chunks of the sweep."""
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.elman import ReverseChunk, chunk_steps
+from rnnctl.recurrence.reverse import ReverseChunk, chunk_steps
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 
 # Within 2**20 of 1, squares of float32 values keep clear of underflow and overflow.
@@ -19,53 +20,85 @@ class Contributions:
 
     Args:
         products: whether every G_t is formed; by ``takes_products`` if left out.
+        rows: of W_hh, (gates * hidden); hidden if left out.
+        gates: into how many blocks of rows W_hh falls.
 
     Attributes:
         h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
-        grad_W_hh: sum of G_t over all steps, shape (hidden, hidden), float64 on the device.
+        grad_W_hh: sum of G_t over all steps, shape (rows, hidden), float64 on the device.
     """
 
-    def __init__(self, h: Float[Tensor, "time_plus_1 batch hidden"], products: bool | None = None) -> None:
-        self.h = h
+    def __init__(
+        self,
+        h: Float[Tensor, "time_plus_1 batch hidden"],
+        products: bool | None = None,
+        *,
+        rows: int | None = None,
+        gates: int = 1,
+    ) -> None:
+        self.h, self._gates = h, gates
         self._products = takes_products(h) if products is None else products
-        batch, hidden = h.shape[1:]
-        self.grad_W_hh = h.new_zeros(hidden, hidden, dtype=wide_dtype(h))
+        hidden = h.shape[2]
+        self.grad_W_hh = h.new_zeros(hidden if rows is None else rows, hidden, dtype=wide_dtype(h))
         # The Gram form works in float64 and minds tiny states as little as the product of two norms.
         power = power_of_two(h)
         self._rescale = self._products or power is None or abs(power) > NEAR_ONE
-        self._parts: list[tuple[Tensor, int, Tensor, int]] = []
+        self._parts: list[_Part] = []
 
     def add(self, chunk: ReverseChunk) -> None:
         """Take in one chunk of the sweep."""
         h = self.h[chunk.start : chunk.stop]
         h, own = near_one(h) if self._rescale else (h, 0)
         exponent = chunk.exponent + own
-        total, norm = contribution_norms(chunk.delta, h, self._products)
-        self._parts.append((chunk.norm, chunk.exponent, norm, exponent))
+        total, norms = gate_contributions(chunk.delta, h, self._products, self._gates)
+        self._parts.append(_Part(chunk.norm, _delta_norm(chunk), chunk.exponent, norms.cpu().double(), exponent))
         self.grad_W_hh.add_(total, alpha=math.ldexp(1.0, -exponent) if exponent > -1024 else math.inf)
 
     @cached_property
     def log_norm_h(self) -> Float[Tensor, " time"]:
         """ln ||dL/dh_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
-        return _logarithms([(norm, exponent) for norm, exponent, _, _ in reversed(self._parts)])
+        return _logarithms([(part.norm_h, part.exponent_h) for part in reversed(self._parts)])
+
+    @cached_property
+    def log_norm_gates(self) -> Float[Tensor, "time gates"]:
+        """ln of the norm of every gate's rows of G_t, shape (time, gates), float64 on the CPU."""
+        return _logarithms([(part.norms, part.exponent) for part in reversed(self._parts)])
 
     @cached_property
     def log_norm_W_hh(self) -> Float[Tensor, " time"]:
         """ln ||G_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
-        return _logarithms([(norm, exponent) for _, _, norm, exponent in reversed(self._parts)])
+        parts = [(torch.linalg.vector_norm(part.norms, dim=1), part.exponent) for part in reversed(self._parts)]
+        return _logarithms(parts)
 
     @cached_property
     def magnitude(self) -> float:
-        """Sum over t of ||dL/dh_t|| ||h_{t-1}||, an upper bound of sum ||G_t||."""
-        return float((self.log_norm_h.exp() * step_norms(self.h[:-1])).sum())
+        """Sum over t of ||delta_t|| ||h_{t-1}||, an upper bound of sum ||G_t||."""
+        log_norm = _logarithms([(part.norm_delta, part.exponent_h) for part in reversed(self._parts)])
+        return float((log_norm.exp() * step_norms(self.h[:-1])).sum())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Norms of one chunk, dL/dh and delta scaled by 2**exponent_h, those of G_t by 2**exponent."""
+
+    norm_h: Tensor
+    norm_delta: Tensor
+    exponent_h: int
+    norms: Tensor
+    exponent: int
+
+
+def _delta_norm(chunk: ReverseChunk) -> Tensor:
+    """A bound of ||delta_t||: of an Elman cell dL/dh_t is one, whose norm is known already."""
+    if chunk.delta.shape == chunk.grad_h.shape:
+        return chunk.norm
+    norms: Tensor = torch.linalg.vector_norm(chunk.delta.flatten(1), dim=1)
+    return norms.double().cpu()
 
 
 def _logarithms(parts: list[tuple[Tensor, int]]) -> Tensor:
     """ln of all norms, each part having been scaled by 2**exponent."""
-    norms = torch.cat([norm for norm, _ in parts]).cpu().double()
-    lengths = torch.tensor([norm.shape[0] for norm, _ in parts])
-    exponents = torch.tensor([exponent for _, exponent in parts], dtype=torch.float64)
-    return norms.log() - math.log(2) * exponents.repeat_interleave(lengths)
+    return torch.cat([norm.cpu().double().log() - math.log(2) * exponent for norm, exponent in parts])
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
@@ -110,11 +143,20 @@ def contribution_norms(
     Source: ||G||^2 = sum over b, b' of (delta_b . delta_b')(h_b . h_b'), as in the ghost norm of
         Goodfellow 2015, arXiv:1510.01799.
     """
+    total, norms = gate_contributions(delta, h, products, 1)
+    return total, norms.squeeze(1)
+
+
+def gate_contributions(
+    delta: Float[Tensor, "time batch rows"], h: Float[Tensor, "time batch hidden"], products: bool, gates: int
+) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "time gates"]]:
+    """As ``contribution_norms``, with a norm for each of ``gates`` equal blocks of rows."""
     if delta.shape[1] == 1:
-        return _total(delta, h), (_row_norms(delta) * _row_norms(h)).squeeze(1)
+        by_gate = delta.view(delta.shape[0], gates, -1)
+        return _total(delta, h), _row_norms(by_gate) * _row_norms(h)
     if products:
-        return _direct(delta, h)
-    return _total(delta, h), _gram(delta, h)
+        return _direct(delta, h, gates)
+    return _total(delta, h), _gram(delta, h, gates)
 
 
 def takes_products(block: Tensor) -> bool:
@@ -127,21 +169,26 @@ def _total(delta: Tensor, h: Tensor) -> Tensor:
     return delta.flatten(0, 1).t() @ h.flatten(0, 1)
 
 
-def _gram(delta: Tensor, h: Tensor) -> Tensor:
+def _gram(delta: Tensor, h: Tensor, gates: int) -> Tensor:
     """Norms from (batch, batch) Gram matrices in float64, whose rounding float32 cannot see."""
-    delta, h = delta.to(wide_dtype(delta)), h.to(wide_dtype(h))
-    squares = ((delta @ delta.mT) * (h @ h.mT)).sum((1, 2))
-    return squares.clamp_min_(0).sqrt_()
+    h = h.to(wide_dtype(h))
+    gram_h = h @ h.mT
+    squares = []
+    for rows in delta.view(*delta.shape[:2], gates, -1).unbind(2):
+        wide = rows.to(wide_dtype(delta))
+        squares.append(((wide @ wide.mT) * gram_h).sum((1, 2)))
+    return torch.stack(squares, dim=1).clamp_min_(0).sqrt_()
 
 
-def _direct(delta: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms from the (hidden, hidden) products themselves; one at a time stays in cache."""
-    hidden = delta.shape[2]
-    total, product = delta.new_zeros(hidden, hidden), delta.new_empty(hidden, hidden)
-    norms = delta.new_empty(delta.shape[0])
+def _direct(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor]:
+    """Norms from the (rows, hidden) products themselves; one at a time stays in cache."""
+    shape = delta.shape[2], h.shape[2]
+    total, product = delta.new_zeros(shape), delta.new_empty(shape)
+    by_gate = product.view(gates, -1)
+    norms = delta.new_empty(delta.shape[0], gates)
     for delta_t, h_t, norm in zip(delta.unbind(0), h.unbind(0), norms.unbind(0), strict=True):
         torch.mm(delta_t.t(), h_t, out=product)
-        torch.linalg.vector_norm(product, out=norm)
+        torch.linalg.vector_norm(by_gate, dim=1, out=norm)
         total.add_(product)
     return total, norms.to(wide_dtype(delta))
 

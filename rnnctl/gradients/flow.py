@@ -17,7 +17,7 @@ from rnnctl.gradients.contributions import step_norms, sweep_dtype
 from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
 from rnnctl.gradients.verify import Agreement, along_states
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.elman import chunk_steps
+from rnnctl.recurrence.reverse import chunk_steps
 
 ONE_PERCENT = 0.01
 

@@ -1,0 +1,39 @@
+"""The weights of one gated layer, and what their gates are called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+# In the order of torch's rows of weight_ih and weight_hh.
+GATES: Mapping[str, tuple[str, ...]] = {"RNN": (), "GRU": ("r", "z", "n"), "LSTM": ("i", "f", "g", "o")}
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """The weights of one layer in one direction, in torch's layout.
+
+    Attributes:
+        W_ih: shape (gates * hidden, input).
+        W_hh: shape (gates * hidden, hidden), of a projected LSTM (gates * hidden, proj).
+        b_ih, b_hh: shape (gates * hidden,), or None.
+        W_hr: the projection of an LSTM, shape (proj, hidden), or None.
+    """
+
+    W_ih: Tensor
+    W_hh: Tensor
+    b_ih: Tensor | None = None
+    b_hh: Tensor | None = None
+    W_hr: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> "LayerWeights":
+        """The same weights in another dtype."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(dtype) for name, value in given.items() if value is not None})
+
+
+def affine(rows: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    """rows W^T + b, shape (..., features) -> (n, outputs)."""
+    flat = rows.reshape(-1, W.shape[1])
+    return torch.mm(flat, W.t()) if b is None else torch.addmm(b, flat, W.t())

@@ -1,0 +1,174 @@
+"""The reverse sweep of any cell: chunks of steps, every chunk scaled by a power of two.
+
+Time-major throughout: (time, batch, hidden). The hidden states come as h of shape
+(time + 1, batch, hidden), h[0] = h_init and h[t + 1] = h_t.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
+
+# Bytes of one chunk of hidden states: it should stay in the cache of one core.
+CHUNK_BYTES = 1 << 20
+LONGEST_CHUNK = 48
+# Below this many multiply-adds a step, waking a second thread costs more than it does.
+ONE_THREAD_BELOW = 100_000
+# What travels back in time: (dL/dh,), of an LSTM (dL/dh, dL/dc).
+State = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class ReverseChunk:
+    """Consecutive steps of the reverse sweep, all scaled by the same power of two.
+
+    ``grad_h`` and ``delta`` are 2**exponent times dL/dh_t, shape (steps, batch, hidden), and the
+    gradient of what W_hh h_{t-1} is added to, shape (steps, batch, gates * hidden), gate by gate;
+    of an LSTM also ``grad_c``, dL/dc_t. All are views into buffers that the next chunk overwrites.
+    ``norm`` is the norm of the scaled ``grad_h`` at each step, shape (steps,), float64.
+    """
+
+    start: int
+    stop: int
+    exponent: int
+    grad_h: Tensor
+    delta: Tensor
+    norm: Tensor
+    grad_c: Tensor | None = None
+
+    @property
+    def log_norm(self) -> Tensor:
+        """ln ||dL/dh_t|| itself, shape (steps,), float64; -inf where it is 0."""
+        return self.norm.log() - self.exponent * math.log(2)
+
+
+@runtime_checkable
+class Reversible(Protocol):
+    """The steps of one layer in one direction, ready to be walked back.
+
+    Attributes:
+        h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden), in the sweep's dtype.
+        longest: the most steps of one chunk.
+        grads: buffers for what travels back, each (longest, batch, units): dL/dh, of an LSTM also dL/dc.
+        delta: buffer, shape (longest, batch, gates * hidden).
+    """
+
+    h: Tensor
+    longest: int
+    grads: State
+    delta: Tensor
+
+    def run(self, start: int, stop: int) -> None:
+        """Fill the first ``stop - start`` rows of the buffers, whose ``grads`` hold what enters at each
+        step from outside, the last one already with what comes from later steps."""
+
+    def carried(self, row: int) -> State:
+        """What the step of this row sends to the step before it."""
+
+
+def chunk_steps(steps: int, batch: int, hidden: int, itemsize: int) -> int:
+    """How many time steps make a chunk that stays in cache."""
+    return max(1, min(steps, LONGEST_CHUNK, CHUNK_BYTES // (batch * hidden * itemsize)))
+
+
+@contextmanager
+def threads_for(batch: int, hidden: int) -> Iterator[None]:
+    """One thread while the steps are small, as many as before afterwards."""
+    threads = torch.get_num_threads()
+    if threads == 1 or batch * hidden * hidden >= ONE_THREAD_BELOW:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def sweep_back(
+    steps: Reversible, direct: Float[Tensor, "last_steps batch hidden"], *more_direct: Tensor
+) -> Iterator[ReverseChunk]:
+    """dL/dh_t and the deltas from the last step to the first, a chunk of steps at a time.
+
+    Every chunk starts at magnitude 1 by a power of two, so that a gradient that vanishes or
+    explodes over many steps neither underflows nor overflows, nor crawls through subnormals.
+
+    Args:
+        steps: the layer.
+        direct: dL/dh_t from outside the recurrence at the last n steps, shape (n, batch, hidden); no
+            earlier step has any.
+        more_direct: the same for the other parts of the state, dL/dc_t of an LSTM.
+    Yields:
+        Chunks that tile 0 .. T-1 from the end.
+    Source: Rumelhart, Hinton & Williams 1986; Werbos 1990, "Backpropagation through time".
+    """
+    seq_len, size = steps.h.shape[0] - 1, steps.longest
+    entering = (direct, *more_direct)
+    stop, exponent = seq_len, 0
+    carried: Sequence[Tensor | None] = [None] * len(steps.grads)
+    while stop > 0:
+        start = max(0, stop - size)
+        own = [_rows(part, seq_len, start, stop) for part in entering]
+        exponent = _enter(steps.grads, stop - start, carried, exponent, own)
+        steps.run(start, stop)
+        chunk = _trustworthy(steps, start, stop, exponent)
+        yield chunk
+        # Where the magnitude drifts fast, shorter chunks throw less away.
+        size = min(steps.longest, 2 * (stop - chunk.start))
+        carried = steps.carried(chunk.start - start) if chunk.start > 0 else carried
+        stop = chunk.start
+
+
+def _rows(direct: Tensor, seq_len: int, start: int, stop: int) -> Tensor:
+    """The rows of ``direct``, which belongs to the last steps, that fall on steps start .. stop-1."""
+    first = seq_len - direct.shape[0]
+    return direct[max(start - first, 0) : max(stop - first, 0)]
+
+
+def _enter(grads: State, n: int, carried: Sequence[Tensor | None], exponent: int, own: Sequence[Tensor]) -> int:
+    """Put into the first n rows of the buffers what enters the chunk, scaled to magnitude 1; its exponent.
+
+    ``own`` is unscaled, ``carried`` (into the last row, from later steps) scaled by 2**exponent.
+    """
+    rest = [None] * (len(grads) - len(own))
+    tops = [(part[-1] if part is not None and len(part) else None) for part in (*own, *rest)]
+    parts = [(part, 0) for part in tops] + [(part, exponent) for part in carried]
+    powers = [power - by for part, by in parts if part is not None and (power := power_of_two(part)) is not None]
+    new = -max(powers) if powers else exponent
+    for grad, direct, later in zip(grads, (*own, *rest), carried, strict=True):
+        entered = 0 if direct is None else direct.shape[0]
+        grad[: n - entered] = 0
+        if direct is not None and entered:
+            grad[n - entered : n] = times_power_of_two(direct, new)
+        if later is not None:
+            grad[n - 1] += times_power_of_two(later, new - exponent)
+    return new
+
+
+def _trustworthy(steps: Reversible, start: int, stop: int, exponent: int) -> ReverseChunk:
+    """The chunk, cut where the magnitude has drifted too far from 1; never empty."""
+    n = stop - start
+    norms = [torch.linalg.vector_norm(grad[:n].flatten(1), dim=1).double().cpu() for grad in steps.grads]
+    drifting = norms[0] if len(norms) == 1 else torch.maximum(*norms)
+    first = _first_trustworthy(drifting.tolist(), _drift(steps.h.dtype))
+    grads = [grad[first:n] for grad in steps.grads]
+    return ReverseChunk(start + first, stop, exponent, grads[0], steps.delta[first:n], norms[0][first:], *grads[1:])
+
+
+def _drift(dtype: torch.dtype) -> float:
+    return 2.0**60 if dtype == torch.float32 else 2.0**300
+
+
+def _first_trustworthy(norms: list[float], drift: float) -> int:
+    """The earliest row from which on all norms are 0 or within the drift of 1."""
+    first = len(norms) - 1
+    while first > 0 and (norms[first - 1] == 0 or 1 / drift < norms[first - 1] < drift):
+        first -= 1
+    return first
