@@ -1,0 +1,142 @@
+"""The recurrent weights of somebody's model: which modules have them, and what they are called."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import torch
+from torch import nn
+
+from rnnctl.cells import ManualRNNCell
+from rnnctl.errors import InputError
+from rnnctl.nearest import did_you_mean
+
+LAYERED = (nn.RNN, nn.GRU, nn.LSTM)
+CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell, ManualRNNCell)
+SUPPORTED = "nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell, rnnctl.ManualRNNCell"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A module with recurrent weights.
+
+    Attributes:
+        name: in the model, "" for the model itself.
+        module: the module.
+        weights: the names of its recurrent weights within it, layer by layer, forward before reverse.
+    """
+
+    name: str
+    module: nn.Module
+    weights: tuple[str, ...]
+
+    def full(self, weight: str) -> str:
+        """The weight's name within the model."""
+        return f"{self.name}.{weight}" if self.name else weight
+
+
+def recurrent_modules(model: nn.Module, only: str | None = None, linear: Sequence[str] = ()) -> list[Found]:
+    """Every recurrent module of a model, and those ``nn.Linear`` that the user names.
+
+    Args:
+        only: a pattern of module or weight names, as in "decoder.*".
+        linear: names of ``nn.Linear`` modules that are called once per step.
+    Raises:
+        InputError: none is there, or none is left, with what the model has; one that cannot be seen into.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    modules = dict(model.named_modules())
+    found = [Found(name, module, _weights(module)) for name, module in modules.items() if _weights(module)]
+    # A map that is named stands for itself, not for the cell around it.
+    named = {f"{name}.weight" for name in linear}
+    found = [each for each in found if each.full(each.weights[0]) not in named]
+    found += [Found(name, _named_linear(modules, name), ("weight",)) for name in linear]
+    if not found:
+        raise InputError(_none_found(modules))
+    for name, module in modules.items():
+        _require_transparent(name, module)
+        if only is None:
+            _require_not_quantized(name, module)
+    kept = [each for each in found if only is None or _matches(each, only)]
+    if not kept:
+        known = [each.full(weight) for each in found for weight in each.weights]
+        raise InputError(f"only={only!r} matches no recurrent weight; the model has {', '.join(known)}")
+    for each in kept:
+        _require_own_forward(each.name, each.module)
+    return kept
+
+
+def weight_names(found: Found, only: str | None) -> tuple[str, ...]:
+    """The full names of those recurrent weights of a module that the pattern lets through."""
+    names = tuple(found.full(weight) for weight in found.weights)
+    if only is None or fnmatch(found.name, only):
+        return names
+    return tuple(name for name in names if fnmatch(name, only))
+
+
+def directions(module: nn.RNNBase) -> int:
+    """2 for a bidirectional module, else 1."""
+    return 2 if module.bidirectional else 1
+
+
+def _weights(module: nn.Module) -> tuple[str, ...]:
+    if isinstance(module, LAYERED):
+        suffixes = ("", "_reverse")[: directions(module)]
+        return tuple(f"weight_hh_l{layer}{suffix}" for layer in range(module.num_layers) for suffix in suffixes)
+    if isinstance(module, ManualRNNCell):
+        return ("hidden_to_hidden.weight",)
+    return ("weight_hh",) if isinstance(module, CELLS) else ()
+
+
+def _matches(found: Found, only: str) -> bool:
+    return bool(weight_names(found, only))
+
+
+def _named_linear(modules: Mapping[str, nn.Module], name: str) -> nn.Linear:
+    module = modules.get(name)
+    linear = [key for key, value in modules.items() if isinstance(value, nn.Linear)]
+    if module is None:
+        raise InputError(f"linear: the model has no module {name!r}.{did_you_mean(name, linear)}")
+    if not isinstance(module, nn.Linear):
+        raise InputError(
+            f"linear: {name!r} is a {type(module).__name__}; expected an nn.Linear that is called once per step"
+            + (f", such as {', '.join(linear[:4])}" if linear else "")
+        )
+    return module
+
+
+def _none_found(modules: Mapping[str, nn.Module]) -> str:
+    kinds = sorted({type(module).__name__ for module in modules.values()})
+    for name, module in modules.items():
+        _require_not_quantized(name, module)
+    return (
+        f"the model has no recurrent module that can be probed by itself ({SUPPORTED}); it has {', '.join(kinds)}. "
+        "For a hand-written cell name the nn.Linear that is applied to h at every step: linear='name'"
+    )
+
+
+def _require_transparent(name: str, module: nn.Module) -> None:
+    """Raise InputError for a module that runs what it holds without calling it."""
+    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        raise InputError(_refusal(name, "is compiled (torch.compile)", "probe the model that was compiled"))
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(_refusal(name, "is a TorchScript module", "probe the model that it was made of"))
+    if isinstance(module, nn.DataParallel):
+        raise InputError(_refusal(name, "is nn.DataParallel, which copies its module", "probe model.module"))
+
+
+def _require_not_quantized(name: str, module: nn.Module) -> None:
+    if "quantized" in type(module).__module__ and any(kind in type(module).__name__ for kind in ("LSTM", "GRU", "RNN")):
+        raise InputError(_refusal(name, "is quantized and has no gradient", "probe the model before it is quantized"))
+
+
+def _require_own_forward(name: str, module: nn.Module) -> None:
+    for kind in (*LAYERED, *CELLS):
+        if isinstance(module, kind) and type(module).forward is not kind.forward:
+            what = f"is a {type(module).__name__} with a forward of its own"
+            raise InputError(_refusal(name, what, f"let it hold an nn.{kind.__name__} instead of being one"))
+
+
+def _refusal(name: str, what: str, remedy: str) -> str:
+    return f"{name or 'the model'} {what}: its steps cannot be seen from outside. Try: {remedy}"

@@ -1,0 +1,294 @@
+"""Attach to somebody's model for one training step, and report what every time step contributed."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from rnnctl.errors import InputError
+from rnnctl.gradients.calls import CellCall, LayeredCall
+from rnnctl.gradients.decay import Decay
+from rnnctl.gradients.found import recurrent_modules, weight_names
+from rnnctl.gradients.layered import StepNorms, layered_norms
+from rnnctl.gradients.recording import Calls, Recording
+from rnnctl.gradients.stepped import cell_kind, stepped_norms
+from rnnctl.gradients.verify import TOLERANCES
+from rnnctl.nearest import did_you_mean
+from rnnctl.recurrence.gates import GATES
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedWeight:
+    """What every time step contributed to the gradient of one recurrent weight.
+
+    T counts the steps of all calls of the module, in the order of the calls; the steps of a
+    reverse direction stand in the order of the sequence, as its inputs do.
+
+    Attributes:
+        name: in the model, as in ``model.named_parameters()``.
+        cell: "RNN", "GRU", "LSTM", or "Linear" for a map named by the user.
+        gates: their names in the order of the rows of W_hh: r, z, n of a GRU; i, f, g, o of an LSTM.
+        grad_norm_W_hh: norm of step t's contribution G_t, all gates together, shape (T,), float64.
+        grad_norm_gates: gate -> norm of its rows of G_t, shape (T,), float64; empty without gates.
+        grad_norm_h: norm of dL/dh_t, the recurrent path included, shape (T,), float64; NaN at the
+            last step of a linear map, which does not see that state.
+        grad_norm_h_direct: norm of dL/dh_t from outside this recurrence, shape (T,), float64.
+        grad_norm_c: of an LSTM, norm of dL/dc_t, shape (T,), float64; else None.
+        grad_W_hh: sum of G_t over all steps, shape of the weight, float64.
+        W_hh: the weight as it was at the last call, detached.
+        steps_per_call: steps of each call, in order; they sum to T.
+        autograd_relative_error: of the sum of G_t (over all names of a shared weight) against what
+            autograd brought to the weight within the block; None where the weight takes no gradient.
+        autograd_tolerance: rounding that is allowed, as a share of sum ||delta_t|| ||h_{t-1}||.
+        agrees: whether the difference is within that; None where there is nothing to compare.
+        recovered_error: largest difference between the module's states and those that follow from
+            its weights, relative to 1 or |h|; None for a linear map, of which no state is known.
+        states_agree: whether that is rounding; if not, the module did something that its weights do
+            not say, and the norms are not to be trusted.
+        h_init_is_zero: the first call started from zeros, so its first contribution is exactly 0.
+        decay: how a gradient that enters at the last step changes on its way back, where asked for.
+    Units: loss per unit of weight or of state.
+    """
+
+    name: str
+    cell: str
+    gates: tuple[str, ...]
+    grad_norm_W_hh: Tensor
+    grad_norm_gates: Mapping[str, Tensor]
+    grad_norm_h: Tensor
+    grad_norm_h_direct: Tensor
+    grad_norm_c: Tensor | None
+    grad_W_hh: Tensor
+    W_hh: Tensor
+    steps_per_call: tuple[int, ...]
+    autograd_relative_error: float | None
+    autograd_tolerance: float
+    agrees: bool | None
+    recovered_error: float | None
+    states_agree: bool
+    h_init_is_zero: bool
+    decay: Decay | None
+
+
+class UnknownWeightError(InputError, KeyError):
+    """A name that is none of a trace's weights."""
+
+    __str__ = Exception.__str__
+
+
+class Trace(Mapping[str, ProbedWeight]):
+    """Weight name -> ``ProbedWeight``, there once the block of ``probe`` has ended.
+
+    Attributes:
+        missing: weight name -> why there is no result for it.
+    """
+
+    def __init__(self) -> None:
+        self._results: Mapping[str, ProbedWeight] | None = None
+        self.missing: Mapping[str, str] = MappingProxyType({})
+
+    def __getitem__(self, name: str) -> ProbedWeight:
+        results = self._ready()
+        if name in results:
+            return results[name]
+        if name in self.missing:
+            raise UnknownWeightError(f"there is no result for {name!r}: {self.missing[name]}")
+        known = ", ".join(results) or "none"
+        raise UnknownWeightError(
+            f"no recurrent weight is named {name!r}; known are {known}.{did_you_mean(name, results)}"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ready())
+
+    def __len__(self) -> int:
+        return len(self._ready())
+
+    def _ready(self) -> Mapping[str, ProbedWeight]:
+        if self._results is None:
+            raise InputError("the trace is filled when the block ends: read it after 'with rnnctl.probe(...)'")
+        return self._results
+
+    def _fill(self, results: Mapping[str, ProbedWeight], missing: Mapping[str, str]) -> None:
+        self._results, self.missing = MappingProxyType(dict(results)), MappingProxyType(dict(missing))
+
+
+@contextmanager
+def probe(
+    model: nn.Module, *, only: str | None = None, linear: str | Sequence[str] = (), decay: bool = False
+) -> Iterator[Trace]:
+    """Watch one training step of any model, and itemise dL/dW_hh of its recurrent modules by time step.
+
+    Run the forward and the backward pass within the block; the trace is filled when it ends. The
+    model, its gradients and the random numbers are as they would be without the probe.
+
+    Args:
+        model: any module that holds nn.RNN, nn.GRU, nn.LSTM, their cells, or rnnctl's own.
+        only: a pattern of module or weight names, such as "decoder.*".
+        linear: names of ``nn.Linear`` modules that a hand-written cell applies to h once per step.
+        decay: also follow the gradient that enters at the last step alone (one more sweep where the
+            loss has more than that).
+    Yields:
+        A ``Trace``: weight names, such as "encoder.weight_hh_l0_reverse", to frozen results.
+    Raises:
+        InputError: nothing recurrent, or something that cannot be seen into (compiled, quantized,
+            torch.no_grad, double backward), or no backward pass within the block.
+    Source: Werbos 1990, "Backpropagation through time".
+    """
+    names = (linear,) if isinstance(linear, str) else tuple(linear)
+    recording = Recording(recurrent_modules(model, only, names))
+    trace = Trace()
+    try:
+        recording.attach()
+        yield trace
+    finally:
+        recording.detach()
+    results, missing = probed(recording, only, want_decay=decay)
+    if not results:
+        raise InputError("; ".join(f"{name}: {why}" for name, why in missing.items()))
+    trace._fill(results, missing)
+
+
+def probed(
+    recording: Recording, only: str | None, *, want_decay: bool
+) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
+    """What was recorded, by weight name; and why a weight has no result."""
+    missing = {
+        name: why
+        for calls in recording.calls
+        if (why := _why_missing(calls)) is not None
+        for name in weight_names(calls.found, only)
+    }
+    parts = [
+        _Part(calls.found.full(weight), calls, index, norms)
+        for calls in recording.calls
+        if _why_missing(calls) is None
+        for index, (weight, norms) in enumerate(_norms_by_weight(calls, want_decay))
+    ]
+    sums = _Sums(parts, recording.totals)
+    shown = {name for calls in recording.calls for name in weight_names(calls.found, only)}
+    return {part.name: _result(part, sums) for part in parts if part.name in shown}, missing
+
+
+def _why_missing(calls: Calls) -> str | None:
+    if calls.refusal is not None:
+        return calls.refusal
+    if any(call.received.double_backward for call in calls.kept):
+        return "double backward: with create_graph=True the gradients are not final. Probe a plain loss.backward()"
+    if any(call.received for call in calls.kept):
+        return None
+    if calls.kept:
+        return "no gradient reached it: call backward() on a loss that depends on it, within the block"
+    if calls.without_grad:
+        return "it was called without gradients (torch.no_grad, inference_mode, or nothing in it requires one)"
+    return "it was not called within the block"
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One recurrent weight of a module: which of them, and its norms in every call."""
+
+    name: str
+    calls: Calls
+    index: int
+    norms: list[StepNorms]
+
+    @property
+    def last(self) -> LayeredCall | CellCall:
+        return self.calls.kept[-1]
+
+    @property
+    def key(self) -> int:
+        """What tells a weight from others, under whatever names."""
+        W_hh = self.last.W_hh
+        return id(W_hh[self.index] if isinstance(W_hh, tuple) else W_hh)
+
+
+def _norms_by_weight(calls: Calls, want_decay: bool) -> list[tuple[str, list[StepNorms]]]:
+    layered = [call for call in calls.kept if isinstance(call, LayeredCall)]
+    if layered:
+        by_call = [layered_norms(call, want_decay) for call in layered]
+        return [(name, [norms[i] for norms in by_call]) for i, name in enumerate(calls.found.weights)]
+    cells = [call for call in calls.kept if isinstance(call, CellCall)]
+    return [(calls.found.weights[0], [stepped_norms(cells, want_decay)])]
+
+
+class _Sums:
+    """For every weight, whatever its names: the sum of all contributions against autograd's gradient."""
+
+    def __init__(self, parts: Sequence[_Part], totals: Mapping[int, Tensor]) -> None:
+        self._totals = totals
+        self._found: dict[int, list[StepNorms]] = {}
+        for part in parts:
+            self._found.setdefault(part.key, []).extend(part.norms)
+
+    def compared(self, key: int, tolerance: float) -> tuple[float | None, bool | None]:
+        """Relative error, and whether it is within the tolerance; None where autograd says nothing."""
+        expected = self._totals.get(key)
+        if expected is None or not torch.isfinite(expected).all():
+            return None, None
+        norms = self._found[key]
+        found = torch.stack([each.grad_W_hh for each in norms]).sum(0)
+        error = float(torch.linalg.vector_norm(found - expected))
+        norm = float(torch.linalg.vector_norm(expected))
+        relative = error / norm if norm > 0 else (0.0 if error == 0 else math.inf)
+        return relative, error <= tolerance * sum(each.magnitude for each in norms)
+
+
+def _result(part: _Part, sums: _Sums) -> ProbedWeight:
+    last, norms = part.last, part.norms
+    weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
+    tolerance = _tolerance(last)
+    relative, agrees = sums.compared(part.key, tolerance)
+    errors = [each.recovered_error for each in norms if each.recovered_error is not None]
+    error = max(errors) if errors else None
+    kind = cell_kind(last.module) if isinstance(last, CellCall) else last.module.mode.partition("_")[0]
+    gates = GATES.get(kind, ())
+    by_gate = torch.cat([each.gates for each in norms])
+    cells = [each.c for each in norms if each.c is not None]
+    return ProbedWeight(
+        name=part.name,
+        cell=kind,
+        gates=gates,
+        grad_norm_W_hh=torch.cat([each.W_hh for each in norms]),
+        grad_norm_gates=MappingProxyType({gate: by_gate[:, i].clone() for i, gate in enumerate(gates)}),
+        grad_norm_h=torch.cat([each.h for each in norms]),
+        grad_norm_h_direct=torch.cat([each.h_direct for each in norms]),
+        grad_norm_c=torch.cat(cells) if cells else None,
+        grad_W_hh=torch.stack([each.grad_W_hh for each in norms]).sum(0),
+        W_hh=weights.W_hh,
+        steps_per_call=_steps_per_call(part),
+        autograd_relative_error=relative,
+        autograd_tolerance=tolerance,
+        agrees=agrees,
+        recovered_error=error,
+        states_agree=error is None or math.isnan(error) or error <= 10 * tolerance,
+        h_init_is_zero=_starts_from_zeros(part),
+        decay=norms[0].decay if len(norms) == 1 else None,
+    )
+
+
+def _steps_per_call(part: _Part) -> tuple[int, ...]:
+    if isinstance(part.last, CellCall):
+        return (1,) * len(part.calls.kept)
+    return tuple(each.W_hh.shape[0] for each in part.norms)
+
+
+def _starts_from_zeros(part: _Part) -> bool:
+    first = part.calls.kept[0]
+    if isinstance(first, CellCall):
+        return not bool(first.before[0].any())
+    return first.initial is None or not bool(first.initial[0][part.index].any())
+
+
+def _tolerance(call: LayeredCall | CellCall) -> float:
+    """Of the narrowest dtype that took part; a GPU may round float32 products to TF32."""
+    states = call.output if isinstance(call, LayeredCall) else call.before[0]
+    weights = call.weights[0] if isinstance(call, LayeredCall) else call.weights
+    tolerance = max(TOLERANCES[states.dtype], TOLERANCES[weights.W_hh.dtype])
+    reduced = states.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return max(tolerance, 1e-2) if reduced and states.dtype == torch.float32 else tolerance
