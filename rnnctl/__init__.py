@@ -13,20 +13,35 @@ _HOMES = {
     "FullRNN": "cells",
     "GradNorms": "gradients.bptt",
     "gradnorm": "gradients.bptt",
+    "probe": "gradients.probe",
+    "Trace": "gradients.probe",
+    "ProbedWeight": "gradients.probe",
+    "watch": "gradients.watch",
+    "Watch": "gradients.watch",
+    "GradNormHistory": "gradients.history",
+    "gradnorm_history": "gradients.history",
     "Flow": "gradients.flow",
     "flow": "gradients.flow",
     "Truncation": "gradients.truncation",
     "truncation": "gradients.truncation",
     "Spectrum": "dynamics.spectrum",
     "spectrum": "dynamics.spectrum",
+    "GatedSpectrum": "dynamics.gated_spectrum",
     "Lyapunov": "dynamics.lyapunov",
     "lyapunov": "dynamics.lyapunov",
+    "DrivenLayer": "dynamics.driven",
+    "driven_layer": "dynamics.driven",
     "MeanField": "dynamics.meanfield",
     "mean_field": "dynamics.meanfield",
+    "CheckpointContents": "dynamics.checkpoint",
+    "checkpoint_contents": "dynamics.checkpoint",
+    "bundled_sequence": "files.bundled",
     "StepShapes": "shapes",
     "step_shapes": "shapes",
     "SequenceShapes": "shapes",
     "sequence_shapes": "shapes",
+    "RecurrentShapes": "recurrent_report",
+    "recurrent_shapes": "recurrent_report",
     "UnrolledGraph": "graph",
     "unroll": "graph",
     "CheckReport": "checks",
@@ -35,6 +50,12 @@ _HOMES = {
     "bench": "benchmark.report",
     "FlowBenchReport": "benchmark.flow_report",
     "bench_flow": "benchmark.flow_report",
+    "ProbeBenchReport": "benchmark.probe_report",
+    "bench_probe": "benchmark.probe_report",
+    "ModelGradNorms": "gradients.modelled",
+    "model_gradnorm": "gradients.modelled",
+    "model_flow": "gradients.by_loss",
+    "model_truncation": "gradients.by_loss",
     "RnnctlError": "errors",
     "InputError": "errors",
     "ShapeError": "errors",
@@ -48,9 +69,13 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 
 if TYPE_CHECKING:
     from rnnctl.benchmark.flow_report import FlowBenchReport, bench_flow
+    from rnnctl.benchmark.probe_report import ProbeBenchReport, bench_probe
     from rnnctl.benchmark.report import BenchReport, bench
     from rnnctl.cells import FullRNN, ManualRNNCell
     from rnnctl.checks import CheckReport, check
+    from rnnctl.dynamics.checkpoint import CheckpointContents, checkpoint_contents
+    from rnnctl.dynamics.driven import DrivenLayer, driven_layer
+    from rnnctl.dynamics.gated_spectrum import GatedSpectrum
     from rnnctl.dynamics.lyapunov import Lyapunov, lyapunov
     from rnnctl.dynamics.meanfield import MeanField, mean_field
     from rnnctl.dynamics.spectrum import Spectrum, spectrum
@@ -63,10 +88,17 @@ if TYPE_CHECKING:
         TooLargeError,
         VerificationError,
     )
+    from rnnctl.files.bundled import bundled_sequence
     from rnnctl.gradients.bptt import GradNorms, gradnorm
+    from rnnctl.gradients.by_loss import model_flow, model_truncation
     from rnnctl.gradients.flow import Flow, flow
+    from rnnctl.gradients.history import GradNormHistory, gradnorm_history
+    from rnnctl.gradients.modelled import ModelGradNorms, model_gradnorm
+    from rnnctl.gradients.probe import ProbedWeight, Trace, probe
     from rnnctl.gradients.truncation import Truncation, truncation
+    from rnnctl.gradients.watch import Watch, watch
     from rnnctl.graph import UnrolledGraph, unroll
+    from rnnctl.recurrent_report import RecurrentShapes, recurrent_shapes
     from rnnctl.shapes import SequenceShapes, StepShapes, sequence_shapes, step_shapes
 
 

@@ -92,3 +92,40 @@ def test_flow_is_measured_against_passes_that_give_the_same_norms():
     assert report.rows[4]["speedup"] is None
     assert report.rows[4]["gemm_share"] > 0
     assert report.scalars["targets_met"] is False
+
+
+def test_probed_steps_are_measured_against_plain_ones():
+    from rnnctl.benchmark.probe_report import PLAIN, PROBED, bench_probe
+
+    seen = []
+    found = bench_probe([(workload(), None), (workload(), {"gru": 1e9})], repeats=2, progress=seen.append)
+    assert seen == [0.5, 1.0]
+    assert [row["cell"] for row in found.rows] == ["rnn", "rnn", "gru", "gru", "lstm", "lstm", "gru", "gru"]
+    assert [row["method"] for row in found.rows] == [PLAIN, PROBED] * 4
+    assert {row["case"] for row in found.rows} == {"T 6, B 2, H 4, I 3"}
+    for plain, probed in zip(found.rows[::2], found.rows[1::2], strict=True):
+        assert (plain["ratio"], plain["target"]) == (1, None)
+        assert probed["ratio"] == pytest.approx(probed["milliseconds"] / plain["milliseconds"])
+    assert found.scalars["probe_ratio"] == max(row["ratio"] for row in found.rows[1::2])
+    assert found.scalars["targets_met"] is True
+    assert found.scalars["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(("targets", "met"), [(None, None), ({"rnn": 1e9}, True), ({"rnn": 1e9, "lstm": 0.0}, False)])
+def test_a_probed_step_meets_its_targets_or_not(targets, met):
+    from rnnctl.benchmark.probe_report import bench_probe
+
+    assert bench_probe([(workload(loss_at="all"), targets)], repeats=1).scalars["targets_met"] is met
+
+
+def test_no_probed_step_to_measure_is_refused():
+    from rnnctl.benchmark.probe_report import bench_probe
+
+    with pytest.raises(InputError, match="needs a workload and at least 1 repeat; got 0 and 1"):
+        bench_probe([], repeats=1)
+
+
+def test_the_sizes_of_the_probe_are_the_projects_targets():
+    from rnnctl.benchmark.probe_report import PROBE_SIZES
+
+    assert [targets for _, targets in PROBE_SIZES] == [{"rnn": 1.6, "gru": 1.6, "lstm": 2.2}, {"lstm": 4.0}]

@@ -5,9 +5,9 @@ import dataclasses
 import io
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,53 +16,34 @@ import pytest
 import torch
 import typer
 from safetensors.torch import save_file
+from shell import Run, document, forget_modules_of, runner
 from torch import nn
 
-from rnnctl import __version__
+from rnnctl import __version__, watch
 from rnnctl.__main__ import main
 from rnnctl.cli import options
 from rnnctl.cli.app import app
 
-COMMANDS = ("cell", "forward", "unroll", "gradnorm", "spectrum", "lyapunov", "check", "bench")
+COMMANDS = ("cell", "forward", "unroll", "gradnorm", "flow", "truncation", "spectrum", "lyapunov", "check", "bench")
 QUICK_BENCH = "bench --hidden-size 3 --repeats 1 --no-memory"
 # A bench cannot repeat its own times.
-TIMED = ("milliseconds", "ratio", "sweep_ratio", "gemm_gigaflops", "speedup", "gemm_share", "targets_met")
-
-
-class Ran(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
+TIMED = (
+    "milliseconds",
+    "ratio",
+    "sweep_ratio",
+    "probe_ratio",
+    "gemm_gigaflops",
+    "speedup",
+    "gemm_share",
+    "targets_met",
+)
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     """Run one command line in an empty folder and an environment without settings."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith("RNNCTL_") or name in ("NO_COLOR", "FORCE_COLOR"):
-            monkeypatch.delenv(name)
-
-    def ran(line: str, *more: str) -> Ran:
-        capsys.readouterr()
-        code = main([*line.split(), *more])
-        return Ran(code, *capsys.readouterr())
-
-    return ran
-
-
-def document(ran: Ran) -> Any:
-    """The JSON on stdout, as strictly as the standard has it."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(ran.out, parse_constant=refuse)
+    yield runner(capsys, monkeypatch, tmp_path)
+    forget_modules_of(tmp_path)
 
 
 class Terminal(io.StringIO):
@@ -78,6 +59,15 @@ class Terminal(io.StringIO):
 
 # Option -> the command without it, and what is added.
 CASES: Mapping[str, tuple[str, str]] = {
+    "model": ("gradnorm --json", "--model train:build"),
+    "model_arg": ("gradnorm --json --model train:build", "--model-arg hidden=3"),
+    "module": ("gradnorm --json --model train:build", "--module encoder"),
+    "cell": ("gradnorm --json", "--cell lstm"),
+    "num_layers": ("gradnorm --json --cell gru", "--num-layers 2"),
+    "bidirectional": ("gradnorm --json --cell rnn", "--bidirectional"),
+    "lengths": ("gradnorm --json", "--lengths lengths.csv"),
+    "loss_fn": ("gradnorm --json --model train:build", "--loss-fn train:squares"),
+    "from_run": ("gradnorm --json", "--from run.jsonl"),
     "input_size": ("forward --json", "--input-size 3"),
     "hidden_size": ("forward --json", "--hidden-size 3"),
     "output_size": ("forward --json", "--output-size 3"),
@@ -109,6 +99,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "drawn_as": ("unroll", "--as dot"),
     "repeats": (f"{QUICK_BENCH} --json", "--repeats 2"),
     "flow": (f"{QUICK_BENCH} --json", "--flow"),
+    "probe": (f"{QUICK_BENCH} --json", "--probe"),
     "windows": ("truncation --json", "--windows 3"),
     "plot": ("gradnorm --json", "--plot new.png"),
     "memory": ("bench --hidden-size 3 --repeats 1 --json", "--no-memory"),
@@ -125,6 +116,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "color": ("gradnorm", "--color always"),
     "quiet": ("cell --save-weights there.safetensors --force", "-q"),
     "fail_on": ("gradnorm --json", "--fail-on loss>0"),
+    "file": ("weights --json", "weights.safetensors"),
     "config": ("gradnorm --json", "--config there.toml"),
 }
 
@@ -152,10 +144,42 @@ def write_inputs(folder: Path) -> None:
     (folder / "numbers.txt").write_text("a,b\n1,2\n3,4\n")
     (folder / "there.json").write_text("precious")
     (folder / "there.toml").write_text("seed = 5\n")
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "lengths.csv").write_text("7\n3\n5\n1\n")
     np.savez(folder / "two.npz", a=np.ones((3, 2)), b=np.zeros((4, 2)))
     torch.manual_seed(7)
     names = {"rnn_cell.input_to_hidden.weight": (4, 10), "rnn_cell.hidden_to_hidden.weight": (4, 4)}
     save_file({name: torch.randn(shape) for name, shape in names.items()}, folder / "weights.safetensors")
+    (folder / "run.jsonl").write_text(watched_run(folder / "run.jsonl"))
+
+
+@cache
+def watched_run(path: Path) -> str:
+    """What a training of two steps leaves behind, the same for every test: it has the time in it."""
+    model = nn.LSTM(3, 4)
+    with watch(model, every=1, to=path):
+        for _ in range(2):
+            model(torch.randn(5, 2, 3))[0].sum().backward()
+    return path.read_text()
+
+
+TRAIN = """
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.encoder, self.decoder = nn.GRU(10, hidden, batch_first=True), nn.LSTM(hidden, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x)[0])[0]
+
+def build(hidden=4):
+    return Two(hidden)
+
+def squares(output, target):
+    return output.square().sum()
+"""
 
 
 def comparable(text: str) -> str:
@@ -192,6 +216,11 @@ def parameters_of_app() -> dict[str, dict[str, Any]]:
     }
 
 
+def is_argument(parameter: Any) -> bool:
+    """Whether it is given by its place, without a flag."""
+    return bool(parameter.param_type_name == "argument")
+
+
 def test_every_option_of_the_app_has_a_case_that_it_changes() -> None:
     named = {name for parameters in parameters_of_app().values() for name in parameters}
     assert named == set(CASES)
@@ -205,7 +234,8 @@ def test_every_option_group_is_taken_by_a_command() -> None:
 
 def test_every_case_uses_the_option_that_it_is_named_after() -> None:
     parameters = {name: found for every in parameters_of_app().values() for name, found in every.items()}
-    for name, (without, added) in CASES.items():
+    flagged = {name: case for name, case in CASES.items() if not is_argument(parameters[name])}
+    for name, (without, added) in flagged.items():
         flags = {*parameters[name].opts, *parameters[name].secondary_opts}
         assert flags & set(added.split()), name
         assert name == "repeats" or not flags & set(without.split()), name
@@ -221,7 +251,7 @@ def test_an_option_is_the_same_in_every_command() -> None:
 
 def test_every_option_can_be_set_by_the_environment() -> None:
     for parameters in parameters_of_app().values():
-        for found in parameters.values():
+        for found in (parameter for parameter in parameters.values() if not is_argument(parameter)):
             long = next(name for name in found.opts if name.startswith("--"))
             assert found.envvar == "RNNCTL_" + long.removeprefix("--").replace("-", "_").upper()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rnnctl.__main__ import main
-from rnnctl.view.figures import FIGURES
+from rnnctl.view.figures import FIGURES, figure_bytes
 from rnnctl.view.heatmap import RAMP, heatmap
 from rnnctl.view.terminal import Terminal
 
@@ -46,6 +46,45 @@ def test_a_picture_shows_the_result_and_names_its_axes():
     assert math.isnan(lines["grad_norm_W_hh"][0])
     assert axes.get_xlabel() == "time step t"
     assert axes.get_yscale() == "log"
+
+
+def modules_picture(layers, T=9, **settings):
+    import torch
+
+    from rnnctl import model_gradnorm
+    from rnnctl.layered import LayeredRNN
+
+    torch.manual_seed(0)
+    model = LayeredRNN("lstm", 3, 4, 2, num_layers=layers)
+    found = model_gradnorm(model, torch.randn(2, T, 3), **settings)
+    return found, FIGURES["gradnorm-modules"](found)
+
+
+def test_a_picture_of_a_model_has_a_panel_for_every_weight():
+    found, figure = modules_picture(layers=3)
+    assert [axes.get_title() for axes in figure.axes] == list(found.weights)
+    for axes, weight in zip(figure.axes, found.weights.values(), strict=True):
+        lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+        assert list(lines) == ["grad_norm_W_hh", "grad_norm_h", "grad_norm_c", *(f"gate {g}" for g in "ifgo")]
+        np.testing.assert_allclose(lines["grad_norm_W_hh"][1:], weight.grad_norm_W_hh.numpy()[1:])
+        np.testing.assert_allclose(lines["grad_norm_c"], weight.grad_norm_c.numpy())
+        np.testing.assert_allclose(lines["gate o"][1:], weight.grad_norm_gates["o"].numpy()[1:])
+        assert (axes.get_xlabel(), axes.get_yscale()) == ("time step t", "log")
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
+
+
+def test_more_weights_than_panels_are_told_in_the_title():
+    found, figure = modules_picture(layers=8)
+    assert len(figure.axes) == 6
+    assert figure.get_suptitle() == "the first 6 of 8 recurrent weights; --module picks others"
+    assert b"PNG" in figure_bytes(found, "headline", "png")
+
+
+def test_a_single_point_on_a_long_axis_has_a_mark():
+    _, figure = modules_picture(layers=1, T=100)
+    assert {line.get_marker() for line in figure.axes[0].lines[:3]} == {""}
+    _, figure = modules_picture(layers=1, T=1)
+    assert {line.get_marker() for line in figure.axes[0].lines[:3]} == {"o"}
 
 
 def test_every_picture_has_labels_on_all_axes():

@@ -11,8 +11,9 @@ from torch import nn
 
 from rnnctl import FullRNN
 from rnnctl.recurrence.elman import hidden_states, reverse_chunks
-from rnnctl.recurrence.reverse import LONGEST_CHUNK, ONE_THREAD_BELOW, chunk_steps, threads_for
+from rnnctl.recurrence.reverse import LONGEST_CHUNK, chunk_steps
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
+from rnnctl.recurrence.threads import ONE_THREAD_BELOW, threads_for
 
 
 def states_of(model, x, h_init=None):

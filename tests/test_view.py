@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnctl.view import progress
-from rnnctl.view.layout import headline
+from rnnctl.view import progress, tables
+from rnnctl.view.layout import Column, Layout, Table, headline
 from rnnctl.view.layouts import LAYOUTS
 from rnnctl.view.machine import csv_text, json_text, jsonl_text, strict
 from rnnctl.view.numbers import log_bars, number
@@ -211,6 +211,43 @@ def test_table_of_a_given_width_stays_within_it() -> None:
     lines = text_of(terminal=Terminal(width=90), only="rows").splitlines()
     # The headline and the caption are sentences, which the terminal itself wraps.
     assert all(len(line) <= 90 for line in lines[1:-1])
+
+
+NAMED = Layout(
+    (
+        Table(
+            (
+                Column("weight", "weight", right=False),
+                Column("value", "a long title"),
+                Column("word", "word", right=False, whole=True),
+                Column("spare", "spare", spare=True),
+            )
+        ),
+    )
+)
+
+
+def narrow(width: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A table of a long name, a number and a word, without the headline."""
+    monkeypatch.setitem(tables.LAYOUTS, "gradnorm", NAMED)  # type: ignore[arg-type]
+    named = {"weight": "a.name.that.is.longer.than.any", "value": 1234567, "word": "vanishing", "spare": 0.125}
+    text = text_of(Made({}, (named,)), only="rows", terminal=Terminal(width=width))
+    return text.partition("cpu")[2].splitlines()
+
+
+@pytest.mark.parametrize("width", [70, 50, 45])
+def test_names_give_way_before_numbers_and_words_do(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join(narrow(width, monkeypatch))
+    assert "1,234,567" in text
+    assert "vanishing" in text
+    assert "a long title" in text
+    assert ("0.125" in text) == (width > 45)
+
+
+def test_where_nothing_fits_digits_are_folded_and_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = narrow(24, monkeypatch)
+    assert "…" not in "".join(lines)
+    assert sum(letter in "1234567" for line in lines for letter in line) == 7
 
 
 def test_ascii_table_is_ascii() -> None:

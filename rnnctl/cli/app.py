@@ -20,6 +20,7 @@ from rnnctl.cli.spectrum import spectrum
 from rnnctl.cli.streams import abandon_stdout, tell, write_stdout
 from rnnctl.cli.truncation import truncation
 from rnnctl.cli.unroll import unroll
+from rnnctl.cli.weights import weights
 
 app = typer.Typer(
     name="rnnctl",
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, check, bench):
+for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench):
     app.command()(with_options(command))
 
 

@@ -1,5 +1,7 @@
 """``rnnctl flow``."""
 
+from typing import Any
+
 from rnnctl.cli.options import (
     DataOptions,
     LossOptions,
@@ -8,12 +10,14 @@ from rnnctl.cli.options import (
     PlotOptions,
     RunOptions,
     VerifyOptions,
+    YourModelOptions,
 )
 from rnnctl.cli.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 
 
 def flow(
+    own: YourModelOptions,
     model: ModelOptions,
     data: DataOptions,
     loss: LossOptions,
@@ -22,21 +26,18 @@ def flow(
     plot: PlotOptions,
     out: OutputOptions,
 ) -> None:
-    """Which loss step reaches which source step, and how far back: a loss at every step."""
-    require_places(plot, out)
-    from rnnctl.cli.setup import build
-    from rnnctl.gradients import flow as gradients
+    """Which loss step reaches which source step, and how far back: a loss at every step.
 
-    made = build(model, data, run, out, loss=loss.loss, loss_at="all")
-    with progress_bar("flow", quiet=out.quiet) as progress:
-        result = gradients.flow(
-            made.model,
-            made.x,
-            target=made.target,
-            loss=loss.loss,
-            h_init=made.h_init,
-            verify=verify.verify,
-            progress=progress,
-        )
+    Of --cell or --model: for one recurrent weight, by one backward pass for each step.
+    """
+    require_places(plot, out)
+    from rnnctl.cli.either import with_loss_at_every_step
+    from rnnctl.gradients.by_loss import model_flow
+    from rnnctl.gradients.flow import flow as hand_written
+
+    made = with_loss_at_every_step(own, model, data, run, out, loss.loss)
+    with progress_bar("flow", quiet=out.quiet) as progress, made.running():
+        compute: Any = model_flow if own.given else hand_written
+        result = compute(made.model, made.x, verify=verify.verify, progress=progress, **made.how)
     show(result, made.config, plot, out)
     result.require_agreement()

@@ -1,14 +1,45 @@
 """``rnnctl forward``."""
 
-from rnnctl.cli.options import DataOptions, ModelOptions, OutputOptions, RunOptions
+from rnnctl.cli.options import DataOptions, LengthOptions, ModelOptions, OutputOptions, RunOptions, YourModelOptions
 from rnnctl.cli.output import emit, require_output
 
 
-def forward(model: ModelOptions, data: DataOptions, run: RunOptions, out: OutputOptions) -> None:
-    """A whole sequence: the shape of every tensor, the parameters, how often each is used."""
+def forward(
+    own: YourModelOptions,
+    model: ModelOptions,
+    data: DataOptions,
+    ragged: LengthOptions,
+    run: RunOptions,
+    out: OutputOptions,
+) -> None:
+    """A whole sequence: the shape of every tensor, the parameters, how often each is used.
+
+    Of the hand-written network, or of every recurrent module of --cell or --model.
+    """
     require_output(out)
-    from rnnctl.cli.setup import build
+    if own.given:
+        return _of_yours(own, model, data, ragged, run, out)
+    from rnnctl.cli.setup import build, require_hand_written
     from rnnctl.shapes import sequence_shapes
 
-    made = build(model, data, run, out)
+    require_hand_written(own)
+    made = build(model, data, run, out, ragged=ragged)
     emit(sequence_shapes(made.model, made.x, made.h_init), made.config, out)
+
+
+def _of_yours(
+    own: YourModelOptions,
+    model: ModelOptions,
+    data: DataOptions,
+    ragged: LengthOptions,
+    run: RunOptions,
+    out: OutputOptions,
+) -> None:
+    from rnnctl.cli.yours import build_yours
+    from rnnctl.gradients.objective import called
+    from rnnctl.recurrent_report import recurrent_shapes
+
+    made = build_yours(own, model, data, run, out, ragged=ragged)
+    with made.running():
+        found = recurrent_shapes(made.model, lambda: called(made.model, made.x, made.lengths), only=made.modules)
+    emit(found, made.config, out)

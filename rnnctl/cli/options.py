@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
@@ -63,11 +63,88 @@ class ModelOptions:
     gain: Annotated[float, _real("--gain", "Factor on W_hh as drawn.")] = 1.0
     weights: Annotated[
         Path | None,
-        option("--weights", help="Trained weights: .pt state dict or .safetensors, own names or nn.RNN's."),
+        option("--weights", help="Trained weights or checkpoint: .pt or .safetensors, own names or nn.RNN's."),
     ] = None
     save_weights: Annotated[Path | None, option("--save-weights", help="Write the weights to a .safetensors file.")] = (
         None
     )
+
+
+@dataclass(frozen=True)
+class CheckpointArgument:
+    """A file of weights to look into."""
+
+    panel: ClassVar[str] = "Input"
+    file: Annotated[
+        Path, typer.Argument(help="A state dict or training checkpoint: .pt, .pth or .safetensors.", metavar="FILE")
+    ]
+
+
+@dataclass(frozen=True)
+class YourModelOptions:
+    """Somebody's model in place of the hand-written one, or torch's own layers built by size flags."""
+
+    panel: ClassVar[str] = "Your model"
+    model: Annotated[
+        str | None,
+        option(
+            "--model",
+            help="Your own: a function or class that returns a torch module. Runs your code; the current folder is "
+            "importable.",
+            metavar="PACKAGE.MODULE:FACTORY",
+        ),
+    ] = None
+    model_arg: Annotated[
+        list[str] | None,
+        option("--model-arg", help="Keyword for it, values as in TOML. Repeatable.", metavar="NAME=VALUE"),
+    ] = None
+    module: Annotated[
+        str | None,
+        option(
+            "--module",
+            help="Only this recurrent module or weight; or an nn.Linear that a hand-written cell applies to h.",
+            metavar="NAME",
+        ),
+    ] = None
+    cell: Annotated[
+        Literal["manual", "rnn", "gru", "lstm"],
+        option("--cell", help="torch's layers, sized by flags."),
+    ] = "manual"
+    num_layers: Annotated[int | None, _whole("--num-layers", "Layers of --cell.", 1, show_default="1")] = None
+    bidirectional: Annotated[bool, option("--bidirectional/--one-direction", help="Both directions, for --cell.")] = (
+        False
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether there is anything but the hand-written network."""
+        return self.model is not None or self.cell != "manual"
+
+
+@dataclass(frozen=True)
+class LengthOptions:
+    """Sequences of different lengths."""
+
+    panel: ClassVar[str] = "Data"
+    lengths: Annotated[
+        Path | None,
+        option(
+            "--lengths",
+            help="File with the real steps of every sequence; or let --input be padded with nan.",
+            metavar="FILE",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class HistoryOptions:
+    """A training run that was watched."""
+
+    panel: ClassVar[str] = "Data"
+    from_run: Annotated[
+        Path | None,
+        option("--from", help="Show what rnnctl.watch wrote in place of running anything.", metavar="RUN.jsonl"),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +198,21 @@ class LossOptions:
 
 
 @dataclass(frozen=True)
+class LossFunctionOptions:
+    """A loss of the user's own."""
+
+    panel: ClassVar[str] = "Loss"
+    loss_fn: Annotated[
+        str | None,
+        option(
+            "--loss-fn",
+            help="Your own in place of --loss: takes (output, target), output being what --model returned.",
+            metavar="PACKAGE.MODULE:FUNCTION",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class LossStepOptions:
     """Where the loss sits."""
 
@@ -152,6 +244,7 @@ class BenchOptions:
     panel: ClassVar[str] = "Benchmark"
     repeats: Annotated[int, _whole("--repeats", "Interleaved rounds; medians are shown.", 1)] = 5
     flow: Annotated[bool, option("--flow", help="Measure flow instead of gradnorm.")] = False
+    probe: Annotated[bool, option("--probe", help="Measure probed training steps of torch's layers.")] = False
     memory: Annotated[
         bool, option("--memory/--no-memory", help="Also peak memory, each method in its own process.")
     ] = True
@@ -314,7 +407,8 @@ def _parameters(group: type) -> list[inspect.Parameter]:
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
+                # An argument that must be given has no default.
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
                 annotation=Annotated[kind, info],
             )
         )

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -28,6 +29,13 @@ def require_output(out: OutputOptions) -> None:
     from rnnctl.files.writing import require_writable
 
     require_writable(out.output, force=out.force)
+
+
+def require_not_read(written: Path | None, *sources: str | Path | None) -> None:
+    """Raise InputError where a file that is to be written is among those that are read."""
+    read = {Path(source).resolve() for source in sources if source is not None and source != "-"}
+    if written is not None and written.resolve() in read:
+        raise InputError(f"{str(written)!r} is read by this very command; write to another file")
 
 
 def chosen_format(out: OutputOptions) -> str:

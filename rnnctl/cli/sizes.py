@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from rnnctl.cli.options import DataOptions, ModelOptions
 from rnnctl.errors import InputError
@@ -39,6 +40,25 @@ def settled_sizes(
     if targets is not None and loss == "mse":
         claims["output_size"].append((targets.shape[-1] if targets.ndim > 1 else 1, f"--target {data.target}"))
     return {name: _settled(name, claims[name]) for name in DEFAULT_SIZES}
+
+
+def sizes_for(network: nn.Module, model: ModelOptions, data: DataOptions, found: Sequences | None) -> dict[str, int]:
+    """Sizes of the data, or of random numbers that a network takes as far as it says what it takes."""
+    claims: dict[str, list[tuple[int, str]]] = {name: [] for name in ("input_size", "seq_len", "batch_size")}
+    for name, group in (("input_size", model), ("seq_len", data), ("batch_size", data)):
+        flag = getattr(group, name)
+        if flag is not None:
+            claims[name].append((flag, f"--{name.replace('_', '-')}"))
+    if found is not None:
+        for name, size in zip(("batch_size", "seq_len", "input_size"), found.values.shape, strict=False):
+            claims[name].append((size, found.source))
+    elif not claims["input_size"]:
+        known = [getattr(module, "input_size", None) for module in network.modules()]
+        claims["input_size"] = [(size, "the model") for size in known if isinstance(size, int)][:1]
+    if found is not None and found.values.ndim == 2:
+        # Token numbers have no features.
+        del claims["input_size"]
+    return {name: _settled(name, claims[name]) for name in claims}
 
 
 def _settled(name: str, claims: list[tuple[int, str]]) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from rnnctl.cli.options import (
     DataOptions,
@@ -12,6 +13,7 @@ from rnnctl.cli.options import (
     RunOptions,
     VerifyOptions,
     WindowOptions,
+    YourModelOptions,
 )
 from rnnctl.cli.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
@@ -26,6 +28,7 @@ def with_named_windows(chosen: list[int] | None, conditions: Sequence[str], seq_
 
 
 def truncation(
+    own: YourModelOptions,
     model: ModelOptions,
     data: DataOptions,
     loss: LossOptions,
@@ -35,23 +38,20 @@ def truncation(
     plot: PlotOptions,
     out: OutputOptions,
 ) -> None:
-    """What truncated BPTT with K steps back would lose, for several windows K: a loss at every step."""
+    """What truncated BPTT with K steps back would lose, for several windows K: a loss at every step.
+
+    Of --cell or --model: for one recurrent weight of nn.RNN, nn.GRU or nn.LSTM.
+    """
     require_places(plot, out)
     chosen = window.chosen
-    from rnnctl.cli.setup import build
-    from rnnctl.gradients import truncation as gradients
+    from rnnctl.cli.either import with_loss_at_every_step
+    from rnnctl.gradients.by_loss import model_truncation
+    from rnnctl.gradients.truncation import truncation as hand_written
 
-    made = build(model, data, run, out, loss=loss.loss, loss_at="all")
-    with progress_bar("truncation", quiet=out.quiet) as progress:
-        result = gradients.truncation(
-            made.model,
-            made.x,
-            windows=with_named_windows(chosen, out.fail_on or (), made.x.shape[1]),
-            target=made.target,
-            loss=loss.loss,
-            h_init=made.h_init,
-            verify=verify.verify,
-            progress=progress,
-        )
+    made = with_loss_at_every_step(own, model, data, run, out, loss.loss)
+    windows = with_named_windows(chosen, out.fail_on or (), made.x.shape[1])
+    with progress_bar("truncation", quiet=out.quiet) as progress, made.running():
+        compute: Any = model_truncation if own.given else hand_written
+        result = compute(made.model, made.x, windows=windows, verify=verify.verify, progress=progress, **made.how)
     show(result, made.config, plot, out)
     result.require_agreement()

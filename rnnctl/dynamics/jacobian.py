@@ -1,9 +1,12 @@
-"""The norm of many step Jacobians diag(f'(a_t)) W_hh at once."""
+"""Norms and spectral radii of many step Jacobians at once."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnctl.dynamics.tangent import TangentMap
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 
 # Dimension of the Krylov space: exact up to so many units. Above, the norm comes out low by 1e-8 for
@@ -31,21 +34,76 @@ def jacobian_norms(
     hidden = W_hh.shape[0]
     rows = max(1, BASIS_BYTES // (8 * hidden * min(hidden, KRYLOV)))
     chunks = (slope[start : start + rows] for start in range(0, slope.shape[0], rows))
-    norms = [_largest(chunk.square(), scaled) for chunk in chunks]
+    norms = [_largest(_elman_square(chunk.square(), scaled), *chunk.shape) for chunk in chunks]
     return times_power_of_two(torch.cat(norms), exponent)
 
 
-def _largest(slope_squared: Tensor, W_hh: Tensor) -> Tensor:
-    """sqrt of the largest eigenvalue of W_hh^T diag(slope_squared) W_hh, per row."""
-    count, hidden = slope_squared.shape
-    size = min(hidden, KRYLOV)
-    basis = W_hh.new_zeros(count, size, hidden)
-    alpha, beta = W_hh.new_zeros(2, count, size)
-    v = torch.randn(hidden, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    v = (v / v.norm()).expand(count, hidden)
+def tangent_norms(J: TangentMap) -> Float[Tensor, " count"]:
+    """||J||_2 of any cell's maps, without forming a matrix for each.
+
+    Args:
+        J: with one leading axis, (count), finite.
+    Returns:
+        As of ``jacobian_norms``; inf where J leaves float64.
+    """
+    state = J.state_size
+    rows = max(1, BASIS_BYTES // (8 * state * min(state, KRYLOV)))
+    return torch.cat([_scaled_norms(J[start : start + rows]) for start in range(0, len(J), rows)])
+
+
+def spectral_radii(J: TangentMap) -> Float[Tensor, " count"]:
+    """max |eigenvalue| of every J, which is formed: for small states.
+
+    Args:
+        J: with one leading axis, (count).
+    Returns:
+        Shape (count,), float64; inf where J leaves float64.
+    """
+    rows = max(1, BASIS_BYTES // (8 * J.state_size**2))
+    return torch.cat([_radii(J[start : start + rows].matrices()) for start in range(0, len(J), rows)])
+
+
+def _radii(J: Tensor) -> Tensor:
+    finite = torch.isfinite(J).flatten(1).all(dim=1)
+    moduli = torch.linalg.eigvals(torch.where(finite[:, None, None], J, 0.0)).abs()
+    return torch.where(finite, moduli.amax(dim=1), torch.inf)
+
+
+def _scaled_norms(J: TangentMap) -> Tensor:
+    """The norms, every J brought near 1 first, since J^T J squares its magnitude."""
+    v = _first_vector(J.state_size).expand(len(J), -1).unsqueeze(2)
+    size = J(v).abs().amax(dim=(1, 2))
+    finite = torch.isfinite(size)
+    exponent = torch.where(finite & (size > 0), size, 1.0).log2().ceil().clamp(-1000, 1000)
+    scale = torch.exp2(-exponent)[:, None, None]
+
+    def square(v: Tensor) -> Tensor:
+        product = J.transposed(scale * J(v.unsqueeze(2))) * scale
+        return torch.where(finite.unsqueeze(1), product.squeeze(2), 0.0)
+
+    norms = torch.ldexp(_largest(square, len(J), J.state_size), exponent)
+    return torch.where(finite, norms, torch.inf)
+
+
+def _elman_square(slope_squared: Tensor, W_hh: Tensor) -> Callable[[Tensor], Tensor]:
+    """W_hh^T diag(slope_squared) W_hh, per row."""
+    return lambda v: ((v @ W_hh.t()) * slope_squared) @ W_hh
+
+
+def _first_vector(size: int) -> Tensor:
+    v = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.div(v, v.norm())
+
+
+def _largest(square: Callable[[Tensor], Tensor], count: int, state: int) -> Tensor:
+    """sqrt of the largest eigenvalue of J^T J, which ``square`` applies to one vector a row."""
+    size = min(state, KRYLOV)
+    v = _first_vector(state).expand(count, state)
+    basis = v.new_zeros(count, size, state)
+    alpha, beta = v.new_zeros(2, count, size)
     for j in range(size):
         basis[:, j] = v
-        w = ((v @ W_hh.t()) * slope_squared) @ W_hh
+        w = square(v)
         alpha[:, j] = (w * v).sum(dim=1)
         w = _orthogonal_to(basis[:, : j + 1], w)
         beta[:, j] = w.norm(dim=1)

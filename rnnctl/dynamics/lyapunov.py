@@ -1,7 +1,7 @@
 """Lyapunov exponents along a sequence or of the free-running network, by QR at every step."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -12,12 +12,23 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from rnnctl.cells import FullRNN, require_full_rnn
+from rnnctl.dynamics.driven import DrivenLayer, elman_weights, require_alone, wide_weights
+from rnnctl.dynamics.gated import gated_stretches
 from rnnctl.dynamics.meanfield import MeanField, prediction
-from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Weights, recurrent_weights, stretches, widened
+from rnnctl.dynamics.tangent import TangentMap
+from rnnctl.dynamics.trajectory import (
+    COMPUTED_IN,
+    STRETCH_BYTES,
+    Stretch,
+    Weights,
+    recurrent_weights,
+    stretches,
+    widened,
+)
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.gradients.bptt import gradnorm
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.reverse import threads_for
+from rnnctl.recurrence.threads import threads_for
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.
 AUTONOMOUS_STEPS = 1000
@@ -30,10 +41,11 @@ class Lyapunov:
 
     Attributes:
         exponents: falling, shape (count,), float64; -inf for a direction that is lost in one step
-            (a dead unit, a W_hh without full rank).
+            (a dead unit, a W_hh without full rank, in an LSTM a gate that is closed beyond float64's digits).
         stderr: standard errors from block averages, shape (count,), NaN where there are too few.
         convergence: records steps, largest: the estimate of the largest from the first steps alone.
-        hidden_size: H; the sum needs all H exponents.
+        state_size: how many exponents there are in all, which the sum needs: H; of an LSTM, whose state
+            is h_t and c_t, H + H, with a projection proj + H.
         steps, warmup: measured steps, and steps before them that were not counted.
         autonomous: without input, the biases alone.
         factor_per_step: that of ``gradnorm`` along the same sequence, or None.
@@ -41,6 +53,7 @@ class Lyapunov:
         first_nonfinite_step: the first step whose h_t is not finite, where the measurement ends.
         lost_sequences: sequences of the batch in which even the largest exponent is -inf.
         stands_still: h_t never left h_init, so that the exponents are those of a fixed point.
+        cell: "RNN", "GRU" or "LSTM".
     """
 
     schema: ClassVar[str] = "lyapunov"
@@ -48,7 +61,7 @@ class Lyapunov:
     exponents: Float[Tensor, " count"]
     stderr: Float[Tensor, " count"]
     convergence: tuple[Mapping[str, Any], ...]
-    hidden_size: int
+    state_size: int
     steps: int
     warmup: int
     autonomous: bool
@@ -57,6 +70,7 @@ class Lyapunov:
     first_nonfinite_step: int | None
     lost_sequences: int
     stands_still: bool
+    cell: str = "RNN"
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -69,8 +83,8 @@ class Lyapunov:
                 "largest_stderr": _or_none(float(self.stderr[0])),
                 "exp_largest": math.exp(largest),
                 "factor_per_step": self.factor_per_step,
-                "sum": sum(exponents) if len(exponents) == self.hidden_size else None,
-                "kaplan_yorke_dimension": kaplan_yorke_dimension(exponents, self.hidden_size),
+                "sum": sum(exponents) if len(exponents) == self.state_size else None,
+                "kaplan_yorke_dimension": kaplan_yorke_dimension(exponents, self.state_size),
                 "efolding_steps": 1 / abs(largest) if largest != 0 else None,
                 "steps_to_one_percent": max(1, math.ceil(math.log(0.01) / largest)) if largest < 0 else None,
                 "theory_largest": self.theory.exponent,
@@ -84,6 +98,8 @@ class Lyapunov:
                 "autonomous": self.autonomous,
                 "lost_sequences": self.lost_sequences,
                 "stands_still": self.stands_still,
+                "cell": self.cell,
+                "state_size": self.state_size,
                 "first_nonfinite_step": self.first_nonfinite_step,
                 "computed_in": COMPUTED_IN,
             }
@@ -107,7 +123,7 @@ class Lyapunov:
 
 
 def lyapunov(
-    model: FullRNN,
+    model: FullRNN | DrivenLayer,
     x: Tensor | None = None,
     *,
     h_init: Tensor | None = None,
@@ -121,16 +137,18 @@ def lyapunov(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Lyapunov:
-    """How fast nearby trajectories part or meet: the growth rates of perturbations of h_t.
+    """How fast nearby trajectories part or meet: the growth rates of perturbations of the state.
 
     Args:
-        model: a ``FullRNN`` of any dtype; all is computed in float64.
+        model: a ``FullRNN``, or a layer of another model from ``driven_layer``, which comes with its
+            input and initial state; of any dtype; all is computed in float64.
         x: inputs, shape (batch, time, input); the exponents are means over the batch. Left out of
-            an autonomous measurement.
+            an autonomous measurement, and for a ``DrivenLayer``.
         h_init: hidden state before step 0, shape (batch, hidden). If left out: zeros along a
-            sequence, one normal state drawn from the seed without one.
+            sequence, one normal state drawn from the seed without one. A ``DrivenLayer`` has its own.
         target: as for ``gradnorm``, whose factor per step is measured beside the exponents.
-        count: how many of the largest exponents; all H if left out.
+        count: how many of the largest exponents; all if left out (H; of an LSTM, whose state is
+            h and c, H + H).
         steps: steps to measure; to the end of the sequence if left out, 1000 without one.
         warmup: steps before them; if left out a tenth of the sequence, or of ``steps``.
         autonomous: run freely, on the biases alone.
@@ -143,41 +161,51 @@ def lyapunov(
     Raises:
         InputError: ShapeError, DtypeError, DeviceError, TooLargeError; weights that are not finite.
         RnnctlError: h_t is not finite before anything could be measured.
-    Source: Benettin et al. 1980; Engelken, Wolf & Abbott 2023, arXiv:2006.02427 (RNNs); Kaplan &
-        Yorke 1979 (dimension).
+    Source: Benettin et al. 1980; Engelken, Wolf & Abbott 2023, arXiv:2006.02427 (RNNs); Vogt et al.
+        2020, arXiv:2006.14123 (LSTMs and GRUs); Kaplan & Yorke 1979 (dimension).
     """
-    require_full_rnn(model)
     generator = Generator().manual_seed(seed)
-    x, start = _course(model, x, h_init, autonomous, steps, warmup, generator)
-    weights = recurrent_weights(model)
-    warmup, steps = _span(x.shape[1], steps, warmup, autonomous)
-    count = _count(count, weights.W_hh.shape[0])
-    driven = x[:1, :1] if autonomous else x[:, : warmup + steps]
-    factor = None if autonomous else gradnorm(model, x, target=target, h_init=start).decay.factor_per_step
-    run = _Run(weights, start, count, warmup, steps, generator)
-    with threads_for(start.shape[0] * count, weights.W_hh.shape[0]):
-        run.along(x, progress)
+    if isinstance(model, DrivenLayer):
+        require_alone(x, h_init, target)
+        made = _of_layer(model, autonomous, _free_steps(steps, warmup), init, gain)
+    else:
+        require_full_rnn(model)
+        x, start = _course(model, x, h_init, autonomous, _free_steps(steps, warmup), generator)
+        made = _of_full_rnn(model, x, start, target, init, gain)
+    warmup, steps = _span(made.x.shape[1], steps, warmup, autonomous)
+    count = _count(count, made.start.shape[1], made.cell)
+    driven = made.x[:1, :1] if autonomous else made.x[:, : warmup + steps]
+    factor = None if autonomous else made.factor()
+    run = _Run(made.start, count, warmup, steps, generator)
+    with threads_for(made.start.shape[0] * count, made.start.shape[1]):
+        run.along(made.walk(made.x[:, : warmup + steps]), progress)
+    if not run.logs.shape[0]:
+        raise RnnctlError(
+            f"h_t is not finite at step {run.first_nonfinite_step}, before a step was measured (warmup {warmup}). "
+            f"{made.remedy}"
+        )
     return Lyapunov(
         *_estimates(run.logs),
         convergence=_convergence(run.logs),
-        hidden_size=weights.W_hh.shape[0],
+        state_size=made.start.shape[1],
         steps=run.logs.shape[0],
         warmup=warmup,
         autonomous=autonomous,
         factor_per_step=factor,
-        theory=prediction(init, gain, _source_variance(weights, driven), weights.nonlinearity),
+        theory=made.theory(driven),
         first_nonfinite_step=run.first_nonfinite_step,
         lost_sequences=int(run.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
         stands_still=run.stands_still,
+        cell=made.cell,
     )
 
 
-def kaplan_yorke_dimension(exponents: list[float], hidden_size: int) -> float | None:
+def kaplan_yorke_dimension(exponents: list[float], state_size: int) -> float | None:
     """How many exponents sum to 0, interpolated; None where more of them would be needed to tell.
 
     Args:
         exponents: the largest ones, falling.
-        hidden_size: how many there are in all.
+        state_size: how many there are in all.
     Source: Kaplan & Yorke 1979, "Chaotic behavior of multidimensional difference equations".
     """
     total = 0.0
@@ -185,33 +213,98 @@ def kaplan_yorke_dimension(exponents: list[float], hidden_size: int) -> float | 
         if total + exponent < 0:
             return i + total / -exponent
         total += exponent
-    return float(hidden_size) if len(exponents) == hidden_size else None
+    return float(state_size) if len(exponents) == state_size else None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is measured: a trajectory, and what is said beside its exponents.
+
+    Attributes:
+        x: inputs, shape (batch, time, input).
+        start: the state before step 0, shape (batch, state), float64.
+        walk: the trajectory along given inputs.
+        factor: that of gradnorm.
+        theory: the mean-field prediction along given inputs.
+        remedy: where no step can be measured.
+    """
+
+    cell: str
+    x: Tensor
+    start: Tensor
+    walk: Callable[[Tensor], Iterator[Stretch]]
+    factor: Callable[[], float | None]
+    theory: Callable[[Tensor], MeanField]
+    remedy: str = "Try a smaller warmup, and look whether x and the initial state are finite"
+
+
+def _of_full_rnn(
+    model: FullRNN, x: Tensor, start: Tensor, target: Tensor | None, init: str | None, gain: float
+) -> _Measured:
+    weights = recurrent_weights(model)
+    return _Measured(
+        "RNN",
+        x,
+        widened(start),
+        walk=lambda x: stretches(weights, x, start),
+        factor=lambda: gradnorm(model, x, target=target, h_init=start).decay.factor_per_step,
+        theory=lambda x: prediction(init, gain, _source_variance(weights, x), weights.nonlinearity),
+        remedy="Try a smaller --warmup or --gain",
+    )
+
+
+def _of_layer(layer: DrivenLayer, autonomous: bool, free_steps: int, init: str | None, gain: float) -> _Measured:
+    x, start = layer.x, layer.state_init
+    if autonomous:
+        # Sequences that start alike run alike, and would make the standard error too small.
+        start = start[:1] if (start == start[:1]).all() else start
+        x = x.new_zeros(1, 1, 1).expand(start.shape[0], free_steps, x.shape[2])
+    if layer.cell == "RNN":
+        elman = elman_weights(layer)
+        return _Measured(
+            "RNN",
+            x,
+            start,
+            walk=lambda x: stretches(elman, x, start),
+            factor=lambda: None,
+            theory=lambda x: prediction(init, gain, _source_variance(elman, x), elman.nonlinearity),
+        )
+    wide = wide_weights(layer)
+    none = MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.cell}")
+    return _Measured(
+        layer.cell,
+        x,
+        start,
+        walk=lambda x: gated_stretches(layer, wide, x, start),
+        factor=lambda: None,
+        theory=lambda x: none,
+    )
 
 
 class _Run:
     """The perturbations of every sequence in the batch, and ln of their growth at every counted step."""
 
     def __init__(
-        self, weights: Weights, start: Tensor, count: int, warmup: int, steps: int, generator: Generator
+        self, start: Float[Tensor, "batch state"], count: int, warmup: int, steps: int, generator: Generator
     ) -> None:
-        batch, hidden = start.shape
+        batch, state = start.shape
         require_memory(
-            8 * batch * count * (steps + 6 * hidden), f"{count} exponents over {steps} steps of {batch} sequences"
+            8 * batch * count * (steps + 6 * state), f"{count} exponents over {steps} steps of {batch} sequences"
         )
-        self.weights, self.start, self.warmup, self.steps = weights, start, warmup, steps
-        drawn = torch.randn(batch, hidden, count, generator=generator, dtype=torch.float64)
+        self.start, self.warmup, self.steps = start, warmup, steps
+        drawn = torch.randn(batch, state, count, generator=generator, dtype=torch.float64)
         self.Q = torch.linalg.qr(drawn).Q
         self.logs = torch.empty(steps, batch, count, dtype=torch.float64)
         self.stands_still = True
         self.first_nonfinite_step: int | None = None
 
-    def along(self, x: Tensor, progress: Callable[[float], None] | None) -> None:
+    def along(self, trajectory: Iterator[Stretch], progress: Callable[[float], None] | None) -> None:
         """Follow the trajectory; where it overflows, keep what was measured before."""
-        h_init, done, total = widened(self.start), 0, self.warmup + self.steps
-        for stretch in stretches(self.weights, x[:, :total], self.start):
-            self.stands_still &= bool((stretch.h == h_init).all())
-            for slope in stretch.slope:
-                growth = self.step(slope)
+        done, total = 0, self.warmup + self.steps
+        for stretch in trajectory:
+            self.stands_still &= bool((stretch.state == self.start).all())
+            for J in stretch.tangent:
+                growth = self.step(J)
                 if done >= self.warmup:
                     self.logs[done - self.warmup] = growth
                 done += 1
@@ -220,15 +313,10 @@ class _Run:
         if done < total:
             self.first_nonfinite_step = done
             self.logs = self.logs[: max(0, done - self.warmup)]
-        if not self.logs.shape[0]:
-            raise RnnctlError(
-                f"h_t is not finite at step {done}, before a step was measured (warmup {self.warmup}). "
-                "Try a smaller --warmup or --gain"
-            )
 
-    def step(self, slope: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch count"]:
+    def step(self, J: TangentMap) -> Float[Tensor, "batch count"]:
         """Carry the perturbations one step on; ln of the growth of each."""
-        moved = slope.unsqueeze(2) * (self.weights.W_hh @ self.Q)
+        moved = J(self.Q)
         sizes, order = moved.abs().amax(dim=2).sort(dim=1, descending=True)
         # Large rows first: saturated units scale the rows over many magnitudes, and in any
         # other order rounding of the large ones buries the small exponents.
@@ -236,19 +324,13 @@ class _Run:
         Q, R = torch.linalg.qr(moved.gather(1, place))
         self.Q = torch.empty_like(Q).scatter_(1, place, Q)
         growth = R.diagonal(dim1=1, dim2=2).abs()
-        noise = slope.shape[1] * torch.finfo(torch.float64).eps * sizes[:, : growth.shape[1]]
+        noise = moved.shape[1] * torch.finfo(torch.float64).eps * sizes[:, : growth.shape[1]]
         # Below the rounding of its own row nothing is left but noise: the direction is lost.
         return torch.where(growth > noise, growth, 0.0).log()
 
 
 def _course(
-    model: FullRNN,
-    x: Tensor | None,
-    h_init: Tensor | None,
-    autonomous: bool,
-    steps: int | None,
-    warmup: int | None,
-    generator: Generator,
+    model: FullRNN, x: Tensor | None, h_init: Tensor | None, autonomous: bool, free_steps: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """The inputs, zeros where the network runs freely, and h_init."""
     weight = model.rnn_cell.hidden_to_hidden.weight
@@ -260,11 +342,15 @@ def _course(
     if h_init is None:
         drawn = torch.randn(1, weight.shape[0], generator=generator)
         h_init = drawn.to(weight)
-    steps = AUTONOMOUS_STEPS if steps is None else steps
-    total = steps + (steps // 10 if warmup is None else warmup)
-    zeros = weight.new_zeros(1, 1, 1).expand(h_init.shape[0], max(1, total), model.rnn_cell.input_size)
+    zeros = weight.new_zeros(1, 1, 1).expand(h_init.shape[0], free_steps, model.rnn_cell.input_size)
     model.check_sequence(zeros, h_init)
     return zeros, h_init.detach()
+
+
+def _free_steps(steps: int | None, warmup: int | None) -> int:
+    """Steps of a network that runs freely."""
+    steps = AUTONOMOUS_STEPS if steps is None else steps
+    return max(1, steps + (steps // 10 if warmup is None else warmup))
 
 
 def _span(seq_len: int, steps: int | None, warmup: int | None, autonomous: bool) -> tuple[int, int]:
@@ -284,11 +370,12 @@ def _span(seq_len: int, steps: int | None, warmup: int | None, autonomous: bool)
     return warmup, steps
 
 
-def _count(count: int | None, hidden: int) -> int:
+def _count(count: int | None, state: int, cell: str) -> int:
     if count is None:
-        return hidden
-    if not 1 <= count <= hidden:
-        raise InputError(f"count must be from 1 to the hidden size {hidden}; got {count}")
+        return state
+    if not 1 <= count <= state:
+        size = "size of h and c together" if cell == "LSTM" else "hidden size"
+        raise InputError(f"count must be from 1 to the {size} {state}; got {count}")
     return count
 
 

@@ -1,21 +1,23 @@
 """What W_hh and its step Jacobians tell: eigenvalues, singular values, slopes."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 from rnnctl.cells import FullRNN, require_full_rnn
+from rnnctl.dynamics.driven import DrivenLayer, elman_weights, require_alone
+from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
+from rnnctl.dynamics.gated_spectrum import GatedSpectrum, gated_spectrum, mean_of
 from rnnctl.dynamics.jacobian import jacobian_norms
-from rnnctl.dynamics.trajectory import COMPUTED_IN, Stretch, Weights, recurrent_weights, stretches
+from rnnctl.dynamics.trajectory import COMPUTED_IN, ElmanStretch, Weights, recurrent_weights, stretches
+from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 
 # A tanh unit counts as saturated beyond: its slope is then below 0.02.
 SATURATED = 0.99
@@ -52,7 +54,7 @@ class Spectrum:
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """Name -> number or text; None where a quantity has no value here."""
-        norm, smallest = float(self.singular_values[0]), float(self.singular_values[-1])
+        norm = float(self.singular_values[0])
         departure, relative = departure_from_normality(self.eigenvalues, self.singular_values)
         bound = norm * LARGEST_SLOPE
         largest = [step["jacobian_norm_max"] for step in self.steps]
@@ -60,15 +62,15 @@ class Spectrum:
             {
                 "spectral_radius": float(self.eigenvalues[0].abs()),
                 "spectral_norm": norm,
-                "condition_number": norm / smallest if smallest > 0 else math.inf if norm > 0 else None,
+                "condition_number": condition_number(self.singular_values),
                 "departure_from_normality": departure,
                 "relative_departure": relative,
                 "norm_bound": bound,
                 "norm_bound_certifies": "vanishing" if bound < 1 else "nothing",
-                "jacobian_norm_mean": _mean(self.steps, "jacobian_norm_mean"),
+                "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
                 "jacobian_norm_max": max(largest, default=None),
-                "mean_slope": _mean(self.steps, "mean_slope"),
-                "saturated_fraction": _mean(self.steps, "saturated"),
+                "mean_slope": mean_of(self.steps, "mean_slope"),
+                "saturated_fraction": mean_of(self.steps, "saturated"),
                 "dead_fraction": self.dead_fraction,
                 "first_nonfinite_step": self.first_nonfinite_step,
                 "computed_in": COMPUTED_IN,
@@ -95,29 +97,59 @@ class Spectrum:
         return {"nonfinite": self.first_nonfinite_step is not None}
 
 
+@overload
 def spectrum(
     model: FullRNN, x: Tensor, *, h_init: Tensor | None = None, progress: Callable[[float], None] | None = None
-) -> Spectrum:
+) -> Spectrum: ...
+
+
+@overload
+def spectrum(model: DrivenLayer, *, progress: Callable[[float], None] | None = None) -> Spectrum | GatedSpectrum: ...
+
+
+def spectrum(
+    model: FullRNN | DrivenLayer,
+    x: Tensor | None = None,
+    *,
+    h_init: Tensor | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Spectrum | GatedSpectrum:
     """What W_hh alone says of vanishing and exploding, and what its step Jacobians say along x.
 
     Args:
-        model: a ``FullRNN`` of any dtype; all is computed in float64.
-        x: inputs, shape (batch, time, input).
+        model: a ``FullRNN``, or a layer of another model from ``driven_layer``, which comes with its
+            input and initial state; of any dtype; all is computed in float64.
+        x: inputs, shape (batch, time, input); left out for a ``DrivenLayer``.
         h_init: hidden state before step 0, shape (batch, hidden); zeros if left out.
         progress: called with the fraction of the steps that are done.
     Returns:
-        A frozen ``Spectrum``.
+        A frozen ``Spectrum``; for a GRU or LSTM, whose W_hh holds one matrix a gate, a frozen
+        ``GatedSpectrum``.
     Raises:
         InputError: ShapeError, DtypeError, DeviceError; weights that are not finite; TooLargeError.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.1 (the bound); Henrici 1962
         (departure from normality).
     """
+    if isinstance(model, DrivenLayer):
+        require_alone(x, h_init)
+        if model.cell != "RNN":
+            return gated_spectrum(model, progress)
+        _require_room(model.hidden_size)
+        return _elman_spectrum(elman_weights(model), model.x, model.h_init, progress)
     require_full_rnn(model)
+    if x is None:
+        raise InputError("spectrum of a FullRNN needs x, shape (batch, time, input)")
     model.check_sequence(x, h_init)
-    hidden = model.rnn_cell.hidden_size
-    require_memory(8 * 8 * hidden**2, f"the spectrum of W_hh ({hidden}, {hidden})")
-    weights = recurrent_weights(model)
+    _require_room(model.rnn_cell.hidden_size)
     start = model.initial_state(x) if h_init is None else h_init
+    return _elman_spectrum(recurrent_weights(model), x, start, progress)
+
+
+def _require_room(hidden: int) -> None:
+    require_memory(8 * 8 * hidden**2, f"the spectrum of W_hh ({hidden}, {hidden})")
+
+
+def _elman_spectrum(weights: Weights, x: Tensor, start: Tensor, progress: Callable[[float], None] | None) -> Spectrum:
     found = _Steps(weights)
     for stretch in stretches(weights, x, start):
         found.add(stretch)
@@ -125,32 +157,13 @@ def spectrum(
             progress(len(found.records) / x.shape[1])
     steps = len(found.records)
     return Spectrum(
-        eigenvalues=_eigenvalues(weights.W_hh),
+        eigenvalues=eigenvalues_by_modulus(weights.W_hh),
         singular_values=torch.linalg.svdvals(weights.W_hh),
         nonlinearity=weights.nonlinearity,
         steps=tuple(found.records),
         dead_fraction=found.dead_fraction,
         first_nonfinite_step=steps if steps < x.shape[1] else None,
     )
-
-
-def departure_from_normality(
-    eigenvalues: Complex[Tensor, " hidden"], singular_values: Float[Tensor, " hidden"]
-) -> tuple[float, float]:
-    """sqrt(||W||_F^2 - sum |eigenvalue|^2), and the same over ||W||_F; 0 for a normal matrix.
-
-    Args:
-        eigenvalues, singular_values: of one matrix, shape (hidden,) each.
-    Source: Henrici 1962, "Bounds for iterates, inverses, spectral variation and fields of values".
-    """
-    exponent = power_of_two(singular_values) or 0
-    total = float(times_power_of_two(singular_values, -exponent).square().sum())
-    moduli = times_power_of_two(eigenvalues.abs(), -exponent)
-    rest = total - float(moduli.square().sum())
-    # A difference of rounding alone would show as 1e-8 after the root.
-    known = total > 0 and rest > 4 * eigenvalues.shape[0] * torch.finfo(torch.float64).eps * total
-    relative = math.sqrt(rest / total) if known else 0.0
-    return math.ldexp(relative * math.sqrt(total), exponent), relative
 
 
 class _Steps:
@@ -161,7 +174,7 @@ class _Steps:
         self.records: list[Mapping[str, Any]] = []
         self.never_alive: Tensor | None = None
 
-    def add(self, stretch: Stretch) -> None:
+    def add(self, stretch: ElmanStretch) -> None:
         """The records of consecutive steps."""
         h, slope = stretch.h, stretch.slope
         norms = jacobian_norms(slope.flatten(0, 1), self.weights.W_hh).view(h.shape[:2])
@@ -187,15 +200,3 @@ class _Steps:
         if self.weights.nonlinearity == "tanh" or self.never_alive is None:
             return None
         return float(self.never_alive.double().mean())
-
-
-def _eigenvalues(W_hh: Tensor) -> Tensor:
-    """By falling modulus, then real part, then imaginary part: conjugates side by side."""
-    found = torch.linalg.eigvals(W_hh).tolist()
-    found.sort(key=lambda value: (-abs(value), -value.real, -value.imag))
-    return torch.tensor(found, dtype=torch.complex128)
-
-
-def _mean(steps: tuple[Mapping[str, Any], ...], name: str) -> float | None:
-    values = [step[name] for step in steps if step[name] is not None]
-    return sum(values) / len(values) if values else None

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ class Sequences:
     """Sequences as they were found.
 
     Attributes:
-        values: shape (batch, time, feature), the file's own dtype.
+        values: shape (batch, time, feature), the file's own dtype; token numbers (batch, time).
         features: the name of every feature, from a CSV header or "feature 0", ...
         source: where they came from, for messages.
+        lengths: real steps of every sequence, (batch,), where the rest was padded with nan (now 0); or None.
     """
 
     values: NDArray[Any]
     features: tuple[str, ...]
     source: str
+    lengths: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,13 @@ class _Found:
 
 
 def read_sequences(
-    source: str, *, input_format: str | None = None, key: str | None = None, columns: Sequence[str] = ()
+    source: str,
+    *,
+    input_format: str | None = None,
+    key: str | None = None,
+    columns: Sequence[str] = (),
+    ragged: bool = False,
+    tokens: bool = False,
 ) -> Sequences:
     """Sequences from a file, a bundled name, or "-" for standard input.
 
@@ -55,6 +63,8 @@ def read_sequences(
         key: which array of a .npz, .pt or .safetensors file with several.
         columns: which columns of a CSV file, by header name; all by default, of a bundled
             sequence all but its time columns.
+        ragged: whether steps that are nan to the last may stand after the end of a sequence.
+        tokens: whether whole numbers (batch, time) are taken as they are, for a model that embeds them.
     Returns:
         (batch, time, feature); a (time, feature) array is one sequence, a (time,) one of one feature.
     Raises:
@@ -72,10 +82,13 @@ def read_sequences(
         array, header = parse_csv(found.data, found.name, columns, TIME_COLUMNS.get(source, ()))
     else:
         array = _array(found, key, "pick one with --input-key")
+        if tokens and array.dtype.kind in "iu" and array.ndim in (1, 2) and array.size:
+            return Sequences(np.atleast_2d(array.astype(np.int64)), ("token",), found.name)
         _require_floating(array, found.name)
     values = _batch_time_feature(array, found.name)
     sequences = Sequences(values, header or tuple(f"feature {i}" for i in range(values.shape[2])), found.name)
-    _require_finite(sequences)
+    sequences = _without_padding(sequences) if ragged else sequences
+    _require_finite(sequences, "" if ragged else _hint_of_padding(sequences.values))
     return sequences
 
 
@@ -102,6 +115,23 @@ def read_target(source: str) -> NDArray[Any]:
         place = tuple(int(i) for i in bad[0])
         raise InputError(f"{source} must hold finite numbers; the first that is none is {array[place]} at {place}")
     return array
+
+
+def read_lengths(path: Path, batch: int, seq_len: int) -> NDArray[np.int64]:
+    """Real steps of every sequence, shape (batch,), from any file that ``read_target`` reads.
+
+    Raises:
+        InputError, ShapeError: not one whole number from 1 to ``seq_len`` for each of ``batch`` sequences.
+    """
+    array = read_target(str(path)).astype(np.float64)
+    flat = array.reshape(-1)
+    if flat.shape != (batch,):
+        raise ShapeError(f"{path} must hold one length for each of {batch} sequences; got shape {array.shape}")
+    if (flat != np.trunc(flat)).any() or flat.min() < 1 or flat.max() > seq_len:
+        raise InputError(
+            f"{path} must hold whole numbers from 1 to the {seq_len} steps of the input; got {flat.tolist()}"
+        )
+    return flat.astype(np.int64)
 
 
 def _found(source: str, input_format: str | None) -> _Found:
@@ -174,12 +204,32 @@ def _batch_time_feature(array: NDArray[Any], name: str) -> NDArray[Any]:
     return array[None] if array.ndim == 2 else array
 
 
-def _require_finite(found: Sequences) -> None:
+def _without_padding(found: Sequences) -> Sequences:
+    """Zeros, and lengths, in place of the steps at the end of a sequence that are nan in every feature."""
+    real = ~np.isnan(found.values).all(axis=2)
+    seq_len = real.shape[1]
+    lengths = np.where(real.any(axis=1), seq_len - real[:, ::-1].argmax(axis=1), 0)
+    if (lengths == seq_len).all():
+        return found
+    if (lengths == 0).any():
+        raise InputError(f"{found.source}: sequence {int(lengths.argmin())} is nan at every step; leave it out")
+    padding = np.arange(seq_len) >= lengths[:, None]
+    return replace(found, values=np.where(padding[..., None], 0.0, found.values), lengths=lengths)
+
+
+def _hint_of_padding(values: NDArray[Any]) -> str:
+    """What to say where a sequence ends in nan, as padding does."""
+    if not np.isnan(values[:, -1]).all(axis=1).any():
+        return ""
+    return ". Sequences padded with nan are taken by gradnorm and forward"
+
+
+def _require_finite(found: Sequences, hint: str) -> None:
     bad = np.argwhere(~np.isfinite(found.values))
     if len(bad):
         sequence, step, feature = bad[0]
         count = "1 value that is" if len(bad) == 1 else f"{len(bad)} values that are"
         raise InputError(
             f"{found.source} holds {count} not finite; the first is "
-            f"{found.values[tuple(bad[0])]} in sequence {sequence}, step {step}, {found.features[feature]}"
+            f"{found.values[tuple(bad[0])]} in sequence {sequence}, step {step}, {found.features[feature]}{hint}"
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rnnctl.errors import DtypeError, InputError
 from rnnctl.files.reading import parsing
+from rnnctl.files.storage import oversized_in_pt, oversized_in_safetensors
 from rnnctl.memory import require_memory
 from rnnctl.nearest import did_you_mean
 
@@ -36,8 +37,11 @@ def load_pt(data: bytes, source: str) -> Any:
             what = f" ({found[1]})" if found else " (a whole pickled model?)"
             raise InputError(
                 f"{source} holds more than tensors{what}, and loading that could run code from the file. "
-                "Save a state dict or a tensor: torch.save(model.state_dict(), ...)"
+                "Save a state dict or a tensor, torch.save(model.state_dict(), ...); what goes with it into a "
+                "checkpoint must be plain numbers, texts, lists and dicts, as vars(args) is"
             ) from None
+        except RuntimeError as error:
+            raise ValueError(oversized_in_pt(data, str(error)) or error) from None
 
 
 def load_safetensors(data: bytes, source: str) -> Mapping[str, Tensor]:
@@ -45,8 +49,12 @@ def load_safetensors(data: bytes, source: str) -> Mapping[str, Tensor]:
     # After eight bytes of length comes a JSON object.
     _require_start(data, (data[:8] + b"{",), source, "safetensors")
     with parsing(source, "safetensors"):
-        tensors: Mapping[str, Tensor] = safetensors.torch.load(data)
-        return tensors
+        try:
+            tensors: Mapping[str, Tensor] = safetensors.torch.load(data)
+        except safetensors.SafetensorError as error:
+            raise ValueError(oversized_in_safetensors(data) or error) from None
+        # They come in another order every time.
+        return dict(sorted(tensors.items()))
 
 
 def load_numpy(data: bytes, source: str, kind: str, key: str | None, advice: str) -> NDArray[Any]:
@@ -88,13 +96,18 @@ def require_no_key(key: str | None, source: str) -> None:
 
 def require_plain(tensor: Tensor, name: str) -> None:
     """Raise unless every element of the tensor has a number of its own to be read, in memory that there is."""
+    require_dense(tensor, name)
+    # A stride of 0 makes a huge tensor of a small file.
+    require_memory(tensor.numel() * tensor.element_size(), f"{name}, shape {tuple(tensor.shape)},")
+
+
+def require_dense(tensor: Tensor, name: str) -> None:
+    """Raise DtypeError for a tensor whose elements do not lie in a plain block of memory."""
     kinds = {"quantized": tensor.is_quantized, "nested": tensor.is_nested, "meta (without values)": tensor.is_meta}
     layout = str(tensor.layout).removeprefix("torch.")
     special = next((kind for kind, holds in kinds.items() if holds), None if layout == "strided" else layout)
     if special is not None:
         raise DtypeError(f"{name} must be a plain dense tensor; got a {special} one. Save tensor.to_dense() or a copy")
-    # A stride of 0 makes a huge tensor of a small file.
-    require_memory(tensor.numel() * tensor.element_size(), f"{name}, shape {tuple(tensor.shape)},")
 
 
 def _npy(data: bytes, source: str) -> NDArray[Any]:

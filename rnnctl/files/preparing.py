@@ -17,6 +17,8 @@ def standardized(found: Sequences) -> tuple[Sequences, tuple[str, ...]]:
         The sequences in float64, and the names of constant features, which become 0.
     """
     values = found.values.astype(np.float64)
+    if found.lengths is not None:
+        return _standardized_where_real(found, values, found.lengths)
     constant = values.min(axis=(0, 1)) == values.max(axis=(0, 1))
     # A power of two, exact: squares of 1e300 and of 1e-300 stay numbers.
     _, exponent = np.frexp(np.abs(values).max(axis=(0, 1)))
@@ -27,12 +29,27 @@ def standardized(found: Sequences) -> tuple[Sequences, tuple[str, ...]]:
     return replace(found, values=scaled), names
 
 
+def _standardized_where_real(
+    found: Sequences, values: NDArray[Any], lengths: NDArray[np.int64]
+) -> tuple[Sequences, tuple[str, ...]]:
+    """The same over the real steps alone; padding stays 0."""
+    real = np.arange(values.shape[1]) < lengths[:, None]
+    steps, constant = standardized(replace(found, values=values[real][None], lengths=None))
+    scaled = np.zeros_like(values)
+    scaled[real] = steps.values[0]
+    return replace(found, values=scaled), constant
+
+
 def split_next(found: Sequences) -> tuple[Sequences, NDArray[Any]]:
     """Inputs x_0 .. x_{T-2} and targets x_1 .. x_{T-1}: predict the next step."""
     seq_len = found.values.shape[1]
     if seq_len < 2:
         raise ShapeError(f"predicting the next step needs at least 2 steps; {found.source} has {seq_len}")
-    return replace(found, values=found.values[:, :-1]), found.values[:, 1:]
+    lengths = found.lengths
+    if lengths is not None and lengths.min() < 2:
+        raise ShapeError(f"predicting the next step needs at least 2 steps; a sequence of {found.source} has 1")
+    shorter = None if lengths is None else lengths - 1
+    return replace(found, values=found.values[:, :-1], lengths=shorter), found.values[:, 1:]
 
 
 def fitted_target(array: NDArray[Any], batch: int, seq_len: int, *, classes: bool, source: str) -> NDArray[Any]:

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from rnnctl.errors import DtypeError, InputError, ShapeError
-from rnnctl.files.containers import load_pt, load_safetensors, require_plain
-from rnnctl.files.reading import read_bytes
+from rnnctl.files.checkpoints import read_checkpoint, without_common_prefix
+from rnnctl.files.containers import require_plain
 from rnnctl.files.writing import write_whole
 from rnnctl.nearest import did_you_mean
 
@@ -44,16 +43,17 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Weights from a ``.pt`` state dict (weights_only) or a ``.safetensors`` file.
+    """Weights from a ``.pt`` state dict or training checkpoint (weights_only), or a ``.safetensors`` file.
 
     Raises:
-        InputError: unreadable, or keys missing or left over (all listed, with the nearest names).
+        InputError: unreadable, no state dict in it, or keys missing or left over (all listed, with
+            the nearest names).
         ShapeError: matrices that do not make one Elman layer.
     """
-    found = _read_state_dict(path)
-    prefix, named = _strip_prefix(found)
+    found = read_checkpoint(path)
+    prefix, named = without_common_prefix(found.tensors, (*OWN_NAMES, *TORCH_NAMES))
     tensors = _own_names(named, str(path))
-    notes = [f"{path}: taken without the prefix {prefix!r}"] if prefix else []
+    notes = [*found.notes, *([f"{path}: taken without the prefix {prefix!r}"] if prefix else [])]
     if (layer := _adopt_readout(tensors)) is not None:
         notes.append(f"{path}: {layer} is taken as the readout (hidden_to_output)")
     _require_names(tensors, str(path))
@@ -69,30 +69,9 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a ``.safetensors`` file, whole or not at all."""
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"weights are written as .safetensors; got {str(path)!r}. Name it {path.stem}.safetensors")
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, safetensors.torch.save(contiguous))
-
-
-def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
-    data, name = read_bytes(path), str(path)
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        return load_safetensors(data, name)
-    if suffix not in (".pt", ".pth"):
-        raise InputError(f"{name!r} must be a .pt state dict or a .safetensors file; got the suffix {path.suffix!r}")
-    loaded = load_pt(data, name)
-    if not isinstance(loaded, Mapping):
-        raise InputError(f"{name} must hold a state dict (name -> tensor); got {type(loaded).__name__}")
-    if not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"{name} must hold a state dict (name -> tensor); got {_contents(loaded)}")
-    return {str(key): value for key, value in loaded.items()}
-
-
-def _contents(loaded: Mapping[Any, Any]) -> str:
-    """What a mapping holds that is no state dict, and which of its values may be one."""
-    words = "a mapping with " + ", ".join(f"{key}: {type(value).__name__}" for key, value in list(loaded.items())[:4])
-    inner = [key for key, value in loaded.items() if isinstance(value, Mapping)]
-    return words + (f". Save its {inner[0]!r} alone" if inner else "")
+    # Copies: two names may stand for one tensor, which the format does not know.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_whole(path, safetensors.torch.save(copies))
 
 
 def _own_names(named: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -103,14 +82,6 @@ def _own_names(named: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
             raise InputError(f"{name} holds {own} twice, under this name and under nn.RNN's. Leave one of them out")
         tensors[own] = tensor
     return tensors
-
-
-def _strip_prefix(found: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """The prefix in front of the first known name, and the keys without it where they have it."""
-    known = (*OWN_NAMES, *TORCH_NAMES)
-    prefixes = [key.removesuffix(end) for key in found for end in known if key.endswith(end)]
-    prefix = min((p for p in prefixes if p == "" or p.endswith(".")), key=len, default="")
-    return prefix, {key.removeprefix(prefix): tensor for key, tensor in found.items()}
 
 
 def _adopt_readout(tensors: dict[str, Tensor]) -> str | None:

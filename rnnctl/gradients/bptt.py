@@ -19,7 +19,7 @@ from rnnctl.gradients.verify import Agreement, along_states
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.elman import reverse_chunks
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
-from rnnctl.recurrence.reverse import threads_for
+from rnnctl.recurrence.threads import threads_for
 
 # Below so many multiply-adds a step the sweep runs in float64: small networks lose most digits to
 # rounding, and their time goes into calls, not arithmetic.
@@ -170,7 +170,7 @@ def gradnorm(
         InputError: ShapeError, DtypeError, DeviceError, or TooLargeError where it does not fit.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.
     """
-    _require_thresholds(vanish_below, explode_above)
+    require_thresholds(vanish_below, explode_above)
     problem = posed(model, x, target, loss, loss_at, h_init)
     _require_room(model, x, loss_at)
     result, compared = along_states(problem, lambda h: _swept(problem, h, progress), verify)
@@ -221,7 +221,7 @@ def _swept(problem: Problem, h: Tensor, progress: Callable[[float], None] | None
                 last[chunk.start : chunk.stop] = chunk.log_norm
         norms = torch.zeros(h.shape[0] - 1, dtype=torch.float64)
         norms[norms.shape[0] - direct.shape[0] :] = step_norms(direct)
-        norm_W_hh, norm_h = contributions.log_norm_W_hh.exp(), contributions.log_norm_h.exp()
+        norm_W_hh, norm_h = contributions.norm_W_hh, contributions.norm_h
         return _Swept(loss, contributions, norm_W_hh, norm_h, norms, decay_over_time(last))
 
 
@@ -251,7 +251,7 @@ def _grad_norms(
     )
 
 
-def _require_thresholds(vanish_below: float, explode_above: float) -> None:
+def require_thresholds(vanish_below: float, explode_above: float) -> None:
     if not 0 <= vanish_below < explode_above:
         raise InputError(
             "the verdict needs 0 <= vanish_below < explode_above; "

@@ -1,6 +1,6 @@
 """What the hooks keep of one call of a recurrent module."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,33 +9,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.cells import ManualRNNCell
 from rnnctl.gradients.found import directions
+from rnnctl.gradients.received import Received
 from rnnctl.recurrence.gates import LayerWeights
 
 
 class RefusedCallError(Exception):
     """This call cannot be seen into; the text says why and what to do."""
-
-
-@dataclass(eq=False)
-class Received:
-    """Gradients that backward brought, by what they belong to; those of several passes added up."""
-
-    by_name: dict[str, Tensor] = field(default_factory=dict)
-    double_backward: bool = False
-
-    def watch(self, name: str, tensor: Tensor) -> None:
-        """Keep the gradient of this tensor once backward has it."""
-        if tensor.requires_grad:
-            tensor.register_hook(lambda grad: self._take(name, grad))  # type: ignore[no-untyped-call]
-
-    def _take(self, name: str, grad: Tensor) -> None:
-        # With create_graph the gradient is itself to be differentiated.
-        self.double_backward |= torch.is_grad_enabled()
-        grad = grad.detach()
-        self.by_name[name] = self.by_name[name] + grad if name in self.by_name else grad
-
-    def __bool__(self) -> bool:
-        return bool(self.by_name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +30,12 @@ class LayeredCall:
         order: of the batch in the packed data, or None.
         initial: h_0 and, of an LSTM, c_0, each (layers * directions, batch, ...), or None for zeros.
         output: as x; copied, since others may change it in place.
+        room: the output with one step before it, (time + 1, batch, ...), for the state that it began
+            with; None for packed sequences.
         h_n: (layers * directions, batch, hidden), copied.
         below: the outputs of the layers below the last, and what their dropout multiplied them with.
+        source: the call whose h_n was handed to this one, or None.
+        narrowest: the dtype of the least precise product in it, under autocast not that of the weights.
         received: gradients of "output", "h_n" and "c_n".
     """
 
@@ -64,8 +47,11 @@ class LayeredCall:
     order: Tensor | None
     initial: tuple[Tensor, ...] | None
     output: Tensor
+    room: Tensor | None
     h_n: Tensor
     below: tuple["Below", ...]
+    source: int | None
+    narrowest: torch.dtype
     received: Received
 
 
@@ -94,7 +80,9 @@ class CellCall:
         before: h_{t-1} and, of an LSTM, c_{t-1}.
         after: h_t and, of an LSTM, c_t; of a linear map what it returned. Copied.
         source: the call that made h_{t-1}, or None.
+        derived: the call from whose h_t something else than a plain copy made h_{t-1}, or None.
         fused: whether dL/dc_t arrives without the part that comes through h_t.
+        narrowest: as of ``LayeredCall``.
         received: gradients of "h" and "c"; of a linear map of "output" and "input".
     """
 
@@ -105,7 +93,9 @@ class CellCall:
     before: tuple[Tensor, ...]
     after: tuple[Tensor, ...]
     source: int | None
+    derived: int | None
     fused: bool
+    narrowest: torch.dtype
     received: Received
 
 
@@ -140,6 +130,15 @@ def argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, *names: 
     return next((kwargs[name] for name in names if name in kwargs), None)
 
 
+def narrowest_dtype(weight: Tensor) -> torch.dtype:
+    """That of autocast where it narrows the products, else of the weight."""
+    kind = weight.device.type
+    if torch.is_autocast_enabled(kind):
+        narrow = torch.get_autocast_dtype(kind)
+        return narrow if narrow.itemsize < weight.dtype.itemsize else weight.dtype
+    return weight.dtype
+
+
 def time_major(module: nn.RNNBase, x: Tensor) -> Tensor:
     """(time, batch, features), whatever the module's layout; no copy."""
     if x.dim() == 2:
@@ -154,7 +153,7 @@ def packed_or_time_major(module: nn.RNNBase, x: Tensor | PackedSequence) -> Tens
 
 def hidden_tuple(hidden: Any, order: Tensor | None) -> tuple[Tensor, ...]:
     """Copies of h, or of h and c, each (layers * directions, batch, ...), in the order of packed data."""
-    parts = hidden if isinstance(hidden, tuple) else (hidden,)
+    parts = hidden if isinstance(hidden, (tuple, list)) else (hidden,)
     return tuple(in_packed_order(part, order).detach().clone() for part in parts)
 
 
@@ -162,6 +161,12 @@ def in_packed_order(hidden: Tensor, order: Tensor | None) -> Tensor:
     """h_0, h_n, c_0 or c_n, or its gradient, with a batch axis and the batch in the order of packed data."""
     batched = hidden.unsqueeze(1) if hidden.dim() == 2 else hidden
     return batched if order is None else batched.index_select(1, order)
+
+
+def state_of(given: Any) -> Tensor | None:
+    """The h of h alone or (h, c)."""
+    state: Tensor | None = given[0] if isinstance(given, (tuple, list)) else given
+    return state
 
 
 def rows_of(module: nn.RNNBase, layer: int) -> slice:

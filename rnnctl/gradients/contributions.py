@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.reverse import ReverseChunk, chunk_steps
+from rnnctl.recurrence.reverse import CHUNK_BYTES, ReverseChunk
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 
 # Within 2**20 of 1, squares of float32 values keep clear of underflow and overflow.
 NEAR_ONE = 20
+# Norms of float32 values between these come from squares that neither vanish nor overflow.
+SAFE = (1e-15, 1e15)
 
 
 class Contributions:
@@ -57,24 +59,29 @@ class Contributions:
     @cached_property
     def log_norm_h(self) -> Float[Tensor, " time"]:
         """ln ||dL/dh_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
-        return _logarithms([(part.norm_h, part.exponent_h) for part in reversed(self._parts)])
+        return torch.cat([part.norm_h.log() - math.log(2) * part.exponent_h for part in reversed(self._parts)])
 
     @cached_property
-    def log_norm_gates(self) -> Float[Tensor, "time gates"]:
-        """ln of the norm of every gate's rows of G_t, shape (time, gates), float64 on the CPU."""
-        return _logarithms([(part.norms, part.exponent) for part in reversed(self._parts)])
+    def norm_h(self) -> Float[Tensor, " time"]:
+        """||dL/dh_t||, shape (time,), float64 on the CPU."""
+        return _unscaled([(part.norm_h, part.exponent_h) for part in reversed(self._parts)])
 
     @cached_property
-    def log_norm_W_hh(self) -> Float[Tensor, " time"]:
-        """ln ||G_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
-        parts = [(torch.linalg.vector_norm(part.norms, dim=1), part.exponent) for part in reversed(self._parts)]
-        return _logarithms(parts)
+    def norm_gates(self) -> Float[Tensor, "time gates"]:
+        """The norm of every gate's rows of G_t, shape (time, gates), float64 on the CPU."""
+        return _unscaled([(part.norms, part.exponent) for part in reversed(self._parts)])
+
+    @cached_property
+    def norm_W_hh(self) -> Float[Tensor, " time"]:
+        """||G_t||, shape (time,), float64 on the CPU."""
+        parts = reversed(self._parts)
+        return _unscaled([(torch.linalg.vector_norm(part.norms, dim=1), part.exponent) for part in parts])
 
     @cached_property
     def magnitude(self) -> float:
         """Sum over t of ||delta_t|| ||h_{t-1}||, an upper bound of sum ||G_t||."""
-        log_norm = _logarithms([(part.norm_delta, part.exponent_h) for part in reversed(self._parts)])
-        return float((log_norm.exp() * step_norms(self.h[:-1])).sum())
+        norm = _unscaled([(part.norm_delta, part.exponent_h) for part in reversed(self._parts)])
+        return float((norm * step_norms(self.h[:-1])).sum())
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,9 @@ def _delta_norm(chunk: ReverseChunk) -> Tensor:
     return norms.double().cpu()
 
 
-def _logarithms(parts: list[tuple[Tensor, int]]) -> Tensor:
-    """ln of all norms, each part having been scaled by 2**exponent."""
-    return torch.cat([norm.cpu().double().log() - math.log(2) * exponent for norm, exponent in parts])
+def _unscaled(parts: list[tuple[Tensor, int]]) -> Tensor:
+    """All norms, each part having been scaled by 2**exponent. No logarithm: those wake threads for little."""
+    return torch.cat([times_power_of_two(norm, -exponent) for norm, exponent in parts])
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
@@ -123,10 +130,21 @@ def sweep_dtype(tensor: Tensor) -> Tensor:
 def step_norms(block: Float[Tensor, "time batch hidden"]) -> Float[Tensor, " time"]:
     """Norm of each step of a (time, batch, hidden) block, float64 on the CPU, a chunk at a time."""
     seq_len, batch, hidden = block.shape
-    steps = chunk_steps(seq_len, batch, hidden, itemsize=8)
+    steps = max(1, CHUNK_BYTES // (8 * batch * hidden))
     starts = range(0, seq_len, steps)
-    parts = [_row_norms(block[start : start + steps].flatten(1)).cpu() for start in starts]
+    parts = [_safe_norms(block[start : start + steps].flatten(1)).cpu() for start in starts]
     return torch.cat(parts).double()
+
+
+def _safe_norms(rows: Tensor) -> Tensor:
+    """Norms of rows in their own dtype where no square leaves its range, else in float64."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
+    if rows.dtype == torch.float32:
+        norms = norms.to(wide_dtype(rows))
+        unsafe = ~((norms > SAFE[0]) & (norms < SAFE[1]))
+        if bool(unsafe.any()):
+            norms[unsafe] = _row_norms(rows[unsafe])
+    return norms
 
 
 def contribution_norms(
@@ -171,13 +189,14 @@ def _total(delta: Tensor, h: Tensor) -> Tensor:
 
 def _gram(delta: Tensor, h: Tensor, gates: int) -> Tensor:
     """Norms from (batch, batch) Gram matrices in float64, whose rounding float32 cannot see."""
-    h = h.to(wide_dtype(h))
-    gram_h = h @ h.mT
-    squares = []
-    for rows in delta.view(*delta.shape[:2], gates, -1).unbind(2):
-        wide = rows.to(wide_dtype(delta))
-        squares.append(((wide @ wide.mT) * gram_h).sum((1, 2)))
-    return torch.stack(squares, dim=1).clamp_min_(0).sqrt_()
+    wide = wide_dtype(delta)
+    h = h.to(wide)
+    # Gates before the batch, so that one batched product serves all.
+    rows = delta.view(*delta.shape[:2], gates, -1).transpose(1, 2).to(wide, memory_format=torch.contiguous_format)
+    flat = rows.flatten(0, 1)
+    gram = torch.bmm(flat, flat.mT).view(*rows.shape[:3], -1)
+    squares = gram.mul_((h @ h.mT).unsqueeze(1)).sum((2, 3))
+    return squares.clamp_min_(0).sqrt_()
 
 
 def _direct(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor]:

@@ -46,25 +46,55 @@ def recurrent_modules(model: nn.Module, only: str | None = None, linear: Sequenc
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    if not isinstance(only, str | None) or not all(isinstance(name, str) for name in linear):
+        raise InputError(f"only and linear take names; got only={only!r}, linear={linear!r}")
     modules = dict(model.named_modules())
     found = [Found(name, module, _weights(module)) for name, module in modules.items() if _weights(module)]
     # A map that is named stands for itself, not for the cell around it.
     named = {f"{name}.weight" for name in linear}
     found = [each for each in found if each.full(each.weights[0]) not in named]
     found += [Found(name, _named_linear(modules, name), ("weight",)) for name in linear]
-    if not found:
-        raise InputError(_none_found(modules))
     for name, module in modules.items():
         _require_transparent(name, module)
-        if only is None:
+        if only is None or not found:
             _require_not_quantized(name, module)
+    if not found:
+        raise InputError(_none_found(modules))
     kept = [each for each in found if only is None or _matches(each, only)]
     if not kept:
         known = [each.full(weight) for each in found for weight in each.weights]
         raise InputError(f"only={only!r} matches no recurrent weight; the model has {', '.join(known)}")
     for each in kept:
         _require_own_forward(each.name, each.module)
-    return kept
+    # One weight under two names gets the gradients of both.
+    shared = {id(parameter) for each in kept for parameter in each.module.parameters()}
+    return [each for each in found if each in kept or any(id(p) in shared for p in each.module.parameters())]
+
+
+def picked(model: nn.Module, name: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """What ``only`` and ``linear`` have to be for one module or weight of the model, by its name.
+
+    Args:
+        name: of a recurrent module, of one that holds some, of a recurrent weight, or of an
+            ``nn.Linear`` that is one by the user's word; None for all.
+    Raises:
+        InputError: there is none of that name, with the nearest.
+    """
+    if name is None:
+        return None, ()
+    modules = dict(model.named_modules())
+    if isinstance(modules.get(name), nn.Linear):
+        return f"{name}.weight", (name,)
+    found = [Found(key, module, _weights(module)) for key, module in modules.items() if _weights(module)]
+    known = [key for each in found for key in (each.name, *(each.full(weight) for weight in each.weights)) if key]
+    if name in known:
+        return name, ()
+    if any(key.startswith(f"{name}.") for key in known):
+        return f"{name}.*", ()
+    raise InputError(
+        f"the model has no recurrent module or weight {name!r}; it has {', '.join(known) or 'none'}."
+        f"{did_you_mean(name, (*known, *modules))}"
+    )
 
 
 def weight_names(found: Found, only: str | None) -> tuple[str, ...]:
@@ -108,11 +138,10 @@ def _named_linear(modules: Mapping[str, nn.Module], name: str) -> nn.Linear:
 
 def _none_found(modules: Mapping[str, nn.Module]) -> str:
     kinds = sorted({type(module).__name__ for module in modules.values()})
-    for name, module in modules.items():
-        _require_not_quantized(name, module)
     return (
         f"the model has no recurrent module that can be probed by itself ({SUPPORTED}); it has {', '.join(kinds)}. "
-        "For a hand-written cell name the nn.Linear that is applied to h at every step: linear='name'"
+        "For a hand-written cell name the nn.Linear that is applied to h at every step: linear='name', "
+        "in the shell --module name"
     )
 
 

@@ -8,18 +8,20 @@ from torch import Tensor
 
 from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype, takes_products, wide_dtype
 from rnnctl.gradients.decay import Decay, decay_over_time
+from rnnctl.memory import require_memory
 from rnnctl.recurrence.elman import ElmanSteps, elman_states
 from rnnctl.recurrence.gates import GATES, LayerWeights
 from rnnctl.recurrence.gru import GRUSteps, gru_slopes, gru_states
 from rnnctl.recurrence.lstm import LSTMSteps, lstm_states
-from rnnctl.recurrence.reverse import ReverseChunk, sweep_back, threads_for
+from rnnctl.recurrence.reverse import ReverseChunk, sweep_back
 from rnnctl.recurrence.scaling import times_power_of_two
+from rnnctl.recurrence.threads import threads_for
 
 # Below so many multiply-adds a step the sweep runs in float64: small networks lose most digits to
 # rounding, and their time goes into calls, not arithmetic.
 FLOAT64_BELOW = 10_000
 # About so many steps are recomputed forward, to see that the module did what its weights say.
-CHECKED_STEPS = 32
+CHECKED_STEPS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,7 @@ class LayerRun:
         direct: dL/dh_t from outside this recurrence at the last n steps, (n, batch, hidden).
         direct_c: dL/dc_t likewise, of an LSTM whose c_n the loss depends on.
         mask: 1 where a sequence has a step, (time, batch, 1); None where all have all.
+        padding: 1 where a step is none of a sequence's own although the module ran it, (time, batch, 1).
     """
 
     cell: str
@@ -47,6 +50,7 @@ class LayerRun:
     direct: Tensor
     direct_c: Tensor | None = None
     mask: Tensor | None = None
+    padding: Tensor | None = None
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -54,8 +58,8 @@ class LayerRun:
         return GATES[self.cell]
 
     def to(self, dtype: torch.dtype) -> "LayerRun":
-        """The same run in another dtype."""
-        parts = {name: getattr(self, name) for name in ("x", "h", "c_init", "direct", "direct_c", "mask")}
+        """The same run in another dtype; gradients from above keep theirs, which may hold what this one cannot."""
+        parts = {name: getattr(self, name) for name in ("x", "h", "c_init", "mask", "padding")}
         given: dict[str, Any] = {name: part.to(dtype) for name, part in parts.items() if part is not None}
         return replace(self, weights=self.weights.to(dtype), **given)
 
@@ -72,6 +76,8 @@ class LayerNorms:
         recovered_error: the largest difference between the h_t that follow from the weights and
             those that the module made, over 1 or |h_t|; of the steps that were recomputed.
         decay: how a gradient that enters at the last step changes on its way back, if asked for.
+        padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
+        grad_h_init: dL/d(the state before the first step), (batch, hidden), float64.
     """
 
     contributions: Contributions
@@ -80,6 +86,8 @@ class LayerNorms:
     grad_x: Tensor | None
     recovered_error: float
     decay: Decay | None
+    padded: tuple[Tensor, Tensor] | None
+    grad_h_init: Tensor
 
 
 def layer_norms(run: LayerRun, *, want_grad_x: bool = False, want_decay: bool = False) -> LayerNorms:
@@ -91,6 +99,7 @@ def layer_norms(run: LayerRun, *, want_grad_x: bool = False, want_decay: bool = 
         want_decay: also follow what enters at the last step alone, if need be by a second sweep.
     """
     products = takes_products(run.h)
+    _require_room(run, want_grad_x)
     run = _in_sweep_dtype(run)
     batch, hidden = run.h.shape[1:]
     rows = run.weights.W_hh.shape[0]
@@ -99,22 +108,67 @@ def layer_norms(run: LayerRun, *, want_grad_x: bool = False, want_decay: bool = 
         steps = _steps(run)
         norm_c: list[Tensor] = []
         grad_x = torch.zeros_like(run.x, dtype=wide_dtype(run.x)) if want_grad_x else None
+        audit = None if run.padding is None else _PaddingAudit(run, products)
         for chunk in sweep_back(steps, *_entering(run)):
             contributions.add(chunk)
-            if chunk.grad_c is not None:
-                norm_c.insert(0, _true_norms(chunk.grad_c, chunk.exponent))
+            if audit is not None:
+                audit.add(chunk)
+            if chunk.norm_c is not None:
+                norm_c.insert(0, times_power_of_two(chunk.norm_c, -chunk.exponent))
             if grad_x is not None:
                 grad_x[chunk.start : chunk.stop] = _grad_x(run, steps, chunk)
+        grad_h_init = _grad_h_init(steps, chunk.exponent)
         norm_direct = torch.zeros(run.h.shape[0] - 1, dtype=torch.float64)
         norm_direct[norm_direct.shape[0] - run.direct.shape[0] :] = step_norms(run.direct)
         decay = _decay(run, steps, contributions.log_norm_h) if want_decay else None
         error = _recovered_error(run, steps)
-    return LayerNorms(contributions, norm_direct, torch.cat(norm_c) if norm_c else None, grad_x, error, decay)
+    return LayerNorms(
+        contributions,
+        norm_direct,
+        torch.cat(norm_c) if norm_c else None,
+        grad_x,
+        error,
+        decay,
+        None if audit is None else audit.norms,
+        grad_h_init,
+    )
+
+
+def _require_room(run: LayerRun, want_grad_x: bool) -> None:
+    """Refuse before allocating: an LSTM's gates and cell states over all steps, and the layer below's gradient."""
+    steps, batch = run.x.shape[:2]
+    kept = 5 * run.c_init.shape[1] * run.h.element_size() if run.c_init is not None else 0
+    kept += 8 * run.x.shape[2] if want_grad_x else 0
+    require_memory(
+        steps * batch * kept, f"the sweep of {steps} steps of {batch} sequences through one {run.cell} layer"
+    )
+
+
+class _PaddingAudit:
+    """Contributions apart by whether the step is one of the sequence or padding."""
+
+    def __init__(self, run: LayerRun, products: bool) -> None:
+        rows = run.weights.W_hh.shape[0]
+        assert run.padding is not None
+        self._shares = run.padding, 1 - run.padding
+        self._parts = tuple(Contributions(run.h, products, rows=rows) for _ in self._shares)
+
+    def add(self, chunk: ReverseChunk) -> None:
+        for share, part in zip(self._shares, self._parts, strict=True):
+            part.add(replace(chunk, delta=chunk.delta * share[chunk.start : chunk.stop]))
+
+    @property
+    def norms(self) -> tuple[Tensor, Tensor]:
+        padded, real = (part.norm_W_hh for part in self._parts)
+        return padded, real
 
 
 def _in_sweep_dtype(run: LayerRun) -> LayerRun:
     """float32 for half precision, float64 for small float32 layers, else as it is."""
     run = run.to(sweep_dtype(run.h).dtype)
+    direct_c = None if run.direct_c is None else sweep_dtype(run.direct_c)
+    # Half precision would not hold a gradient that is scaled to magnitude 1.
+    run = replace(run, direct=sweep_dtype(run.direct), direct_c=direct_c)
     batch, hidden = run.h.shape[1:]
     small = batch * hidden * run.weights.W_hh.shape[0] < FLOAT64_BELOW
     return run.to(wide_dtype(run.h)) if small else run
@@ -132,9 +186,10 @@ def _entering(run: LayerRun) -> tuple[Tensor, ...]:
     return (run.direct,) if run.direct_c is None else (run.direct, run.direct_c)
 
 
-def _true_norms(grad: Tensor, exponent: int) -> Tensor:
-    norms = torch.linalg.vector_norm(grad.flatten(1), dim=1).double().cpu()
-    return times_power_of_two(norms, -exponent)
+def _grad_h_init(steps: ElmanSteps | GRUSteps | LSTMSteps, exponent: int) -> Tensor:
+    """What the first step sends back, the sweep having just ended there."""
+    carried = steps.carried(0)[0]
+    return times_power_of_two(carried.to(wide_dtype(carried)), -exponent).clone()
 
 
 def _grad_x(run: LayerRun, steps: ElmanSteps | GRUSteps | LSTMSteps, chunk: ReverseChunk) -> Tensor:
@@ -151,22 +206,12 @@ def _grad_x(run: LayerRun, steps: ElmanSteps | GRUSteps | LSTMSteps, chunk: Reve
 
 
 def _decay(run: LayerRun, steps: ElmanSteps | GRUSteps | LSTMSteps, log_norm_h: Tensor) -> Decay:
-    """Of what enters at every sequence's last step alone."""
-    last = _at_the_ends(run)
-    if not torch.equal(last, run.direct):
+    """Of what enters at the last step alone: of packed sequences, the longest ones'."""
+    if bool(run.direct[:-1].any()):
         log_norm_h = torch.empty_like(log_norm_h)
-        for chunk in sweep_back(steps, last, *_entering(run)[1:]):
+        for chunk in sweep_back(steps, *(part[-1:] for part in _entering(run))):
             log_norm_h[chunk.start : chunk.stop] = chunk.log_norm
     return decay_over_time(log_norm_h.clone())
-
-
-def _at_the_ends(run: LayerRun) -> Tensor:
-    """``direct`` with zeros everywhere but at the step after which a sequence has no more."""
-    if run.mask is None:
-        return run.direct[-1:] if bool(run.direct[:-1].any()) else run.direct
-    after = torch.cat([run.mask[1:], torch.zeros_like(run.mask[:1])])
-    ends = (run.mask - after).clamp_min(0)
-    return run.direct * ends[ends.shape[0] - run.direct.shape[0] :]
 
 
 def _recovered_error(run: LayerRun, steps: ElmanSteps | GRUSteps | LSTMSteps) -> float:

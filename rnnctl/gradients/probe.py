@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError
 from rnnctl.gradients.calls import CellCall, LayeredCall
-from rnnctl.gradients.decay import Decay
+from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.found import recurrent_modules, weight_names
-from rnnctl.gradients.layered import StepNorms, layered_norms
+from rnnctl.gradients.layered import StepNorms, layered_norms, without_carried
 from rnnctl.gradients.recording import Calls, Recording
 from rnnctl.gradients.stepped import cell_kind, stepped_norms
 from rnnctl.gradients.verify import TOLERANCES
@@ -36,7 +35,8 @@ class ProbedWeight:
         grad_norm_gates: gate -> norm of its rows of G_t, shape (T,), float64; empty without gates.
         grad_norm_h: norm of dL/dh_t, the recurrent path included, shape (T,), float64; NaN at the
             last step of a linear map, which does not see that state.
-        grad_norm_h_direct: norm of dL/dh_t from outside this recurrence, shape (T,), float64.
+        grad_norm_h_direct: norm of dL/dh_t from outside this recurrence, shape (T,), float64; NaN for a
+            cell whose state was shaped (masked, sliced, cloned) before it was handed on.
         grad_norm_c: of an LSTM, norm of dL/dc_t, shape (T,), float64; else None.
         grad_W_hh: sum of G_t over all steps, shape of the weight, float64.
         W_hh: the weight as it was at the last call, detached.
@@ -44,13 +44,17 @@ class ProbedWeight:
         autograd_relative_error: of the sum of G_t (over all names of a shared weight) against what
             autograd brought to the weight within the block; None where the weight takes no gradient.
         autograd_tolerance: rounding that is allowed, as a share of sum ||delta_t|| ||h_{t-1}||.
-        agrees: whether the difference is within that; None where there is nothing to compare.
+        agrees: whether the difference is within that; None where there is nothing to compare. It is not
+            where the weight enters the loss by another way as well (a penalty), or its gradient is
+            changed by a hook.
         recovered_error: largest difference between the module's states and those that follow from
             its weights, relative to 1 or |h|; None for a linear map, of which no state is known.
         states_agree: whether that is rounding; if not, the module did something that its weights do
             not say, and the norms are not to be trusted.
         h_init_is_zero: the first call started from zeros, so its first contribution is exactly 0.
         decay: how a gradient that enters at the last step changes on its way back, where asked for.
+        padded_share: where ``lengths`` were given, the part that padding has in sum ||G_t||, the padded
+            and the real part of each G_t taken apart; 0 for packed sequences.
     Units: loss per unit of weight or of state.
     """
 
@@ -72,6 +76,7 @@ class ProbedWeight:
     states_agree: bool
     h_init_is_zero: bool
     decay: Decay | None
+    padded_share: float | None
 
 
 class UnknownWeightError(InputError, KeyError):
@@ -89,7 +94,7 @@ class Trace(Mapping[str, ProbedWeight]):
 
     def __init__(self) -> None:
         self._results: Mapping[str, ProbedWeight] | None = None
-        self.missing: Mapping[str, str] = MappingProxyType({})
+        self.missing: Mapping[str, str] = {}
 
     def __getitem__(self, name: str) -> ProbedWeight:
         results = self._ready()
@@ -114,12 +119,17 @@ class Trace(Mapping[str, ProbedWeight]):
         return self._results
 
     def _fill(self, results: Mapping[str, ProbedWeight], missing: Mapping[str, str]) -> None:
-        self._results, self.missing = MappingProxyType(dict(results)), MappingProxyType(dict(missing))
+        self._results, self.missing = dict(results), dict(missing)
 
 
 @contextmanager
 def probe(
-    model: nn.Module, *, only: str | None = None, linear: str | Sequence[str] = (), decay: bool = False
+    model: nn.Module,
+    *,
+    only: str | None = None,
+    linear: str | Sequence[str] = (),
+    decay: bool = False,
+    lengths: Tensor | None = None,
 ) -> Iterator[Trace]:
     """Watch one training step of any model, and itemise dL/dW_hh of its recurrent modules by time step.
 
@@ -132,6 +142,8 @@ def probe(
         linear: names of ``nn.Linear`` modules that a hand-written cell applies to h once per step.
         decay: also follow the gradient that enters at the last step alone (one more sweep where the
             loss has more than that).
+        lengths: real steps of every sequence, (batch,), to learn how much of the gradient falls on the
+            padding of sequences that were not packed.
     Yields:
         A ``Trace``: weight names, such as "encoder.weight_hh_l0_reverse", to frozen results.
     Raises:
@@ -147,31 +159,57 @@ def probe(
         yield trace
     finally:
         recording.detach()
-    results, missing = probed(recording, only, want_decay=decay)
+    results, missing = probed(recording, only, want_decay=decay, lengths=lengths)
     if not results:
         raise InputError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     trace._fill(results, missing)
 
 
 def probed(
-    recording: Recording, only: str | None, *, want_decay: bool
+    recording: Recording, only: str | None, *, want_decay: bool = False, lengths: Tensor | None = None
 ) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
     """What was recorded, by weight name; and why a weight has no result."""
+    for calls in recording.calls:
+        _settle_repeated(calls)
     missing = {
         name: why
         for calls in recording.calls
         if (why := _why_missing(calls)) is not None
         for name in weight_names(calls.found, only)
     }
-    parts = [
-        _Part(calls.found.full(weight), calls, index, norms)
-        for calls in recording.calls
-        if _why_missing(calls) is None
-        for index, (weight, norms) in enumerate(_norms_by_weight(calls, want_decay))
-    ]
+    with _no_autocast(recording):
+        parts = [
+            _Part(calls.found.full(weight), calls, index, norms)
+            for calls in recording.calls
+            if _why_missing(calls) is None
+            for index, (weight, norms) in enumerate(_norms_by_weight(calls, want_decay, lengths))
+        ]
     sums = _Sums(parts, recording.totals)
     shown = {name for calls in recording.calls for name in weight_names(calls.found, only)}
-    return {part.name: _result(part, sums) for part in parts if part.name in shown}, missing
+    return {part.name: _result(part, sums, lengths) for part in parts if part.name in shown}, missing
+
+
+def _no_autocast(recording: Recording) -> ExitStack:
+    """The sweep in the dtypes that it asks for, also where backward was called under autocast."""
+    devices = {weight.device.type for calls in recording.calls for weight in calls.found.module.parameters()}
+    stack = ExitStack()
+    for device in devices:
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack
+
+
+def _settle_repeated(calls: Calls) -> None:
+    """Calls that backward repeated: they stand for the first ones where those had no gradients."""
+    if not any(call.received for call in calls.repeated):
+        return
+    if calls.pieces > 1 or calls.kept:
+        calls.refusal = (
+            "re-entrant checkpointing called it once more for every piece, last piece first, so the order of its "
+            "steps is lost. Try use_reentrant=False"
+        )
+    else:
+        calls.kept[:] = calls.repeated
 
 
 def _why_missing(calls: Calls) -> str | None:
@@ -185,6 +223,8 @@ def _why_missing(calls: Calls) -> str | None:
         return "no gradient reached it: call backward() on a loss that depends on it, within the block"
     if calls.without_grad:
         return "it was called without gradients (torch.no_grad, inference_mode, or nothing in it requires one)"
+    if calls.empty:
+        return "it was called with an empty batch"
     return "it was not called within the block"
 
 
@@ -202,48 +242,47 @@ class _Part:
         return self.calls.kept[-1]
 
     @property
-    def key(self) -> int:
-        """What tells a weight from others, under whatever names."""
-        W_hh = self.last.W_hh
-        return id(W_hh[self.index] if isinstance(W_hh, tuple) else W_hh)
+    def keys(self) -> frozenset[int]:
+        """What tells the weight from others, under whatever names; several where each call had a new one."""
+        found = (call.W_hh[self.index] if isinstance(call, LayeredCall) else call.W_hh for call in self.calls.kept)
+        return frozenset(id(weight) for weight in found)
 
 
-def _norms_by_weight(calls: Calls, want_decay: bool) -> list[tuple[str, list[StepNorms]]]:
+def _norms_by_weight(calls: Calls, want_decay: bool, lengths: Tensor | None) -> list[tuple[str, list[StepNorms]]]:
     layered = [call for call in calls.kept if isinstance(call, LayeredCall)]
     if layered:
-        by_call = [layered_norms(call, want_decay) for call in layered]
+        by_call = without_carried(layered, [layered_norms(call, want_decay, lengths) for call in layered])
         return [(name, [norms[i] for norms in by_call]) for i, name in enumerate(calls.found.weights)]
     cells = [call for call in calls.kept if isinstance(call, CellCall)]
-    return [(calls.found.weights[0], [stepped_norms(cells, want_decay)])]
+    return [(calls.found.weights[0], [stepped_norms(cells, want_decay, lengths)])]
 
 
 class _Sums:
     """For every weight, whatever its names: the sum of all contributions against autograd's gradient."""
 
     def __init__(self, parts: Sequence[_Part], totals: Mapping[int, Tensor]) -> None:
-        self._totals = totals
-        self._found: dict[int, list[StepNorms]] = {}
-        for part in parts:
-            self._found.setdefault(part.key, []).extend(part.norms)
+        self._parts, self._totals = parts, totals
 
-    def compared(self, key: int, tolerance: float) -> tuple[float | None, bool | None]:
+    def compared(self, part: _Part, tolerance: float) -> tuple[float | None, bool | None]:
         """Relative error, and whether it is within the tolerance; None where autograd says nothing."""
-        expected = self._totals.get(key)
-        if expected is None or not torch.isfinite(expected).all():
+        sharing = [other for other in self._parts if other.keys & part.keys]
+        keys = frozenset[int]().union(*(other.keys for other in sharing))
+        brought = [self._totals[key] for key in keys if key in self._totals]
+        if not brought or not all(bool(torch.isfinite(total).all()) for total in brought):
             return None, None
-        norms = self._found[key]
-        found = torch.stack([each.grad_W_hh for each in norms]).sum(0)
+        norms = [each for other in sharing for each in other.norms]
+        found, expected = torch.stack([each.grad_W_hh for each in norms]).sum(0), torch.stack(brought).sum(0)
         error = float(torch.linalg.vector_norm(found - expected))
         norm = float(torch.linalg.vector_norm(expected))
         relative = error / norm if norm > 0 else (0.0 if error == 0 else math.inf)
         return relative, error <= tolerance * sum(each.magnitude for each in norms)
 
 
-def _result(part: _Part, sums: _Sums) -> ProbedWeight:
+def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
     tolerance = _tolerance(last)
-    relative, agrees = sums.compared(part.key, tolerance)
+    relative, agrees = sums.compared(part, tolerance)
     errors = [each.recovered_error for each in norms if each.recovered_error is not None]
     error = max(errors) if errors else None
     kind = cell_kind(last.module) if isinstance(last, CellCall) else last.module.mode.partition("_")[0]
@@ -255,7 +294,7 @@ def _result(part: _Part, sums: _Sums) -> ProbedWeight:
         cell=kind,
         gates=gates,
         grad_norm_W_hh=torch.cat([each.W_hh for each in norms]),
-        grad_norm_gates=MappingProxyType({gate: by_gate[:, i].clone() for i, gate in enumerate(gates)}),
+        grad_norm_gates={gate: by_gate[:, i].clone() for i, gate in enumerate(gates)},
         grad_norm_h=torch.cat([each.h for each in norms]),
         grad_norm_h_direct=torch.cat([each.h_direct for each in norms]),
         grad_norm_c=torch.cat(cells) if cells else None,
@@ -268,8 +307,25 @@ def _result(part: _Part, sums: _Sums) -> ProbedWeight:
         recovered_error=error,
         states_agree=error is None or math.isnan(error) or error <= 10 * tolerance,
         h_init_is_zero=_starts_from_zeros(part),
-        decay=norms[0].decay if len(norms) == 1 else None,
+        decay=norms[0].decay if len(norms) == 1 else _decay_of_calls(norms),
+        padded_share=_padded_share(part, lengths),
     )
+
+
+def _decay_of_calls(norms: list[StepNorms]) -> Decay | None:
+    """Over several calls only where nothing enters before the last step."""
+    h, direct = (torch.cat([getattr(each, name) for each in norms]) for name in ("h", "h_direct"))
+    return None if bool(direct[:-1].nan_to_num().any()) else decay_over_time(h.log())
+
+
+def _padded_share(part: _Part, lengths: Tensor | None) -> float | None:
+    if lengths is None:
+        return None
+    if isinstance(part.last, LayeredCall) and part.last.batch_sizes is not None:
+        return 0.0
+    known = [each.padded for each in part.norms if each.padded is not None]
+    padded, real = (sum(float(norms[i].sum()) for norms in known) for i in range(2))
+    return padded / (padded + real) if padded + real > 0 else None
 
 
 def _steps_per_call(part: _Part) -> tuple[int, ...]:
@@ -289,6 +345,6 @@ def _tolerance(call: LayeredCall | CellCall) -> float:
     """Of the narrowest dtype that took part; a GPU may round float32 products to TF32."""
     states = call.output if isinstance(call, LayeredCall) else call.before[0]
     weights = call.weights[0] if isinstance(call, LayeredCall) else call.weights
-    tolerance = max(TOLERANCES[states.dtype], TOLERANCES[weights.W_hh.dtype])
+    tolerance = max(TOLERANCES[dtype] for dtype in (states.dtype, weights.W_hh.dtype, call.narrowest))
     reduced = states.device.type == "cuda" and torch.backends.cudnn.allow_tf32
     return max(tolerance, 1e-2) if reduced and states.dtype == torch.float32 else tolerance

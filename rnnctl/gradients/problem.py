@@ -8,7 +8,7 @@ from torch import Tensor
 from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.recurrence.elman import hidden_states
-from rnnctl.recurrence.reverse import threads_for
+from rnnctl.recurrence.threads import threads_for
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,11 @@
 """A module of several layers taken apart: the outputs of those below the last, with the same dropout."""
 
-import warnings
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnctl.gradients.calls import Below, LayeredCall, RefusedCallError, rows_of
-from rnnctl.gradients.found import directions
-from rnnctl.recurrence.gates import LayerWeights
-
-_VF: Any = torch._VF
-_FUNCTIONS = {"LSTM": _VF.lstm, "GRU": _VF.gru, "RNN_TANH": _VF.rnn_tanh, "RNN_RELU": _VF.rnn_relu}
+from rnnctl.recurrence.fused import layer_run
 
 
 def layers_below(call: LayeredCall, rng: Tensor | None) -> tuple[Below, ...]:
@@ -50,36 +43,14 @@ def _unknown_masks(module: nn.RNNBase, why: str) -> str:
 def _layers(call: LayeredCall, dropout: float) -> list[Below]:
     x, found = call.x, []
     for layer in range(call.module.num_layers - 1):
-        output, h_n = _one_layer(call, layer, x)
+        rows = rows_of(call.module, layer)
+        initial = [part[rows] for part in initial_states(call)]
+        output, h_n = layer_run(call.module.mode, x, call.batch_sizes, initial, call.weights[rows])
         noise = F.dropout(torch.ones_like(output), dropout) if dropout > 0 else None
-        error = (h_n - call.h_n[rows_of(call.module, layer)]).abs().max()
+        error = (h_n - call.h_n[rows]).abs().max()
         found.append(Below(output, noise, float(error)))
         x = output if noise is None else output * noise
     return found
-
-
-def _one_layer(call: LayeredCall, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and h_n of one layer in all its directions."""
-    module = call.module
-    rows = rows_of(module, layer)
-    flat = [tensor for weights in call.weights[rows] for tensor in _flat(weights)]
-    initial = [part[rows] for part in initial_states(call)]
-    state = tuple(initial) if module.mode == "LSTM" else initial[0]
-    both = directions(module) == 2
-    with warnings.catch_warnings():
-        # Copies of single layers do not lie in one piece of memory, which costs time on an accelerator.
-        warnings.simplefilter("ignore")
-        if call.batch_sizes is None:
-            found = _FUNCTIONS[module.mode](x, state, flat, module.bias, 1, 0.0, module.training, both, False)
-        else:
-            sizes = call.batch_sizes
-            found = _FUNCTIONS[module.mode](x, sizes, state, flat, module.bias, 1, 0.0, module.training, both)
-    return found[0], found[1]
-
-
-def _flat(weights: LayerWeights) -> list[Tensor]:
-    parts = (weights.W_ih, weights.W_hh, weights.b_ih, weights.b_hh, weights.W_hr)
-    return [part for part in parts if part is not None]
 
 
 def initial_states(call: LayeredCall) -> tuple[Tensor, ...]:

@@ -13,15 +13,13 @@ from rnnctl.gradients.calls import CellCall
 from rnnctl.gradients.contributions import gate_contributions, step_norms, takes_products, wide_dtype
 from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.layer import LayerRun, layer_norms
-from rnnctl.gradients.layered import StepNorms
+from rnnctl.gradients.layered import StepNorms, unless_rounding
 from rnnctl.recurrence.elman import elman_states, slope_from_state
 from rnnctl.recurrence.gates import GATES, LayerWeights
 from rnnctl.recurrence.gru import gru_slopes, gru_states
 from rnnctl.recurrence.lstm import lstm_gates, lstm_slopes, lstm_states
 
 CHUNK = 48
-# A difference below so many units in the last place of its terms is rounding.
-ROUNDING = 64
 
 
 def cell_kind(module: nn.Module) -> str:
@@ -33,8 +31,12 @@ def cell_kind(module: nn.Module) -> str:
     return "GRU" if isinstance(module, nn.GRUCell) else "RNN"
 
 
-def stepped_norms(calls: Sequence[CellCall], want_decay: bool) -> StepNorms:
-    """The norms of every call, in order."""
+def stepped_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Tensor | None = None) -> StepNorms:
+    """The norms of every call, in order.
+
+    Args:
+        lengths: real steps of every sequence, (batch,), where there may be calls for padding, too.
+    """
     with torch.inference_mode():
         steps = [step for chunk in _chunks(calls) for step in [_Steps.of(chunk)]]
         norms = [_norms(chunk) for chunk in steps]
@@ -45,6 +47,7 @@ def stepped_norms(calls: Sequence[CellCall], want_decay: bool) -> StepNorms:
         norm_direct = torch.stack([torch.linalg.vector_norm(grad) for grad in direct]).cpu().double()
         delta, before = (torch.cat([step_norms(getattr(s, name)) for s in steps]) for name in ("delta", "h_before"))
         cells = [step_norms(s.grad_c) for s in steps if s.grad_c is not None]
+        padded = None if lengths is None else _padded(steps, lengths)
         errors = [error for s in steps if (error := s.recovered_error()) is not None]
     return StepNorms(
         W_hh=torch.linalg.vector_norm(gates, dim=1),
@@ -56,6 +59,7 @@ def stepped_norms(calls: Sequence[CellCall], want_decay: bool) -> StepNorms:
         magnitude=float((delta * before).sum()),
         recovered_error=max(errors) if errors else None,
         decay=_decay(calls, norm_h, norm_direct) if want_decay else None,
+        padded=padded,
     )
 
 
@@ -177,6 +181,23 @@ def _norms(steps: _Steps) -> tuple[Tensor, Tensor]:
     return gate_contributions(steps.delta, steps.h_before, steps.products, max(1, len(GATES.get(steps.kind, ()))))
 
 
+def _padded(chunks: Sequence["_Steps"], lengths: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Norms of what G_t has from padding and from real steps, the t-th call being step t."""
+    batch = chunks[0].delta.shape[1]
+    if lengths.shape[0] != batch or any(chunk.delta.shape[1] != batch for chunk in chunks):
+        return None
+    found: tuple[list[Tensor], list[Tensor]] = [], []
+    t = 0
+    for chunk in chunks:
+        steps = torch.arange(t, t + chunk.delta.shape[0], device=chunk.delta.device)
+        padding = (steps[:, None] >= lengths.to(steps.device)).unsqueeze(-1)
+        for norms, kept in zip(found, (padding, ~padding), strict=True):
+            _, by_gate = gate_contributions(chunk.delta * kept, chunk.h_before, chunk.products, 1)
+            norms.append(by_gate.squeeze(1).cpu().double())
+        t += chunk.delta.shape[0]
+    return torch.cat(found[0]).clone(), torch.cat(found[1]).clone()
+
+
 def _grad_h_and_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> tuple[list[Tensor], list[Tensor]]:
     """dL/dh_t of every call, in all, and without what later calls of the same cell send back."""
     rows = [(chunk, row) for chunk in chunks for row in range(chunk.delta.shape[0])]
@@ -188,8 +209,12 @@ def _grad_h_and_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> t
         if call.source is not None:
             chunk, row = rows[number]
             direct[call.source] = direct[call.source] - _fit(chunk.carried(row), direct[call.source])
+    for call in calls:
+        if call.derived is not None:
+            # Something between the calls shaped the state: what comes back through it cannot be told apart.
+            direct[call.derived] = torch.full_like(direct[call.derived], torch.nan)
     eps = torch.finfo(calls[0].before[0].dtype).eps
-    return total, [_unless_rounding(part, whole, eps) for part, whole in zip(direct, total, strict=True)]
+    return total, [unless_rounding(part, whole, eps) for part, whole in zip(direct, total, strict=True)]
 
 
 def _of_linear(calls: Sequence[CellCall], rows: Sequence[tuple[_Steps, int]]) -> tuple[list[Tensor], list[Tensor]]:
@@ -199,7 +224,7 @@ def _of_linear(calls: Sequence[CellCall], rows: Sequence[tuple[_Steps, int]]) ->
     for call, (chunk, row) in zip(calls[1:], rows[1:], strict=True):
         whole = _gradient(call, "input", call.W_hh.shape[1]).to(chunk.delta.dtype)
         total.append(whole)
-        direct.append(_unless_rounding(whole - chunk.carried(row)[: whole.shape[0]], whole, eps))
+        direct.append(unless_rounding(whole - chunk.carried(row)[: whole.shape[0]], whole, eps))
     unseen = torch.full_like(calls[-1].before[0], torch.nan, dtype=rows[0][0].delta.dtype)
     return [*total, unseen], [*direct, unseen]
 
@@ -210,15 +235,9 @@ def _fit(grad: Tensor, like: Tensor) -> Tensor:
     return grad[: like.shape[0]] if short <= 0 else torch.nn.functional.pad(grad, (0, 0, 0, short))
 
 
-def _unless_rounding(part: Tensor, whole: Tensor, eps: float) -> Tensor:
-    """A difference, or zeros where it is no more than the rounding of autograd's own sum."""
-    small = torch.linalg.vector_norm(part) <= ROUNDING * eps * torch.linalg.vector_norm(whole)
-    return torch.zeros_like(part) if bool(small) else part
-
-
 def _decay(calls: Sequence[CellCall], norm_h: Tensor, norm_direct: Tensor) -> Decay | None:
     """Of a gradient that enters at the last step: as it is, or swept along a chain of calls."""
-    if not bool(norm_direct[:-1].any()):
+    if not bool(norm_direct[:-1].nan_to_num().any()):
         return decay_over_time(norm_h.log())
     run = _as_layer(calls)
     return None if run is None else decay_over_time(layer_norms(run).contributions.log_norm_h.clone())

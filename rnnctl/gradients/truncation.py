@@ -107,7 +107,7 @@ def truncation(
         recurrent network trajectories".
     """
     problem = posed(model, x, target, loss, "all", h_init)
-    chosen = _windows(windows, problem.seq_len)
+    chosen = chosen_windows(windows, problem.seq_len)
     hidden = model.rnn_cell.hidden_size
     require_memory(3 * 8 * len(chosen) * hidden**2, f"{len(chosen)} gradients of shape ({hidden}, {hidden})")
     require_room_for_blocks(problem)
@@ -153,7 +153,8 @@ def default_windows(seq_len: int) -> list[int]:
     return [*(2**i for i in range(seq_len.bit_length()) if 2**i < seq_len), seq_len]
 
 
-def _windows(windows: Sequence[int] | None, seq_len: int) -> tuple[int, ...]:
+def chosen_windows(windows: Sequence[int] | None, seq_len: int) -> tuple[int, ...]:
+    """The windows in order and T; 1, 2, 4, ... where none are given; InputError for one outside 1 .. T."""
     if windows is None:
         windows = default_windows(seq_len)
     if not isinstance(windows, Sequence) or any(type(window) is not int for window in windows):

@@ -33,6 +33,15 @@ class LayerWeights:
         return replace(self, **{name: value.to(dtype) for name, value in given.items() if value is not None})
 
 
+def affine_into(out: Tensor, rows: Tensor, W: Tensor, b: Tensor | None) -> None:
+    """Write rows W^T + b to ``out``, (n, outputs)."""
+    flat = rows.reshape(-1, W.shape[1])
+    if b is None:
+        torch.mm(flat, W.t(), out=out)
+    else:
+        torch.addmm(b, flat, W.t(), out=out)
+
+
 def affine(rows: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
     """rows W^T + b, shape (..., features) -> (n, outputs)."""
     flat = rows.reshape(-1, W.shape[1])

@@ -81,30 +81,35 @@ class GRUSteps:
     def __init__(self, x: Tensor, h: Tensor, weights: LayerWeights, mask: Tensor | None = None) -> None:
         seq_len, (batch, hidden) = h.shape[0] - 1, h.shape[1:]
         self.x, self.h, self.weights, self.mask = x, h, weights, mask
-        self.longest = chunk_steps(seq_len, batch, 3 * hidden, h.element_size())
+        self.longest = chunk_steps(seq_len, batch, hidden, h.element_size())
         self.grads: State = (h.new_empty(self.longest, batch, hidden),)
         self.delta = h.new_empty(self.longest, batch, 3 * hidden)
-        self.slopes: GRUSlopes
+        self._slopes, self._keep = h.new_empty(self.longest, batch, 3, hidden), torch.empty_like(self.grads[0])
+        self._steps = self._views()
+
+    def _views(self) -> list[tuple[Tensor, ...]]:
+        """Of every row of the buffers, taken once: indexing in the loop would cost as much as the arithmetic."""
+        grad, by_gate = self.grads[0], self.delta.view(self._slopes.shape)
+        columns = (grad, grad.unsqueeze(2), self.delta, by_gate, self._slopes, self._keep)
+        return list(zip(*(column.unbind(0) for column in columns), strict=True))
 
     def run(self, start: int, stop: int) -> None:
         """Fill the first ``stop - start`` rows of the buffers."""
-        n = stop - start
-        self.slopes = slopes = gru_slopes(self.x[start:stop], self.h[start:stop], self.weights)
+        n, W_hh = stop - start, self.weights.W_hh
+        slopes = gru_slopes(self.x[start:stop], self.h[start:stop], self.weights)
+        self._slopes[:n], self._keep[:n] = slopes.hidden, slopes.keep
         if self.mask is not None:
-            slopes.hidden.mul_(self.mask[start:stop].unsqueeze(-1))
-            slopes.keep.mul_(self.mask[start:stop])
-        grads, deltas = self.grads[0][:n].unbind(0), self.delta[:n].unbind(0)
-        deltas_by_gate = self.delta[:n].view(n, -1, 3, self.h.shape[2]).unbind(0)
-        wide_grads = self.grads[0][:n].unsqueeze(2).unbind(0)
-        hidden, keep, W_hh = slopes.hidden.unbind(0), slopes.keep.unbind(0), self.weights.W_hh
-        for t in range(n - 1, 0, -1):
-            torch.mul(wide_grads[t], hidden[t], out=deltas_by_gate[t])
-            grads[t - 1].addcmul_(grads[t], keep[t]).addmm_(deltas[t], W_hh)
-        torch.mul(wide_grads[0], hidden[0], out=deltas_by_gate[0])
+            self._slopes[:n] *= self.mask[start:stop].unsqueeze(-1)
+            self._keep[:n] *= self.mask[start:stop]
+        for t in range(n - 1, -1, -1):
+            grad, wide, delta, by_gate, slope, keep = self._steps[t]
+            torch.mul(wide, slope, out=by_gate)
+            if t > 0:
+                self._steps[t - 1][0].addcmul_(grad, keep).addmm_(delta, W_hh)
         if self.mask is not None:
             self.grads[0][:n] *= self.mask[start:stop]
 
     def carried(self, row: int) -> State:
         """(z * grad_h + delta W_hh,)."""
-        grad_h = self.grads[0][row] * self.slopes.keep[row]
+        grad_h = self.grads[0][row] * self._keep[row]
         return (grad_h.addmm_(self.delta[row], self.weights.W_hh),)

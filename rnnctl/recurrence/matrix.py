@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnctl.recurrence.threads import one_thread
+
 
 def spectral_radius(W_hh: Float[Tensor, "hidden hidden"]) -> float:
     """max |eigenvalue| of W_hh, in float64; NaN where W_hh is not finite.
@@ -17,16 +19,18 @@ def spectral_radius(W_hh: Float[Tensor, "hidden hidden"]) -> float:
     # On a NaN, LAPACK's eigenvalues crash or lie.
     if not torch.isfinite(wide).all():
         return math.nan
-    return float(torch.linalg.eigvals(wide).abs().max())
+    with one_thread():
+        return float(torch.linalg.eigvals(wide).abs().max())
 
 
-def spectral_norm(W_hh: Float[Tensor, "hidden hidden"]) -> float:
+def spectral_norm(W_hh: Float[Tensor, "hidden fed_back"]) -> float:
     """The largest singular value of W_hh, in float64; NaN where W_hh is not finite.
 
     Args:
-        W_hh: shape (hidden, hidden).
+        W_hh: shape (hidden, hidden), of a projected LSTM (hidden, proj).
     """
     wide = W_hh.detach().cpu().double()
     if not torch.isfinite(wide).all():
         return math.nan
-    return float(torch.linalg.svdvals(wide).max())
+    with one_thread():
+        return float(torch.linalg.svdvals(wide).max())

@@ -6,7 +6,6 @@ Time-major throughout: (time, batch, hidden). The hidden states come as h of sha
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,13 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
+from rnnctl.recurrence.scaling import power_of_two, scale_into, times_power_of_two
 
 # Bytes of one chunk of hidden states: it should stay in the cache of one core.
 CHUNK_BYTES = 1 << 20
+# In float64, whose range lets a gradient drift further, three times as many.
 LONGEST_CHUNK = 48
-# Below this many multiply-adds a step, waking a second thread costs more than it does.
-ONE_THREAD_BELOW = 100_000
 # What travels back in time: (dL/dh,), of an LSTM (dL/dh, dL/dc).
 State = tuple[Tensor, ...]
 
@@ -32,7 +30,8 @@ class ReverseChunk:
     ``grad_h`` and ``delta`` are 2**exponent times dL/dh_t, shape (steps, batch, hidden), and the
     gradient of what W_hh h_{t-1} is added to, shape (steps, batch, gates * hidden), gate by gate;
     of an LSTM also ``grad_c``, dL/dc_t. All are views into buffers that the next chunk overwrites.
-    ``norm`` is the norm of the scaled ``grad_h`` at each step, shape (steps,), float64.
+    ``norm`` is the norm of the scaled ``grad_h`` at each step, shape (steps,), float64, ``norm_c`` that
+    of ``grad_c``.
     """
 
     start: int
@@ -42,6 +41,7 @@ class ReverseChunk:
     delta: Tensor
     norm: Tensor
     grad_c: Tensor | None = None
+    norm_c: Tensor | None = None
 
     @property
     def log_norm(self) -> Tensor:
@@ -75,21 +75,8 @@ class Reversible(Protocol):
 
 def chunk_steps(steps: int, batch: int, hidden: int, itemsize: int) -> int:
     """How many time steps make a chunk that stays in cache."""
-    return max(1, min(steps, LONGEST_CHUNK, CHUNK_BYTES // (batch * hidden * itemsize)))
-
-
-@contextmanager
-def threads_for(batch: int, hidden: int) -> Iterator[None]:
-    """One thread while the steps are small, as many as before afterwards."""
-    threads = torch.get_num_threads()
-    if threads == 1 or batch * hidden * hidden >= ONE_THREAD_BELOW:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    longest = LONGEST_CHUNK if itemsize < 8 else 3 * LONGEST_CHUNK
+    return max(1, min(steps, longest, CHUNK_BYTES // (batch * hidden * itemsize)))
 
 
 def sweep_back(
@@ -146,7 +133,7 @@ def _enter(grads: State, n: int, carried: Sequence[Tensor | None], exponent: int
         entered = 0 if direct is None else direct.shape[0]
         grad[: n - entered] = 0
         if direct is not None and entered:
-            grad[n - entered : n] = times_power_of_two(direct, new)
+            scale_into(grad[n - entered : n], direct, new)
         if later is not None:
             grad[n - 1] += times_power_of_two(later, new - exponent)
     return new
@@ -158,8 +145,9 @@ def _trustworthy(steps: Reversible, start: int, stop: int, exponent: int) -> Rev
     norms = [torch.linalg.vector_norm(grad[:n].flatten(1), dim=1).double().cpu() for grad in steps.grads]
     drifting = norms[0] if len(norms) == 1 else torch.maximum(*norms)
     first = _first_trustworthy(drifting.tolist(), _drift(steps.h.dtype))
-    grads = [grad[first:n] for grad in steps.grads]
-    return ReverseChunk(start + first, stop, exponent, grads[0], steps.delta[first:n], norms[0][first:], *grads[1:])
+    found = [(grad[first:n], norm[first:]) for grad, norm in zip(steps.grads, norms, strict=True)]
+    grad_c, norm_c = found[1] if len(found) > 1 else (None, None)
+    return ReverseChunk(start + first, stop, exponent, found[0][0], steps.delta[first:n], found[0][1], grad_c, norm_c)
 
 
 def _drift(dtype: torch.dtype) -> float:

@@ -12,6 +12,14 @@ def power_of_two(tensor: Tensor) -> int | None:
     return math.frexp(largest)[1] if 0 < largest < math.inf else None
 
 
+def scale_into(out: Tensor, tensor: Tensor, exponent: int) -> None:
+    """Write 2**exponent times the tensor to ``out``, in one pass where the dtypes and the factor allow it."""
+    if out.dtype == tensor.dtype and abs(exponent) < 100:
+        torch.mul(tensor, math.ldexp(1.0, exponent), out=out)
+    else:
+        out.copy_(times_power_of_two(tensor, exponent))
+
+
 def times_power_of_two(tensor: Tensor, exponent: int) -> Tensor:
     """2**exponent times the tensor, a zero staying a zero for any exponent."""
     if exponent == 0 or tensor.numel() == 0:

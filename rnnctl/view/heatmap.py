@@ -15,12 +15,19 @@ TALLEST, WIDEST = 32, 96
 MARGIN = 8
 
 
-def heatmap(matrix: Sequence[Sequence[float]], rows: str, columns: str, terminal: Terminal) -> str:
+def heatmap(
+    matrix: Sequence[Sequence[float]],
+    rows: str,
+    columns: str,
+    terminal: Terminal,
+    labels: Sequence[int] | None = None,
+) -> str:
     """The matrix scaled down to the window by the largest value of every block.
 
     Args:
         matrix: values from 0 up; 0 is drawn as a blank, what is not finite as "!".
         rows, columns: what the axes are.
+        labels: the number of every row; 0, 1, 2, ... if left out.
     Returns:
         Lines with both axes labelled, and the legend of the scale.
     """
@@ -34,7 +41,8 @@ def heatmap(matrix: Sequence[Sequence[float]], rows: str, columns: str, terminal
     lines.append(" " * MARGIN + _axis(across))
     for steps, line in zip(down, cells, strict=True):
         drawn = "".join(_cell(value, low, high, terminal.color) for value in line)
-        lines.append(f"{steps.start:>{MARGIN - 1}} {drawn}".rstrip())
+        label = steps.start if labels is None else labels[steps.start]
+        lines.append(f"{label:>{MARGIN - 1}} {drawn}".rstrip())
     return "\n".join([*lines, _legend(low, high, terminal.color)])
 
 

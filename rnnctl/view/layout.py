@@ -12,22 +12,36 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A field of the rows under a title; as a log-scale bar, or by a format of its own."""
+    """A field of the rows under a title; as a log-scale bar, or by a format of its own.
+
+    An optional one is left out of a table none of whose rows has a value for it. What is right or
+    whole is not broken into lines as long as the others can give way; first of all the spare ones go.
+    """
 
     field: str
     title: str
     right: bool = True
     bar: bool = False
     text: Callable[[Record], str] | None = None
+    optional: bool = False
+    whole: bool = False
+    spare: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, and which of the rows they show (those whose ``kind`` it is, or all)."""
+    """Columns, and which of the rows they show (those whose ``kind`` it is, or all; of them those ``where``)."""
 
     columns: tuple[Column, ...]
     kind: str | None = None
     title: str = ""
+    where: Callable[[Record], bool] = field(default=lambda row: True)
+    # Left out where it has no line.
+    optional: bool = False
+
+    def shows(self, row: Record) -> bool:
+        """Whether it has a line for this row."""
+        return (self.kind is None or row["kind"] == self.kind) and self.where(row)
 
 
 @dataclass(frozen=True)
@@ -38,33 +52,46 @@ class Layout:
         tables: of its rows.
         notes: what to say beside its scalars.
         hidden_scalars: those that the notes or rows speak of, as patterns.
+        hidden_when: further ones, from the scalars' values.
         more: tables of its further records, by their name in ``more``.
         picture: text drawn before the tables.
         caption: a line below the tables.
+        section: a field of the rows; the tables come once for each of its values, under it as a heading.
     """
 
     tables: tuple[Table, ...]
     notes: Callable[[Record], Mapping[str, str]] = field(default=lambda scalars: {})
     hidden_scalars: tuple[str, ...] = ()
+    hidden_when: Callable[[Record], tuple[str, ...]] = field(default=lambda scalars: ())
     more: Mapping[str, Table] = field(default_factory=dict)
     picture: Callable[[Any, Terminal], str] | None = None
     caption: Callable[[Record], str] = field(default=lambda scalars: "")
+    section: str | None = None
 
 
 def headline(schema: str, config: Record) -> str:
     """One line that says what was run, from the resolved configuration."""
+    if "file" in config:
+        return f"{schema}: {config['file']}"
     if config["seq_len"] is None:
         return f"{schema}: reference sizes, {config['nonlinearity']}, loss at {config['loss_at']}, {config['dtype']}"
+    if "network" in config:
+        return f"{schema}: " + ", ".join(_parts(config["network"], config))
     sizes = f"FullRNN({config['input_size']}, {config['hidden_size']}, {config['output_size']})"
+    return f"{schema}: " + ", ".join(_parts(f"{sizes}, {config['nonlinearity']}", config))
+
+
+def _parts(network: str, config: Record) -> list[str]:
     runs_freely = config.get("autonomous", False)
     length = "free-running" if runs_freely else f"T {config['seq_len']}"
-    parts = [sizes, config["nonlinearity"], length, f"batch {config['batch_size']}"]
+    parts = [network, length, f"batch {config['batch_size']}"]
     if "loss_at" in config:
-        parts.append(f"loss {config['loss']} at {config['loss_at']}")
+        # A loss of the user's own ("package.module:name") sits where it likes.
+        at = "" if ":" in config["loss"] else f" at {config['loss_at']}"
+        parts.append(f"loss {config['loss']}{at}")
     if not runs_freely:
         parts.append(config["input"] or "random input")
-    parts += [f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
-    return f"{schema}: " + ", ".join(parts)
+    return [*parts, f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
 
 
 _TENSORS = Table(
@@ -157,7 +184,7 @@ GRADNORM = Layout(
             (
                 Column("t", "t"),
                 Column("grad_norm_W_hh", "grad_norm_W_hh"),
-                Column("share", "share", text=lambda row: _percent(row["share"])),
+                Column("share", "share", text=lambda row: percent(row["share"])),
                 Column("grad_norm_h", "grad_norm_h"),
                 Column("grad_norm_h_direct", "grad_norm_h_direct"),
                 Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
@@ -178,7 +205,8 @@ GRADNORM = Layout(
 )
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share as 5.9 %, or "-" where there is none."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
@@ -195,6 +223,26 @@ CHECK = Layout(
             )
         ),
     ),
+)
+BENCH_PROBE = Layout(
+    (
+        Table(
+            (
+                Column("case", "case", right=False),
+                Column("cell", "cell", right=False),
+                Column("method", "method", right=False),
+                Column("milliseconds", "ms"),
+                Column("ratio", "ratio"),
+                Column("target", "target"),
+            )
+        ),
+    ),
+    lambda scalars: {
+        "threads": "of torch, for both",
+        "probe_ratio": "the largest of a probed step",
+        "targets_met": "the ratios are at most their targets",
+        "repeats": "interleaved; medians are shown",
+    },
 )
 BENCH = Layout(
     (

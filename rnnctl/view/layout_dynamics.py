@@ -61,7 +61,7 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
         "exp_largest": "factor per step of a perturbation, exp(largest)",
         "factor_per_step": "of gradnorm: each step back multiplies d(loss at the last step)/dh by this"
         if scalars["factor_per_step"] is not None
-        else "of gradnorm: needs a sequence of several steps",
+        else "of gradnorm: needs a FullRNN and a sequence of several steps",
         "sum": "of all exponents: mean ln |det J_t|"
         if scalars["sum"] is not None
         else "of all exponents: --count leaves some out",
@@ -78,11 +78,20 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
     }
 
 
+def _without_theory(scalars: Record) -> tuple[str, ...]:
+    """Its numbers, where the line "theory" says that there is none for this cell."""
+    return () if scalars["cell"] == "RNN" else ("theory_?*",)
+
+
 def _lyapunov_caption(scalars: Record) -> str:
     if scalars["lost_sequences"]:
         return f"-inf: in {number(scalars['lost_sequences'])} of the sequences no perturbation survives (dead units)"
+    if scalars["stands_still"] and scalars["cell"] == "LSTM":
+        return "h_t and c_t never leave their start, a fixed point: try another one"
     if scalars["stands_still"]:
         return "h_t never leaves h_init, a fixed point: try --h-init normal for another start"
+    if scalars["cell"] == "LSTM":
+        return f"the state of an LSTM is h_t and c_t, {number(scalars['state_size'])} numbers: as many exponents in all"
     return ""
 
 
@@ -123,12 +132,13 @@ LYAPUNOV = Layout(
         ),
     ),
     _lyapunov_notes,
-    ("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still"),
+    ("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still", "cell", "state_size"),
     more={
         "convergence": Table(
             (Column("steps", "steps"), Column("largest", "largest")),
             title="the largest exponent from the first steps alone",
         )
     },
+    hidden_when=_without_theory,
     caption=_lyapunov_caption,
 )

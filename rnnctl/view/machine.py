@@ -3,9 +3,10 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rnnctl.strict import strict, strict_line
 
 SCHEMA_VERSION = 1
 
@@ -17,7 +18,7 @@ def json_text(document: Mapping[str, Any]) -> str:
 
 def jsonl_text(records: Sequence[Mapping[str, Any]]) -> str:
     """One strict JSON object a line."""
-    return "".join(json.dumps(strict(r), allow_nan=False) + "\n" for r in records)
+    return "".join(strict_line(record) for record in records)
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
@@ -27,21 +28,6 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writerow(records[0])
     writer.writerows([_cell(value) for value in record.values()] for record in records)
     return buffer.getvalue()
-
-
-def strict(value: Any) -> Any:
-    """The value with null for every non-finite number, named in a "nonfinite" note beside it."""
-    if isinstance(value, Mapping):
-        bad = {key: str(v) for key, v in value.items() if _is_nonfinite(v)}
-        note = {"nonfinite": bad} if bad else {}
-        return {**{key: None if key in bad else strict(v) for key, v in value.items()}, **note}
-    if isinstance(value, (list, tuple)):
-        return [strict(item) for item in value]
-    return None if _is_nonfinite(value) else value
-
-
-def _is_nonfinite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _cell(value: Any) -> Any:

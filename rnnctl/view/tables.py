@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -21,6 +21,8 @@ SHOWN_AT_ENDS = 20
 BAR_WIDTH = 16
 # In a window of 80 columns the five columns of gradnorm leave so much.
 NARROW, NARROW_BAR = 90, 10
+# What a text can do with.
+NARROWEST = 8
 VERDICT_STYLES = {"vanishing": "bold red", "exploding": "bold red", "nonfinite": "bold red", "stable": "bold green"}
 UNBOUNDED = 100_000
 
@@ -33,8 +35,11 @@ def table_text(result: Result, headline: str, only: str | None, every: bool, ter
     if only != "scalars":
         if layout.picture is not None:
             console.print(Text.from_ansi(layout.picture(result, terminal)), soft_wrap=True)
-        for table in layout.tables:
-            _print_rows(console, table, result.rows, every, terminal)
+        for heading, rows in _sections(layout, result.rows).items():
+            if layout.section is not None:
+                console.print(Text(heading, style="bold"), soft_wrap=True)
+            for table in layout.tables:
+                _print_rows(console, table, rows, every, terminal)
         for name, table in layout.more.items():
             _print_rows(console, table, more_of(result)[name], every, terminal)
         if caption := layout.caption(result.scalars):
@@ -63,16 +68,34 @@ def _console(terminal: Terminal) -> Console:
     )
 
 
+def _sections(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    if layout.section is None:
+        return {"": rows}
+    sections: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        sections.setdefault(row[layout.section], []).append(row)
+    return sections
+
+
 def _print_rows(
     console: Console, table: Table, rows: Sequence[Mapping[str, Any]], every: bool, terminal: Terminal
 ) -> None:
+    shown = [row for row in rows if table.shows(row)]
+    # A table of one kind says nothing where there is none; a table of all rows says that there are none.
+    if not shown and (table.kind is not None or table.optional):
+        return
     if table.title:
         console.print(Text(table.title, style="bold"), soft_wrap=True)
-    shown = [row for row in rows if table.kind is None or row["kind"] == table.kind]
-    cells = [_cells(column, shown, terminal) for column in table.columns]
+    columns = [c for c in table.columns if not c.optional or any(row[c.field] is not None for row in shown)]
+    cells = [_cells(column, shown, terminal) for column in columns]
+    if not (fits := _whole_columns_fit(columns, cells, terminal)):
+        kept = [i for i, column in enumerate(columns) if not column.spare]
+        columns, cells = [columns[i] for i in kept], [cells[i] for i in kept]
+        fits = _whole_columns_fit(columns, cells, terminal)
     rich_table = _rich_table(terminal)
-    for column in table.columns:
-        rich_table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for column in columns:
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        rich_table.add_column(column.title, justify=justify, overflow="fold", no_wrap=fits and _is_whole(column))
     left_out = 0 if every else max(0, len(shown) - 2 * SHOWN_AT_ENDS)
     for i, line in enumerate(zip(*cells, strict=True)):
         if left_out and i == SHOWN_AT_ENDS:
@@ -82,6 +105,22 @@ def _print_rows(
     console.print(rich_table)
     if left_out:
         console.print(f"... {left_out} rows in the middle are left out; --all shows them", soft_wrap=True)
+
+
+def _is_whole(column: Column) -> bool:
+    return column.right or column.bar or column.whole
+
+
+def _whole_columns_fit(columns: Sequence[Column], cells: Sequence[Sequence[str]], terminal: Terminal) -> bool:
+    """Whether they leave room for the others; if not, all are broken, for a digit cut off is worse."""
+    if terminal.width is None:
+        return True
+    whole = [
+        max(len(line) for text in (column.title, *texts) for line in text.splitlines() or [""])
+        for column, texts in zip(columns, cells, strict=True)
+        if _is_whole(column)
+    ]
+    return sum(whole) + 3 * len(columns) + NARROWEST * (len(columns) - len(whole)) <= terminal.width
 
 
 def _cells(column: Column, rows: Sequence[Mapping[str, Any]], terminal: Terminal) -> list[str]:
@@ -95,13 +134,13 @@ def _cells(column: Column, rows: Sequence[Mapping[str, Any]], terminal: Terminal
 
 
 def _scalars(scalars: Mapping[str, Any], layout: Layout, terminal: Terminal) -> RichTable:
-    notes = layout.notes(scalars)
+    notes, patterns = layout.notes(scalars), (*layout.hidden_scalars, *layout.hidden_when(scalars))
     table = _rich_table(terminal, header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in scalars.items():
-        if not any(fnmatch(name, hidden) for hidden in layout.hidden_scalars):
+        if not any(fnmatch(name, hidden) for hidden in patterns):
             style = VERDICT_STYLES.get(value, "") if isinstance(value, str) else ""
             shown = "undefined" if value is None else number(value)
             table.add_row(name, Text(shown, style=style), notes.get(name, ""))

@@ -1,0 +1,238 @@
+"""What a checkpoint holds, without the code of its model: every tensor, and how strong each W_hh is."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from rnnctl.errors import InputError
+from rnnctl.files.checkpoints import read_checkpoint
+from rnnctl.memory import require_memory
+from rnnctl.recurrence.finite import has_values, nonfinite_count
+from rnnctl.recurrence.gates import GATES
+from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+
+ELMAN = "elman (rnnctl)"
+# Rows of weight_hh over hidden units -> the cell.
+CELLS = {1: "rnn", 3: "gru", 4: "lstm"}
+# weight_hh_l0_reverse of nn.LSTM and its like; weight_hh of nn.LSTMCell and its like.
+_TORCH = re.compile(r"(.*\.)?(weight|bias)_(ih|hh|hr)(?:_l(\d{1,6})(_reverse)?)?")
+_OWN = re.compile(r"(.*\.)?(input_to_hidden|hidden_to_hidden)\.(weight|bias)")
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointContents:
+    """The tensors of a checkpoint, and its recurrent matrices.
+
+    Attributes:
+        rows: one record per tensor: name, shape, dtype, elements, nonfinite (how many of them),
+            recurrent (whether it is a W_hh), cell ("rnn", "gru", "lstm", "elman (rnnctl)" or None: told by
+            the names and shapes), layer and direction (None where the name has none).
+        recurrent: one record per W_hh, per gate where it has gates: name, gate ("r", "z", "n" or "i",
+            "f", "g", "o"; "" without gates), shape, spectral_radius (None where it is not square),
+            spectral_norm; both None where a value is not finite.
+        other: what the file holds beside the tensors: name, holds.
+        stored_bytes: of all tensors.
+        notes: which part of the file was taken, to be told to the user.
+    """
+
+    schema: ClassVar[str] = "weights"
+
+    rows: tuple[Mapping[str, Any], ...]
+    recurrent: tuple[Mapping[str, Any], ...]
+    other: tuple[Mapping[str, Any], ...]
+    stored_bytes: int
+    notes: tuple[str, ...]
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """Name -> number; the largest radius and norm are None where no matrix has one."""
+        return MappingProxyType(
+            {
+                "tensors": len(self.rows),
+                "elements": sum(row["elements"] for row in self.rows),
+                "bytes": self.stored_bytes,
+                "nonfinite": sum(row["nonfinite"] for row in self.rows),
+                "recurrent": sum(row["recurrent"] for row in self.rows),
+                "largest_spectral_radius": _largest(self.recurrent, "spectral_radius"),
+                "largest_spectral_norm": _largest(self.recurrent, "spectral_norm"),
+            }
+        )
+
+    @property
+    def more(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+        """Further records by name: ``recurrent`` and ``other``."""
+        return {"recurrent": self.recurrent, "other": self.other}
+
+    @property
+    def conditions(self) -> Mapping[str, bool]:
+        """Whether "nonfinite" holds: some value is nan or infinite."""
+        return {"nonfinite": self.scalars["nonfinite"] > 0}
+
+
+def checkpoint_contents(path: str | Path, *, progress: Callable[[float], None] | None = None) -> CheckpointContents:
+    """What a ``.pt``, ``.pth`` or ``.safetensors`` file holds, without the code of its model.
+
+    Args:
+        path: a state dict, or a training checkpoint with one in it.
+        progress: called with the fraction of the matrices that are done.
+    Returns:
+        A frozen ``CheckpointContents``.
+    Raises:
+        InputError: unreadable, no state dict, no tensor in it, a tensor larger than its storage.
+    """
+    found = read_checkpoint(Path(path))
+    return contents(found.tensors, str(path), other=found.other, notes=found.notes, progress=progress)
+
+
+def contents(
+    tensors: Mapping[str, Tensor],
+    source: str,
+    *,
+    other: Mapping[str, str] = MappingProxyType({}),
+    notes: tuple[str, ...] = (),
+    progress: Callable[[float], None] | None = None,
+) -> CheckpointContents:
+    """What named tensors are, and the spectral radius and norm of every W_hh among them.
+
+    Args:
+        tensors: name -> tensor, of any shape and dtype.
+        source: where they came from, for messages.
+        other: what came with them, in words.
+        notes: to be told to the user.
+        progress: called with the fraction of the matrices that are done.
+    Raises:
+        InputError: no tensor at all; TooLargeError: a matrix too large for its eigenvalues.
+    """
+    if not tensors:
+        raise InputError(f"{source} holds no tensor; there is nothing to list")
+    rows = _rows(tensors)
+    blocks = [block for row in rows if row["recurrent"] for block in _blocks(row, tensors[row["name"]])]
+    return CheckpointContents(
+        rows=rows,
+        recurrent=_measured(blocks, source, progress),
+        other=tuple({"name": name, "holds": words} for name, words in other.items()),
+        stored_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer in one direction: what the names of its tensors have in common."""
+
+    owner: str
+    layer: int | None = None
+    direction: str | None = None
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The part of a W_hh that makes one gate."""
+
+    name: str
+    gate: str
+    values: Tensor
+
+
+def _rows(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Any], ...]:
+    places = {name: place for name in tensors if (place := _place(name)) is not None}
+    layers: dict[_Layer, dict[str, Tensor]] = {}
+    for name, (layer, role) in places.items():
+        layers.setdefault(layer, {})[role] = tensors[name]
+    return tuple(_row(name, tensor, places.get(name), layers) for name, tensor in tensors.items())
+
+
+def _row(
+    name: str, tensor: Tensor, place: tuple[_Layer, str] | None, layers: Mapping[_Layer, Mapping[str, Tensor]]
+) -> Mapping[str, Any]:
+    layer, role = (None, "") if place is None else place
+    return {
+        "name": name,
+        "shape": tuple(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "elements": tensor.numel(),
+        "nonfinite": nonfinite_count(tensor),
+        "recurrent": role == "weight_hh" and _is_matrix(tensor),
+        "cell": None if layer is None else _cell(layer, layers[layer]),
+        "layer": None if layer is None else layer.layer,
+        "direction": None if layer is None else layer.direction,
+    }
+
+
+def _place(name: str) -> tuple[_Layer, str] | None:
+    """The layer that a tensor of this name belongs to, and its role there as nn.RNN calls it; None for others."""
+    if (found := _TORCH.fullmatch(name)) is not None:
+        owner, kind, part, layer, reverse = found.groups()
+        direction = None if layer is None else "reverse" if reverse else "forward"
+        return _Layer(owner or "", None if layer is None else int(layer), direction), f"{kind}_{part}"
+    if (found := _OWN.fullmatch(name)) is not None:
+        owner, part, kind = found.groups()
+        return _Layer(owner or "", own=True), kind + {"input_to_hidden": "_ih", "hidden_to_hidden": "_hh"}[part]
+    return None
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.dim() == 2 and tensor.numel() > 0 and has_values(tensor)
+
+
+def _cell(layer: _Layer, held: Mapping[str, Tensor]) -> str | None:
+    """The cell whose shapes these are; None where they are no cell's."""
+    W_hh, W_ih, W_hr = (held.get(role) for role in ("weight_hh", "weight_ih", "weight_hr"))
+    if W_hh is None or not _is_matrix(W_hh) or (W_ih is not None and W_ih.shape[:1] != W_hh.shape[:1]):
+        return None
+    rows, fed_back = W_hh.shape
+    if W_hr is not None:
+        # A projection: h_t has fewer units than the gates.
+        return "lstm" if tuple(W_hr.shape) == (fed_back, rows // 4) and rows % 4 == 0 else None
+    cell = CELLS.get(rows // fed_back) if rows % fed_back == 0 else None
+    if layer.own:
+        return ELMAN if cell == "rnn" else None
+    return cell
+
+
+def _blocks(row: Mapping[str, Any], W_hh: Tensor) -> list[_Block]:
+    gates = GATES.get((row["cell"] or "").upper(), ()) or ("",)
+    return [_Block(row["name"], gate, part) for gate, part in zip(gates, W_hh.chunk(len(gates)), strict=True)]
+
+
+def _measured(
+    blocks: list[_Block], source: str, progress: Callable[[float], None] | None
+) -> tuple[Mapping[str, Any], ...]:
+    # Singular values and eigenvalues both take time with the cube of the size.
+    work = [block.values.numel() ** 1.5 for block in blocks]
+    total, done, records = sum(work), 0.0, []
+    for block, share in zip(blocks, work, strict=True):
+        require_memory(8 * 8 * block.values.numel(), f"the spectrum of {block.name} in {source}")
+        norm = _finite(spectral_norm(block.values.detach().double()))
+        if progress is not None:
+            progress((done + share / 2) / total)
+        radius = _radius(block.values)
+        done += share
+        if progress is not None:
+            progress(done / total)
+        shape = tuple(block.values.shape)
+        records.append(
+            {"name": block.name, "gate": block.gate, "shape": shape, "spectral_radius": radius, "spectral_norm": norm}
+        )
+    return tuple(records)
+
+
+def _radius(block: Tensor) -> float | None:
+    square = block.shape[0] == block.shape[1]
+    return _finite(spectral_radius(block.detach().double())) if square else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _largest(records: tuple[Mapping[str, Any], ...], name: str) -> float | None:
+    return max((record[name] for record in records if record[name] is not None), default=None)

@@ -1,0 +1,210 @@
+"""Tensors by name from whatever a training run has saved, and into a module."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnnctl.errors import InputError, ShapeError
+from rnnctl.files.containers import load_pt, load_safetensors, require_dense
+from rnnctl.files.reading import read_bytes
+from rnnctl.files.storage import require_held
+from rnnctl.nearest import did_you_mean
+from rnnctl.recurrence.finite import nonfinite_count
+
+# Where trainers put the state dict of the model, in the order in which it is looked for.
+NESTED = ("state_dict", "model_state_dict", "model")
+# What torch saves under a module's name for its get_extra_state: anything, and no weight.
+EXTRA_STATE = "_extra_state"
+LONGEST_TEXT = 40
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file, under the names they have there.
+
+    Attributes:
+        tensors: name -> tensor.
+        notes: which part of the file they are, where that is not the whole.
+        other: what else there is, by its key and in words: "epoch" -> "int 12", "optimizer" -> "dict of 2".
+    """
+
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...]
+    other: Mapping[str, str]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The named tensors of a ``.pt``/``.pth`` (weights_only) or ``.safetensors`` file.
+
+    Args:
+        path: a plain state dict, or a training checkpoint that holds one beside other things: as its
+            "state_dict", "model_state_dict" or "model", or as the only mapping of names to tensors in it.
+    Raises:
+        InputError: unreadable, or nothing in it is a state dict (what it holds is listed), or a
+            tensor claims more elements than the file holds for it.
+        DtypeError: a tensor that is sparse, quantized, nested or without values.
+    """
+    name, loaded = str(path), _loaded(path)
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{name} must hold a state dict (name -> tensor); got {type(loaded).__name__}")
+    nested = _nested(loaded)
+    key = _chosen(loaded, nested, name)
+    taken: Mapping[Any, Any] = loaded if key is None else loaded[key]
+    tensors: dict[str, Tensor] = {own: value for own, value in taken.items() if isinstance(value, Tensor)}
+    for own, tensor in tensors.items():
+        require_dense(tensor, f"{name}: {own}")
+        require_held(tensor, f"{name}: {own}")
+    beside = [] if key is None else [(own, value) for own, value in loaded.items() if own != key]
+    extra = [(own, value) for own, value in taken.items() if own not in tensors]
+    other = {str(own): _in_words(value) for own, value in (*beside, *extra)}
+    return Checkpoint(tensors, () if key is None else (_which(name, key, nested),), other)
+
+
+def without_common_prefix(tensors: Mapping[str, Tensor], known: Collection[str]) -> tuple[str, dict[str, Tensor]]:
+    """The prefix ("module.", "_orig_mod.", "model.") without which the most names are known.
+
+    Args:
+        tensors: name -> tensor; they are not looked at.
+        known: the names that are wanted, such as the keys of a model's own state dict.
+    Returns:
+        The prefix, "" where none helps, and the tensors without it; a name that does not begin with it stays.
+    """
+    found = Counter(prefix for name in tensors for prefix in _prefixes(name, known))
+    best_first = sorted(found, key=lambda prefix: (-found[prefix], len(prefix)))
+    # Without some prefixes, two tensors would have one name.
+    safe = (p for p in best_first if len({name.removeprefix(p) for name in tensors}) == len(tensors))
+    prefix = next(safe, "")
+    return prefix, {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def load_into(model: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load a checkpoint into a module of the same names and shapes, all of it or nothing.
+
+    Args:
+        model: any module; unchanged where the file is refused. Its dtypes and devices stay.
+        path: as for ``read_checkpoint``; a prefix that all names of the model have there is removed.
+    Returns:
+        Notes for the user: what was taken, without which prefix, what was rounded.
+    Raises:
+        InputError: names missing or unexpected (with the nearest), values that are not finite here or
+            in the model's dtype: all of them, one a line.
+        ShapeError: where nothing but shapes is wrong.
+    """
+    found = read_checkpoint(path)
+    own = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    prefix, tensors = without_common_prefix(found.tensors, own)
+    _require_fit(tensors, own, f"{path} does not fit {type(model).__name__}")
+    # Not strict: that would ask for the extra states, which are no tensors; all else is checked above.
+    model.load_state_dict(tensors, strict=False)
+    taken = (f"{path}: taken without the prefix {prefix!r}",) if prefix else ()
+    return (*found.notes, *taken, *_roundings(tensors, own, str(path)))
+
+
+def _loaded(path: Path) -> Any:
+    data, name, suffix = read_bytes(path), str(path), path.suffix.lower()
+    if suffix == ".safetensors":
+        return load_safetensors(data, name)
+    if suffix not in (".pt", ".pth"):
+        raise InputError(f"{name!r} must be a .pt state dict or a .safetensors file; got the suffix {path.suffix!r}")
+    return load_pt(data, name)
+
+
+def _nested(loaded: Mapping[Any, Any]) -> list[str]:
+    """The keys of state dicts within a checkpoint, those of ``NESTED`` first."""
+    inner = {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Mapping)}
+    keys = [key for key, value in inner.items() if value and _is_state_dict(value)]
+    return sorted(keys, key=lambda key: NESTED.index(key) if key in NESTED else len(NESTED))
+
+
+def _is_state_dict(mapping: Mapping[Any, Any]) -> bool:
+    return all(
+        isinstance(key, str) and (isinstance(value, Tensor) or key.endswith(EXTRA_STATE))
+        for key, value in mapping.items()
+    )
+
+
+def _chosen(loaded: Mapping[Any, Any], nested: list[str], name: str) -> str | None:
+    """The key of the state dict to take; None for the whole."""
+    if _is_state_dict(loaded):
+        return None
+    if nested and (nested[0] in NESTED or len(nested) == 1):
+        return nested[0]
+    lines = [f"{name} must hold a state dict (name -> tensor), or a single one within. It holds"]
+    lines += [f"  {key}: {_in_words(value)}" for key, value in loaded.items()]
+    lines.append(f"Save one of {', '.join(nested)} alone" if nested else f"Looked for within: {', '.join(NESTED)}")
+    raise InputError("\n".join(lines))
+
+
+def _which(name: str, key: str, nested: list[str]) -> str:
+    rest = ", ".join(repr(other) for other in nested if other != key)
+    return f"{name}: taken from its {key!r}" + (f", not from {rest}" if rest else "")
+
+
+def _in_words(value: Any) -> str:
+    """A value of a checkpoint by its type and its size, or by itself where that is short."""
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)}"
+    if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= LONGEST_TEXT):
+        return f"{kind} {value}"
+    return f"{kind} of {len(value):,}" if isinstance(value, Sized) else kind
+
+
+def _prefixes(name: str, known: Collection[str]) -> list[str]:
+    """What stands in front of a known name at the end of this one."""
+    starts = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
+    return [name[:start] for start in starts if name[start:] in known]
+
+
+def _require_fit(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
+    missing, extra = [n for n in own if n not in tensors], [n for n in tensors if n not in own]
+    shared = [name for name in own if name in tensors]
+    shapes = [line for name in shared if (line := _wrong_shape(name, tensors[name], own[name])) is not None]
+    names = [f"  missing: {name} {tuple(own[name].shape)}" for name in missing]
+    names += [f"  unexpected: {n} {tuple(tensors[n].shape)}.{did_you_mean(n, missing or own)}" for n in extra]
+    values = [line for name in shared if (line := _wrong_values(name, tensors[name], own[name])) is not None]
+    if names or values:
+        raise InputError("\n".join([f"{what}:", *names, *shapes, *values]))
+    if shapes:
+        raise ShapeError("\n".join([f"{what}:", *shapes]))
+
+
+def _wrong_shape(name: str, tensor: Tensor, own: Tensor) -> str | None:
+    if tensor.shape == own.shape:
+        return None
+    return f"  {name} must have shape {tuple(own.shape)}; got {tuple(tensor.shape)}"
+
+
+def _wrong_values(name: str, tensor: Tensor, own: Tensor) -> str | None:
+    if _kind(tensor) != _kind(own):
+        return f"  {name} must hold {_kind(own)} numbers, as {own.dtype}; got {tensor.dtype}"
+    if bad := nonfinite_count(tensor):
+        return f"  {name} must be finite; {bad:,} of its {tensor.numel():,} values are not"
+    if not _holds(own, tensor) and (bad := nonfinite_count(tensor.to(own.dtype))):
+        return f"  {name} must fit into {own.dtype}; {bad:,} of its values in {tensor.dtype} are too large"
+    return None
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "floating-point" if tensor.is_floating_point() else "whole"
+
+
+def _holds(wide: Tensor, narrow: Tensor) -> bool:
+    """Whether the first one's dtype has every number of the second one's."""
+    if wide.dtype == narrow.dtype or _kind(wide) == "whole":
+        return True
+    one, other = torch.finfo(wide.dtype), torch.finfo(narrow.dtype)
+    return one.eps <= other.eps and one.max >= other.max and one.tiny <= other.tiny
+
+
+def _roundings(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> list[str]:
+    found = Counter((t.dtype, own[n].dtype) for n, t in tensors.items() if not _holds(own[n], t))
+    plain = {pair: [str(kind).removeprefix("torch.") for kind in pair] for pair in found}
+    return [f"{name}: {count} tensors in {plain[p][0]} are rounded to {plain[p][1]}" for p, count in found.items()]

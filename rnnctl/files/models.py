@@ -1,0 +1,143 @@
+"""The user's own model and loss, from "package.module:name". This runs the user's code, and nothing hides it."""
+
+import importlib
+import inspect
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from rnnctl.errors import InputError
+from rnnctl.files.users_code import UserCodeError, users_code
+from rnnctl.nearest import did_you_mean
+
+BARE_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
+# What is no text although it looks like one: TOML's own words, and Python's, which would be true as texts.
+TOML_WORDS, PYTHON_WORDS = ("true", "false", "inf", "nan"), ("True", "False", "None")
+
+
+def load_model(place: str, arguments: Sequence[str], seed: int) -> nn.Module:
+    """The module that a factory (or class) returns, or one that is there already.
+
+    Args:
+        place: "package.module:factory"; the current folder is importable.
+        arguments: "name=value" each, values as in TOML; a bare word is a text.
+        seed: of torch's generator, before the import and again before the call: what is drawn while
+            importing, or that it was imported before, is nothing to the model.
+    Raises:
+        InputError: no such module or name, arguments that it does not take, no module returned.
+        UserCodeError: the code raised.
+    """
+    given = keyword_arguments(arguments)
+    torch.manual_seed(seed)
+    factory = load_callable(place, "--model")
+    if isinstance(factory, nn.Module):
+        if given:
+            raise InputError(f"--model {place} is a module already and takes no --model-arg. Name its class")
+        return factory
+    _require_takes(factory, given, place)
+    torch.manual_seed(seed)
+    with users_code(place):
+        model = factory(**given)
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise InputError(f"--model {place} must return a torch.nn.Module; got {what}. Name its class, or what makes it")
+    return model
+
+
+def load_loss(place: str) -> Callable[..., Any]:
+    """The function at "package.module:function", which takes (output, target)."""
+    function = load_callable(place, "--loss-fn")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        raise InputError(
+            f"--loss-fn {place}{inspect.signature(function)} must take (output, target): {error}"
+        ) from None
+    except ValueError:
+        pass  # Written in C: it may well take them.
+    return function
+
+
+def load_callable(place: str, flag: str) -> Callable[..., Any]:
+    """The function or class at "package.module:name", imported with the current folder first."""
+    module_name, colon, name = place.partition(":")
+    if not colon or not name or not all(module_name.split(".")) or "/" in module_name or module_name.endswith(".py"):
+        raise InputError(
+            f"{flag} must be package.module:name, as in 'train.models:build' (no path, no .py); got {place!r}"
+        )
+    found: Any = _import(module_name, flag)
+    for part in name.split("."):
+        with users_code(module_name):
+            there = hasattr(found, part)
+        if not there:
+            public = [key for key in dir(found) if not key.startswith("_")]
+            raise InputError(f"{flag}: {module_name} has no {name!r}.{did_you_mean(part, public)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{flag}: {place} must be a function or a class; got {type(found).__name__}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def keyword_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """name -> value of "name=value" texts, values as in TOML."""
+    given: dict[str, Any] = {}
+    for text in arguments:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise InputError(f"--model-arg must be name=value, as in hidden=20; got {text!r}")
+        if name in given:
+            raise InputError(f"--model-arg {name} is given twice")
+        given[name] = _toml_value(value.strip(), text)
+    return given
+
+
+def _import(name: str, flag: str) -> ModuleType:
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    # Files may have been written since the folder was last looked at.
+    importlib.invalidate_caches()
+    try:
+        with users_code(name):
+            return importlib.import_module(name)
+    except UserCodeError as error:
+        missing = error.__context__
+        if isinstance(missing, ModuleNotFoundError) and missing.name and f"{name}.".startswith(f"{missing.name}."):
+            raise InputError(
+                f"{flag}: there is no module {missing.name!r} in {folder!r} or where Python looks"
+            ) from None
+        raise
+
+
+def _require_takes(factory: Callable[..., Any], given: Mapping[str, Any], place: str) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:
+        return
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise InputError(f"--model {place}{signature}, called with the --model-arg given: {error}") from None
+
+
+def _toml_value(value: str, text: str) -> Any:
+    if value in PYTHON_WORDS:
+        raise InputError(f"--model-arg {text!r}: values are as in TOML, true or false, and no None; a text has quotes")
+    if BARE_WORD.fullmatch(value) and value not in TOML_WORDS:
+        return value
+    try:
+        (found,) = tomllib.loads(f"value = {value}").values()
+    except (tomllib.TOMLDecodeError, ValueError):
+        raise InputError(
+            f"--model-arg {text!r}: {value!r} is no TOML value (20, 0.5, true, [1, 2], or a text: name='\"a b\"')"
+        ) from None
+    return found

@@ -1,0 +1,188 @@
+"""From whatever a model returns to a loss: the user's own function, or one of ours on the steps that count."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from rnnctl.errors import DtypeError, InputError, ShapeError
+from rnnctl.losses import attached_target, require_loss, sequence_loss
+
+LENGTHS = ("lengths", "seq_lengths", "seq_lens", "input_lengths", "lens")
+OUTPUTS = ("output", "logits", "y", "prediction", "predictions")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is differentiated.
+
+    Attributes:
+        x: inputs, shape (batch, time, input).
+        target: for the user's own function anything; else as for ``gradnorm``.
+        loss, loss_at: as for ``gradnorm``.
+        loss_fn: takes (output, target) in place of both, output being what the model returned.
+        lengths: real steps of every sequence, (batch,), where x is padded.
+    """
+
+    x: Tensor
+    target: Tensor | None = None
+    loss: str = "mse"
+    loss_at: str = "last"
+    loss_fn: Callable[[Any, Any], Tensor] | None = None
+    lengths: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        require_loss(self.loss, self.loss_at)
+        batch, seq_len = self.x.shape[:2]
+        if self.lengths is not None:
+            require_lengths(self.lengths, batch, seq_len)
+
+    def value(self, output: Any) -> Tensor:
+        """The loss of what the model returned: a number that can be differentiated."""
+        if self.loss_fn is not None:
+            found = self.loss_fn(output, self.target)
+        else:
+            y = self._batch_first(output_tensor(output))
+            found = y if y.dim() == 0 else self._ours(y)
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ShapeError(f"the loss must be one number in a tensor; got {shape}")
+        if not found.requires_grad:
+            raise InputError("the loss does not depend on anything that takes a gradient (no_grad, or detached?)")
+        return found.squeeze()
+
+    def at_every_step(self, output: Any) -> list[Tensor]:
+        """L_k of every step k, whose sum is the loss at all steps."""
+        y = self._batch_first(output_tensor(output))
+        if y.dim() != 3 or y.shape[:2] != self.x.shape[:2]:
+            raise ShapeError(
+                f"a loss at every step needs an output of shape (batch, time, output); got {tuple(y.shape)}"
+            )
+        steps = y.shape[1]
+        target = attached_target(self.target, y, self.loss, steps)
+        share = 1.0 if self.loss == "sum" else 1.0 / steps
+        return [share * sequence_loss(y[:, k : k + 1], target[:, k : k + 1], self.loss) for k in range(steps)]
+
+    def _ours(self, y: Tensor) -> Tensor:
+        batch, seq_len = self.x.shape[:2]
+        _require_time_or_none(y, batch, seq_len)
+        if y.dim() == 2:
+            # One output a sequence, without a time axis.
+            y = y.unsqueeze(1)
+        if self.lengths is not None and y.shape[1] == seq_len:
+            return self._on_real_steps(y, self.lengths)
+        at = y[:, -1:] if self.loss_at == "last" else y
+        target = self.target if self.lengths is None else self._target_at_ends(self.lengths)
+        return sequence_loss(at, attached_target(target, at, self.loss, seq_len), self.loss)
+
+    def _on_real_steps(self, y: Tensor, lengths: Tensor) -> Tensor:
+        steps, ends = torch.arange(y.shape[1], device=y.device), lengths.to(y.device)[:, None]
+        target = attached_target(self.target, y, self.loss, y.shape[1])
+        chosen = steps == ends - 1 if self.loss_at == "last" else steps < ends
+        return sequence_loss(y[chosen].unsqueeze(0), target[chosen].unsqueeze(0), self.loss)
+
+    def _target_at_ends(self, lengths: Tensor) -> Tensor | None:
+        """For a single output of every sequence: of a target over time what it has at the last real step."""
+        target = self.target
+        if target is None or not _is_over_time(target, *self.x.shape[:2]):
+            return target
+        return target[torch.arange(target.shape[0]), lengths - 1]
+
+    def _batch_first(self, y: Tensor) -> Tensor:
+        batch, seq_len = self.x.shape[:2]
+        time_first = y.dim() == 3 and y.shape[:2] == (seq_len, batch) and seq_len != batch
+        return y.transpose(0, 1) if time_first else y
+
+
+def called(model: nn.Module, x: Tensor, lengths: Tensor | None) -> Any:
+    """What the model returns for x, with the lengths if its ``forward`` asks for them.
+
+    A bare torch module that is not batch_first gets x as (time, batch, input); its output is turned back.
+    """
+    if isinstance(model, nn.RNNBase) and not model.batch_first:
+        output, hidden = model(x.transpose(0, 1))
+        return output.transpose(0, 1), hidden
+    name = takes_lengths(model)
+    if lengths is None and must_have_lengths(model):
+        lengths = torch.full(x.shape[:1], x.shape[1])
+    return model(x) if lengths is None or name is None else model(x, **{name: lengths})
+
+
+def without_padding(target: Tensor | None, lengths: Tensor | None, seq_len: int) -> Tensor | None:
+    """The target with 0 for padding: what stands there is no target, nor has it to be a class."""
+    if target is None or lengths is None or not _is_over_time(target, lengths.shape[0], seq_len):
+        return target
+    padding = torch.arange(seq_len, device=target.device) >= lengths.to(target.device)[:, None]
+    return target.masked_fill(padding.view(*padding.shape, *[1] * (target.dim() - 2)), 0)
+
+
+def backward(loss: Tensor, model: nn.Module, *, again: bool = False) -> None:
+    """Run the backward pass of a model, its ``.grad`` left alone; ``again``: another one is to follow."""
+    parameters: Sequence[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    torch.autograd.grad(loss, parameters, retain_graph=again, allow_unused=True)
+
+
+def takes_lengths(model: nn.Module) -> str | None:
+    """The name of the parameter by which ``forward`` takes lengths, if any."""
+    parameters: Mapping[str, Any] = inspect.signature(model.forward).parameters
+    return next((name for name in LENGTHS if name in parameters), None)
+
+
+def must_have_lengths(model: nn.Module) -> bool:
+    """Whether ``forward`` cannot be called without lengths."""
+    name = takes_lengths(model)
+    return name is not None and inspect.signature(model.forward).parameters[name].default is inspect.Parameter.empty
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The tensor among what a model returned: itself, padded if packed, the first of several."""
+    if isinstance(output, Tensor):
+        if not output.is_floating_point():
+            raise DtypeError(f"--loss takes an output of floating-point numbers; got {output.dtype}. Try --loss-fn")
+        return output
+    if isinstance(output, PackedSequence):
+        padded: Tensor = pad_packed_sequence(output, batch_first=True)[0]
+        return padded
+    if isinstance(output, (tuple, list)) and output:
+        return output_tensor(output[0])
+    if isinstance(output, Mapping):
+        name = next((name for name in OUTPUTS if name in output), None)
+        if name is not None:
+            return output_tensor(output[name])
+    raise InputError(f"the model returned {type(output).__name__}, in which no output is to be found. Try --loss-fn")
+
+
+def _is_over_time(target: Tensor, batch: int, seq_len: int) -> bool:
+    """Whether it is (batch, time, output), or (batch, time) of classes."""
+    axes = 3 if target.is_floating_point() else 2
+    return target.dim() == axes and tuple(target.shape[:2]) == (batch, seq_len)
+
+
+def _require_time_or_none(y: Tensor, batch: int, seq_len: int) -> None:
+    """Raise ShapeError unless y is clearly (batch, time, output) or (batch, output)."""
+    fits = y.dim() in (2, 3) and y.shape[0] == batch and (y.dim() == 2 or y.shape[1] in (1, seq_len))
+    if not fits:
+        raise ShapeError(
+            f"--loss and --target take an output of shape ({batch}, {seq_len}, output) or ({batch}, output); got "
+            f"{tuple(y.shape)}. Try --loss-fn"
+        )
+    if y.dim() == 2 and y.shape[1] == seq_len > 1:
+        raise ShapeError(
+            f"an output of shape {tuple(y.shape)} may be (batch, time) or (batch, output). Give it an axis of outputs, "
+            "(batch, time, 1), or try --loss-fn"
+        )
+
+
+def require_lengths(lengths: Tensor, batch: int, seq_len: int) -> None:
+    """Raise ShapeError or InputError unless these are real steps of every sequence."""
+    if tuple(lengths.shape) != (batch,) or lengths.is_floating_point():
+        raise ShapeError(
+            f"lengths must be whole numbers of shape ({batch},); got {lengths.dtype} {tuple(lengths.shape)}"
+        )
+    low, high = (int(value) for value in lengths.aminmax())
+    if low < 1 or high > seq_len:
+        raise InputError(f"lengths must be from 1 to the {seq_len} steps of x; got values from {low} to {high}")

@@ -1,0 +1,78 @@
+"""The gradients that backward brings to the results of one call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Received:
+    """Gradients by what they belong to; those of several passes added up.
+
+    Attributes:
+        by_name: name -> gradient, in the shape of what was watched.
+        double_backward: whether a gradient was itself to be differentiated.
+        on_gradient: called whenever one arrives.
+    """
+
+    by_name: dict[str, Tensor] = field(default_factory=dict)
+    double_backward: bool = False
+    on_gradient: Callable[[], None] = field(default=lambda: None)
+    _handles: list[Any] = field(default_factory=list)
+    _places: set[tuple[int, int]] = field(default_factory=set)
+
+    def watch(self, name: str, tensor: Tensor) -> None:
+        """Keep the gradient of this tensor once backward has it.
+
+        The hook sits on the node that made the memory: it outlives changes in place, also those of a
+        view, and comes after the hooks that others set on the tensor.
+        """
+        if not tensor.requires_grad:
+            return
+        base = tensor._base if tensor._is_view() and tensor._base is not None else tensor
+        node = base.grad_fn
+        if node is None or (place := (id(node), base.output_nr)) in self._places:
+            # Two views of one memory: its gradient holds both.
+            return
+        self._places.add(place)
+        like = _Shape(tensor, base)
+        handle = node.register_prehook(lambda grads: self._take(name, grads[place[1]], like))
+        self._handles.append(handle)
+
+    def unwatch(self) -> None:
+        """Take the hooks away."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _take(self, name: str, grad: Tensor | None, like: "_Shape") -> None:
+        if grad is None:
+            return
+        # With create_graph the gradient is itself to be differentiated.
+        self.double_backward |= torch.is_grad_enabled()
+        found = like.part_of(grad.detach())
+        self.by_name[name] = self.by_name[name] + found if name in self.by_name else found
+        self.on_gradient()
+
+    def __bool__(self) -> bool:
+        return bool(self.by_name)
+
+
+class _Shape:
+    """Where a tensor lies in the memory that it is a view of."""
+
+    def __init__(self, tensor: Tensor, base: Tensor) -> None:
+        self._whole = tensor is base
+        self._view = tuple(tensor.shape), tensor.stride(), tensor.storage_offset() - base.storage_offset()
+        self._base = tuple(base.shape), base.stride()
+
+    def part_of(self, grad: Tensor) -> Tensor:
+        """The tensor's part of the gradient of the memory."""
+        if self._whole:
+            return grad
+        size, stride = self._base
+        if grad.stride() != stride:
+            grad = torch.empty_strided(size, stride, dtype=grad.dtype, device=grad.device).copy_(grad)
+        return grad.as_strided(*self._view[:2], grad.storage_offset() + self._view[2])

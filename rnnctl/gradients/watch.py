@@ -1,0 +1,261 @@
+"""Probe every n-th step of a training loop, and append what it shows to a file."""
+
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
+
+from rnnctl.errors import InputError, RnnctlError
+from rnnctl.files.runs import RunWriter
+from rnnctl.gradients.calls import CellCall
+from rnnctl.gradients.found import Found, recurrent_modules, weight_names
+from rnnctl.gradients.hooks import Hook
+from rnnctl.gradients.probe import ProbedWeight, probed
+from rnnctl.gradients.recording import Call, Calls, Recording
+
+
+@contextmanager
+def watch(
+    model: nn.Module,
+    *,
+    every: int = 100,
+    to: str | Path,
+    only: str | None = None,
+    linear: str | Sequence[str] = (),
+) -> Iterator["Watch"]:
+    """Probe every n-th training step within the block, one line of JSON for each recurrent weight.
+
+    A training step is one backward pass that reaches a recurrent module: with gradient accumulation
+    every micro-batch is one, and norms are of gradients as they arrive, so scaled where a
+    ``GradScaler`` scales the loss. Calls under ``torch.no_grad`` count for nothing. The model is
+    trained to the same numbers as without; between probed steps it carries one hook a module.
+
+    Args:
+        model: any module that holds nn.RNN, nn.GRU, nn.LSTM, their cells, or rnnctl's own.
+        every: how many steps from one probed step to the next; step 0 is probed.
+        to: a file of JSON lines; one that is there already is continued, as a run of its own. Of
+            several processes let one watch.
+        only: a pattern of module or weight names, such as "decoder.*".
+        linear: names of ``nn.Linear`` modules that a hand-written cell applies to h once per step.
+    Yields:
+        A ``Watch`` that counts the steps.
+    Raises:
+        InputError: nothing recurrent, or something that cannot be seen into; a place that cannot be
+            written; on leaving, that no backward pass came through the model.
+    Source: Werbos 1990, "Backpropagation through time".
+    """
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise InputError(f"every must be a whole number of steps from 1 up; got {every!r}")
+    names = (linear,) if isinstance(linear, str) else tuple(linear)
+    found = recurrent_modules(model, only, names)
+    writer = RunWriter(Path(to))
+    watching = Watch(found, only, every, writer)
+    try:
+        watching._attach()
+        yield watching
+        watching._require_steps()
+    finally:
+        watching._detach()
+        writer.close()
+
+
+class Watch:
+    """How far ``watch`` has come.
+
+    Attributes:
+        steps: backward passes seen so far.
+        probed: how many of them were probed.
+    """
+
+    def __init__(self, found: Sequence[Found], only: str | None, every: int, writer: RunWriter) -> None:
+        self.steps = 0
+        self.probed = 0
+        self._found, self._only, self._every, self._writer = found, only, every, writer
+        self._handles: list[RemovableHandle] = []
+        self._recording: Recording | None = None
+        self._pass: weakref.ref[_End] | None = None
+
+    def _attach(self) -> None:
+        for each in self._found:
+            # First of all, because another hook may put something else in place of the result.
+            self._handles.append(each.module.register_forward_hook(self._listening(), prepend=True))
+        self._arm()
+
+    def _detach(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._disarm()
+
+    def _arm(self) -> None:
+        self._recording = Recording(self._found)
+        self._recording.attach()
+
+    def _disarm(self) -> Recording | None:
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            recording.detach()
+        return recording
+
+    def _listening(self) -> Hook:
+        made: weakref.ref[Tensor] | None = None
+
+        def hook(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+            nonlocal made
+            given = _state(args[1]) if len(args) > 1 else None
+            # Of the steps of a cell the first will do: a gradient at a later one comes by there as well.
+            if given is None or made is None or given is not made() or not given.requires_grad:
+                self._called(result)
+            after = _state(result)
+            made = None if after is None else weakref.ref(after)
+
+        return Hook(hook)
+
+    def _called(self, result: Any) -> None:
+        """A module returned: ask to be told when a backward pass comes by."""
+        nodes = {id(node): node for node in map(_made_by, _tensors(result)) if node is not None}
+        for node in nodes.values():
+            node.register_prehook(self._notice)
+        # Run again by torch's checkpoints, whose own backward pass is only a part of this one.
+        if nodes and torch._C._current_graph_task_id() != -1:
+            self._notice()
+
+    def _notice(self, grads: Any = None) -> None:
+        """A backward pass is here: be called at its end, once."""
+        if self._handles and self._pass is None:
+            end = _End(self)
+            # A pass that fails never ends, but lets go of what it was to call.
+            self._pass = weakref.ref(end, self._failed)
+            torch.autograd.Variable._execution_engine.queue_callback(end)
+
+    def _failed(self, ended: "weakref.ref[_End]") -> None:
+        """What such a pass left behind belongs to no step."""
+        if ended is self._pass:
+            self._pass = None
+            if self._disarm() is not None:
+                self._arm()
+
+    def _ended(self) -> None:
+        self._pass = None
+        step, self.steps = self.steps, self.steps + 1
+        recording = self._recording
+        # Else it came through calls of before the recording began: the next one will do.
+        if recording is not None and any(_took_part(calls) for calls in recording.calls):
+            self._disarm()
+            self._write(_records(step, recording, self._only))
+        if self._recording is None and self._handles and self.steps % self._every == 0:
+            self._arm()
+
+    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            self._writer.append(records)
+            self.probed += 1
+        except RnnctlError as error:
+            self._detach()
+            # Not raised: a full disk is no reason to lose a training run.
+            warnings.warn(f"rnnctl.watch ends here: {error}", RuntimeWarning, stacklevel=2)
+
+    def _require_steps(self) -> None:
+        if self.steps == 0 and self._recording is not None:
+            _, missing = probed(self._recording, self._only)
+            raise InputError("no training step was seen; " + "; ".join(f"{k}: {why}" for k, why in missing.items()))
+
+
+class _End:
+    """What a backward pass calls at its end."""
+
+    def __init__(self, watching: Watch) -> None:
+        self._watching = watching
+
+    def __call__(self) -> None:
+        self._watching._ended()
+
+
+def _state(value: Any) -> Tensor | None:
+    """h of what a cell takes or returns: h, or h and c."""
+    first = value[0] if isinstance(value, tuple) and value else value
+    return first if isinstance(first, Tensor) else None
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    """Those that a recurrent module returned."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, PackedSequence):
+        yield result.data
+    elif isinstance(result, tuple):
+        for part in result:
+            yield from _tensors(part)
+
+
+def _made_by(tensor: Tensor) -> Any:
+    """The node of the graph that made a tensor's memory: changes in place leave it where it is."""
+    base = tensor._base if tensor._is_view() and tensor._base is not None else tensor
+    return base.grad_fn
+
+
+def _took_part(calls: Calls) -> bool:
+    """Whether a module was reached by the pass, or refused to be seen into on its way there."""
+    return calls.refusal is not None or any(call.received for call in (*calls.kept, *calls.repeated))
+
+
+def _records(step: int, recording: Recording, only: str | None) -> list[Mapping[str, Any]]:
+    """One for every recurrent weight that took part."""
+    recording.calls = [calls for calls in recording.calls if _took_part(calls)]
+    try:
+        recording.calls = [replace(calls, kept=_reached(calls.kept)) for calls in recording.calls]
+        with torch.no_grad():
+            results, missing = probed(recording, only)
+    except Exception as error:
+        # Whatever it is, it must not end the training step in whose backward pass it happens.
+        why = f"{type(error).__name__}: {error}"
+        results, missing = {}, {name: why for calls in recording.calls for name in weight_names(calls.found, only)}
+    refused = [{"step": step, "weight": name, "error": why} for name, why in missing.items()]
+    return [*(_record(step, result) for result in results.values()), *refused]
+
+
+def _reached(kept: Sequence[Call]) -> list[Call]:
+    """Without forward passes that no gradient came to: given up, or of an evaluation."""
+    starts: list[int] = []
+    for number, call in enumerate(kept):
+        before = _before(call)
+        starts.append(number if before is None else starts[before])
+    reached = {start for start, call in zip(starts, kept, strict=True) if call.received}
+    numbers = [number for number, start in enumerate(starts) if start in reached]
+    places = {number: place for place, number in enumerate(numbers)}
+    return [_renumbered(kept[number], places) for number in numbers]
+
+
+def _before(call: Call) -> int | None:
+    """The call from which this one goes on."""
+    return call.derived if call.source is None and isinstance(call, CellCall) else call.source
+
+
+def _renumbered(call: Call, places: Mapping[int, int]) -> Call:
+    source = None if call.source is None else places[call.source]
+    if isinstance(call, CellCall):
+        return replace(call, source=source, derived=None if call.derived is None else places[call.derived])
+    return replace(call, source=source)
+
+
+def _record(step: int, result: ProbedWeight) -> Mapping[str, Any]:
+    return {
+        "step": step,
+        "weight": result.name,
+        "cell": result.cell,
+        "grad_norm_W_hh": result.grad_norm_W_hh.tolist(),
+        "grad_norm_h": result.grad_norm_h.tolist(),
+        "grad_norm_gates": {gate: norms.tolist() for gate, norms in result.grad_norm_gates.items()},
+        "autograd_relative_error": result.autograd_relative_error,
+        "agrees": result.agrees,
+        "states_agree": result.states_agree,
+        "h_init_is_zero": result.h_init_is_zero,
+        "steps_per_call": list(result.steps_per_call),
+    }
