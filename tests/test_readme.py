@@ -52,9 +52,14 @@ def assert_alike(found, expected):
         assert math.isclose(number, wanted, rel_tol=0.02, abs_tol=ROUNDING), (number, wanted)
 
 
+CONSOLE = [pair for block in blocks("console") for pair in commands(block)]
+# Shown after the block of Python that leaves its file.
+OF_THE_RUN = [(command, expected) for command, expected in CONSOLE if "run.jsonl" in command]
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
-    [pair for block in blocks("console") for pair in commands(block)],
+    [pair for pair in CONSOLE if pair not in OF_THE_RUN],
     ids=lambda value: value if value.startswith("rnnctl") else "",
 )
 def test_a_command_prints_what_the_readme_shows(command, expected, monkeypatch, capsys):
@@ -94,19 +99,34 @@ def test_the_install_lines_end_in_commands_that_work(monkeypatch, capsys):
     assert test[2] == ".venv/bin/python -m pytest"
 
 
-def test_the_library_in_ten_lines_prints_what_the_readme_shows():
-    (block,), (expected,) = blocks("python"), blocks("text")
+PYTHON = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("block", "expected"), PYTHON, ids=lambda text: text.splitlines()[-1])
+def test_a_block_of_python_prints_what_the_readme_shows(block, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(block, "README.md", "exec"), {})
     assert_alike(printed.getvalue(), expected)
+    for command, shown in OF_THE_RUN if "run.jsonl" in block else ():
+        assert main(shlex.split(command)[1:]) == 0
+        found = capsys.readouterr().out
+        # Sixty steps of training may carry rounding from one shade of the picture into the next.
+        assert sum(bool(line.strip()) for line in found.splitlines()) == len(shown.splitlines())
+        assert words_and_numbers(found)[0].split()[:4] == words_and_numbers(shown)[0].split()[:4]
+
+
+def test_every_block_of_python_is_followed_by_its_output():
+    assert len(PYTHON) == len(blocks("python")) == len(blocks("text")) >= 3
+    assert OF_THE_RUN
 
 
 def test_every_command_and_every_config_is_in_the_readme(capsys):
     assert main(["--help"]) == 0
     listed = re.findall(r"│ (\w+) ", capsys.readouterr().out)
-    assert {"cell", "forward", "unroll", "gradnorm", "check", "bench"} <= set(listed)
-    for name in ("cell", "forward", "unroll", "gradnorm", "check", "bench"):
+    assert len(listed) >= 11
+    for name in listed:
         assert f"rnnctl {name}" in README
     for path in (ROOT / "configs").iterdir():
         assert f"`configs/{path.name}`" in README
