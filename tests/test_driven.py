@@ -424,6 +424,30 @@ def test_candidates_count_as_saturated_by_their_size():
     assert found.scalars["saturated_fraction"] == 0
 
 
+def candidates_by_hand(layer):
+    """n or g of every step, from its equation along the states of torch's own cell, (time, batch, hidden)."""
+    step, state, H, found = torch_step(layer), layer.state_init, layer.hidden_size, []
+    W_ih, W_hh, b_ih, b_hh = (getattr(layer.weights, name).detach() for name in ("W_ih", "W_hh", "b_ih", "b_hh"))
+    third = slice(2 * H, 3 * H)
+    for x in layer.x.unbind(1):
+        from_x, from_h = x @ W_ih.T + b_ih, state[:, :H] @ W_hh.T + b_hh
+        factor = torch.sigmoid(from_x + from_h)[:, :H] if layer.cell == "GRU" else 1
+        found.append(torch.tanh(from_x[:, third] + factor * from_h[:, third]))
+        state = step(x, state).detach()
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_candidates_at_both_ends_of_tanh_are_saturated(kind):
+    layer = driven(made(kind, hidden=8, scale=8.0), inputs(3, 15))
+    candidates = candidates_by_hand(layer)
+    high, low = ((end > 0.99).double().mean().item() for end in (candidates, -candidates))
+    assert min(high, low) > 0.1
+    record = rnnctl.spectrum(layer).more["gates"][2]
+    assert record["gate"] == {"GRU": "n", "LSTM": "g"}[kind]
+    assert record["saturated"] == pytest.approx(high + low)
+
+
 def test_what_one_square_matrix_alone_has_is_undefined():
     found = rnnctl.spectrum(driven_layer(made("GRU"), inputs(1, 3))).scalars
     undefined = {name for name, value in found.items() if value is None}

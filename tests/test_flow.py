@@ -12,6 +12,8 @@ import rnnctl
 from rnnctl import FullRNN, InputError, flow, gradnorm, truncation
 from rnnctl.gradients.flow import mixed_norms, norm_factors
 
+LEVELS = {"p10": 0.1, "median": 0.5, "p90": 0.9}
+
 
 def network(nonlinearity="tanh", H=5, **settings):
     torch.manual_seed(0)
@@ -114,6 +116,29 @@ def test_lag_profile_of_a_linear_network_is_its_gain_to_the_lag():
         torch.testing.assert_close(found.lag_profile[name], expected)
     assert found.scalars["lag_to_one_percent"] == math.ceil(math.log(0.01) / math.log(0.8))
     assert found.more["lag_profile"][3]["median"] == pytest.approx(0.8**3)
+
+
+def quantile_by_hand(values, level):
+    """Between the two neighbours in order, in proportion."""
+    ordered = sorted(values)
+    place = level * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def test_lag_profile_is_the_quantiles_of_autograds_ratios_from_low_to_high():
+    torch.manual_seed(3)
+    # Inputs of very different sizes: some steps let hardly anything through, others nearly all.
+    x = torch.randn(2, 20, 3, dtype=torch.float64) * torch.logspace(-1, 1, 20).double()[torch.randperm(20)][:, None]
+    model = network()
+    _, S = by_hand(model, x, "tanh")
+    profile = flow(model, x).more["lag_profile"]
+    for lag, record in enumerate(profile):
+        ratios = [float(S[k, k - lag] / S[k, k]) for k in range(lag, 20)]
+        expected = {name: quantile_by_hand(ratios, level) for name, level in LEVELS.items()}
+        assert record == pytest.approx({"lag": lag, **expected}, rel=1e-6)
+    assert profile[5]["p10"] < 0.5 * profile[5]["median"] < 0.25 * profile[5]["p90"]
 
 
 @given(st.integers(0, 999), st.integers(1, 7), st.integers(1, 6))

@@ -10,6 +10,9 @@ from probe_oracles import ByClones
 from safetensors.torch import load_file
 from shell import Run, document, forget_modules_of, runner
 from torch import nn
+from torch.func import functional_call
+
+import rnnctl
 
 LENGTHS = [7, 3, 5, 1]
 NETWORKS = ("", "--cell rnn", "--cell gru", "--cell lstm", "--model ragged:Plain", "--model ragged:Packed")
@@ -205,6 +208,38 @@ def test_the_share_on_padding_is_that_of_a_computation_by_hand(at: str, run: Run
     expected = share_by_hand(load_file(tmp_path / "w.safetensors"), torch.from_numpy(np.load("zeros.npy")), at)
     assert document(ran)["scalars"]["padded_share"] == pytest.approx(expected, rel=1e-4)
     assert 0.1 < expected < 1
+
+
+def stepped_share_by_hand(cell, x, lengths):
+    """The same of a cell in a loop: every sequence by itself, with a clone of W_hh for every step."""
+    padding, real = torch.zeros(2, len(x), *cell.weight_hh.shape, dtype=torch.float64).unbind(0)
+    for b, length in enumerate(lengths):
+        hx, clones, outs = None, [], []
+        for x_t in x[:, b : b + 1]:
+            clones.append(cell.weight_hh.detach().clone().requires_grad_())
+            hx = functional_call(cell, {"weight_hh": clones[-1]}, (x_t, hx))
+            outs.append(hx[0] if isinstance(hx, tuple) else hx)
+        torch.cat(outs).square().sum().backward()
+        for t, clone in enumerate(clones):
+            (real if t < length else padding)[t] += clone.grad
+    padded, kept = (float(part.flatten(1).norm(dim=1).sum()) for part in (padding, real))
+    return padded / (padded + kept)
+
+
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+def test_padding_is_counted_over_any_number_of_calls_of_a_cell(kind: type[nn.Module]) -> None:
+    """So many that the calls are taken in several lots; sequences end in each of these."""
+    torch.manual_seed(0)
+    cell, x, lengths = kind(3, 4, dtype=torch.float64), torch.randn(130, 4, 3, dtype=torch.float64), [130, 20, 70, 110]
+    with rnnctl.probe(cell, lengths=torch.tensor(lengths)) as trace:
+        hx, outs = None, []
+        for x_t in x:
+            hx = cell(x_t, hx)
+            outs.append(hx[0] if isinstance(hx, tuple) else hx)
+        torch.stack(outs).square().sum().backward()
+    expected = stepped_share_by_hand(cell, x, lengths)
+    assert trace["weight_hh"].padded_share == pytest.approx(expected, rel=1e-9)
+    assert 0.1 < expected < 0.9
 
 
 @pytest.mark.parametrize("network", NETWORKS)

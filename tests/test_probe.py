@@ -732,6 +732,81 @@ def test_one_call_a_step_or_a_chunk_gives_the_contributions_of_the_whole(kind):
             torch.testing.assert_close(found.grad_norm_h, whole[name].grad_norm_h, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_a_carried_state_is_not_from_outside_in_either_direction(kind, layers):
+    """What the second call sends back enters the first one at the end of each direction's own recurrence."""
+    torch.manual_seed(0)
+    module = kind(4, 3, layers, bidirectional=True, dtype=torch.float64)
+    parts = torch.randn(9, 2, 4, dtype=torch.float64).split([5, 4])
+    weigh = torch.randn(9, 2, 6, dtype=torch.float64)
+    with rnnctl.probe(module) as trace:
+        first, hidden = module(parts[0])
+        second, _ = module(parts[1], hidden)
+        (weigh * torch.cat([first, second]).square()).sum().backward()
+    calls = [ByClones(module), ByClones(module)]
+    first, _, c_n = calls[0](parts[0])
+    # The states that the recurrence itself hands on, apart from those that the loss sees.
+    h_n = torch.stack([steps.states[0 if i % 2 else 4] for i, steps in enumerate(calls[0].steps)])
+    second, _, _ = calls[1](parts[1], (h_n, h_n if c_n is None else c_n))
+    (weigh * torch.cat([first, second]).square()).sum().backward()
+    by_call = [call.results() for call in calls]
+    for name, found in trace.items():
+        one, two = (results[name] for results in by_call)
+        assert_same(found, {key: None if one[key] is None else torch.cat([one[key], two[key]]) for key in one})
+        assert found.steps_per_call == (5, 4)
+        assert found.agrees
+
+
+class OfLargeStates(nn.Module):
+    """Units from 1e4 to 1e6, and one near 0 that is the difference of two ones."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.rnn = cell
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in cell.parameters():
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+            W_ih, W_hh, b_ih, b_hh = cell.parameters()
+            W_ih[0], W_hh[0], b_hh[0] = 1e-6, 0.0, -1.0
+            b_ih.copy_(torch.tensor([1.0, 6e4, 7e4, 3e5, 2e5, 9e4]))
+
+    def forward(self, x):
+        """The states after every step."""
+        if isinstance(self.rnn, nn.RNN):
+            return self.rnn(x)[0]
+        h, states = x.new_zeros(x.shape[1], 6), []
+        for x_t in x:
+            h = self.rnn(x_t, h)
+            states.append(h)
+        return torch.stack(states)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: nn.RNN(4, 6, nonlinearity="relu"), lambda: nn.RNNCell(4, 6, nonlinearity="relu")],
+    ids=["layer", "cell"],
+)
+def test_states_far_from_1_agree_within_their_own_rounding(build):
+    """Of a sound relu network in float32: the error is relative to the state, of a unit near 0 absolute."""
+    model, x = OfLargeStates(build()), torch.randn(12, 2, 4)
+    with rnnctl.probe(model) as trace:
+        h = model(x)
+        h.sum().backward()
+    (found,) = trace.values()
+    h = h.detach().double()
+    assert 0 < h[..., 0].max() < 1e-4 < 1e4 < h[..., 1:].min() < 1e5 < h.max() < 1e6
+    W_ih, W_hh, b_ih, b_hh = (parameter.detach().double() for parameter in model.rnn.parameters())
+    before = torch.cat([torch.zeros(1, 2, 6).double(), h[:-1]])
+    follows = (x.double() @ W_ih.T + before @ W_hh.T + b_ih + b_hh).relu()
+    difference = (follows - h).abs()
+    assert float(difference.max()) > 1e-3
+    assert found.recovered_error == pytest.approx(float((difference / h.clamp_min(1)).max()), rel=1e-6)
+    assert found.states_agree
+    assert found.agrees
+
+
 @pytest.mark.parametrize(
     "between", [lambda h: h.clone(), lambda h: 0.5 * h, lambda h: h[:1]], ids=["cloned", "masked", "sliced"]
 )

@@ -11,6 +11,7 @@ from torch import nn
 
 from rnnctl import FullRNN
 from rnnctl.recurrence.elman import hidden_states, reverse_chunks
+from rnnctl.recurrence.lstm import STEP_BY_STEP, cell_states
 from rnnctl.recurrence.reverse import LONGEST_CHUNK, chunk_steps
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 from rnnctl.recurrence.threads import ONE_THREAD_BELOW, threads_for
@@ -123,6 +124,23 @@ def test_three_steps_of_one_unit_worked_by_hand():
     assert grad_h.flatten().tolist() == pytest.approx(grad, rel=1e-14)
     slopes = [1 - s**2 for s in (h0, h1, h2)]
     assert delta.flatten().tolist() == pytest.approx([g * s for g, s in zip(grad, slopes, strict=True)], rel=1e-14)
+
+
+@pytest.mark.parametrize(("batch", "hidden"), [(1, 3), (3, STEP_BY_STEP // 3), (2, STEP_BY_STEP // 2), (7, 300)])
+@pytest.mark.parametrize("steps", [1, 2, 37])
+def test_cell_states_agree_with_a_loop_on_both_sides_of_the_branch(steps, batch, hidden):
+    """1023 and 1024 numbers a step; every gate has values of its own, some of them exactly shut or open."""
+    g = torch.Generator().manual_seed(0)
+    gates = torch.rand(steps, batch, 4, hidden, generator=g, dtype=torch.float64)
+    gates[:, :, 2] = 2 * gates[:, :, 2] - 1
+    gates[:, :, 1, 0], gates[:, :, 1, 1] = 0.0, 1.0
+    c = c_init = torch.randn(batch, hidden, generator=g, dtype=torch.float64)
+    expected = [c_init]
+    for i, f, candidate, _ in (step.unbind(1) for step in gates):
+        c = f * c + i * candidate
+        expected.append(c)
+    found = cell_states(gates, c_init)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize(("gain", "dtype"), [(0.3, torch.float32), (3.0, torch.float32), (0.01, torch.float64)])

@@ -108,6 +108,17 @@ def test_saturated_share_counts_states_beyond_99_percent():
     assert step["mean_slope"] == pytest.approx((math.cosh(1) ** -2 + math.cosh(10) ** -2) / 2)
 
 
+def test_units_at_both_ends_of_tanh_are_saturated():
+    torch.manual_seed(0)
+    model, x = network(3 * torch.randn(9, 9)), 2 * torch.randn(4, 12, 3).double()
+    h, shares = torch.zeros(4, 9).double(), []
+    for x_t in x.unbind(1):
+        h = model.rnn_cell(x_t, h).detach()
+        shares.append([sum(end > 0.99 for end in ends.flatten().tolist()) / 36 for ends in (h, -h)])
+    assert min(map(sum, zip(*shares, strict=True))) > 0.1 * 12
+    assert [step["saturated"] for step in spectrum(model, x).steps] == pytest.approx([sum(pair) for pair in shares])
+
+
 def test_dead_units_are_dead_in_every_sequence():
     model = network(torch.zeros(3, 3), "relu", inputs=1, bias=False)
     with torch.no_grad():
