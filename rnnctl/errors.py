@@ -1,5 +1,31 @@
 """What can go wrong, by whose hand: the message says what was expected, what came, what to try."""
 
+import inspect
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# The code that hands over to the user's. What comes out of any other of ours is a bug of ours.
+HANDING_OVER: set[CodeType] = set()
+
+
+def hands_over(function: Function) -> Function:
+    """Mark a function that hands over to the user's code, so that what is raised there keeps the user's traceback.
+
+    It is returned as it is; what stands within it, such as a comprehension, is marked with it.
+    """
+    HANDING_OVER.update(_with_inner(inspect.unwrap(function).__code__))
+    return function
+
+
+def _with_inner(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _with_inner(part)
+
 
 class RnnctlError(Exception):
     """Something that rnnctl foresaw; the command line prints it without a traceback."""

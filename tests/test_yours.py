@@ -21,7 +21,7 @@ from shell import Run, document, forget_modules_of, runner
 from torch import nn
 
 from rnnctl.files.models import keyword_arguments
-from rnnctl.files.users_code import PACKAGE
+from rnnctl.files.users_code import PACKAGE, UserCodeError
 
 COMMANDS = ("gradnorm", "forward", "flow", "truncation", "spectrum", "lyapunov")
 # Commands that look into one recurrent weight.
@@ -241,6 +241,17 @@ class InBackward(Base):
 class InMove(Base):
     def to(self, *args, **settings):
         raise OverflowError("trouble")
+
+
+class InSaving(Base):
+    def state_dict(self, *args, **settings):
+        raise BufferError("trouble")
+
+
+def __getattr__(name):
+    if name == "in_lookup":
+        raise LookupError("trouble")
+    raise AttributeError(name)
 
 
 def loss(output, target):
@@ -671,6 +682,8 @@ def test_token_numbers_are_not_taken_for_values(line: str, said: str, run: Run, 
         ("trouble:InForward", "KeyError: 'trouble'", ["in forward", "in deeper"]),
         ("trouble:InBackward", "ZeroDivisionError: trouble", ["in backward"]),
         ("trouble:InMove", "OverflowError: trouble", ["in to"]),
+        ("trouble:InSaving --save-weights w.safetensors", "BufferError: trouble", ["in state_dict"]),
+        ("trouble:in_lookup", "LookupError: trouble", ["in __getattr__"]),
         ("train:Base --loss-fn trouble:loss", "ArithmeticError: trouble", ["in loss"]),
         ("broken:Base", "ModuleNotFoundError: No module named 'nowhere_to_be_found'", ["broken.py"]),
         ("garbled:Base", "SyntaxError", ["garbled.py"]),
@@ -692,6 +705,73 @@ def test_every_command_keeps_the_traceback_of_a_forward_pass(command: str, run: 
     assert (ran.code, ran.out) == (1, "")
     assert "trouble:InForward raised:\nTraceback" in ran.err
     assert "/rnnctl/" not in ran.err
+
+
+OURS = """
+from contextlib import contextmanager
+from rnnctl.errors import hands_over
+from rnnctl.files.users_code import users_code
+
+
+@hands_over
+def calling(theirs):
+    with users_code("theirs"):
+        theirs()
+
+
+@hands_over
+def within(theirs):
+    with users_code("theirs"):
+        return [theirs() for _ in "a"]
+
+
+@hands_over
+@contextmanager
+def running():
+    with users_code("theirs"):
+        yield
+
+
+def around(theirs):
+    with running():
+        theirs()
+
+
+@hands_over
+def further(theirs):
+    with users_code("theirs"):
+        around(theirs)
+"""
+
+
+def of_ours() -> dict[str, Any]:
+    """Compiled as if it stood in the package."""
+    there: dict[str, Any] = {"__name__": "rnnctl.handing"}
+    exec(compile(OURS, str(PACKAGE / "handing.py"), "exec"), there)
+    return there
+
+
+def theirs() -> None:
+    raise ValueError("trouble")
+
+
+@pytest.mark.parametrize("name", ["calling", "within", "running"])
+def test_what_comes_out_of_a_function_that_hands_over_is_the_users(name: str) -> None:
+    """Also out of what stands within it, and of the block of a context manager."""
+    with pytest.raises(UserCodeError, match="theirs raised:\nTraceback") as caught:
+        if name == "running":
+            with of_ours()["running"]():
+                theirs()
+        else:
+            of_ours()[name](theirs)
+    assert "in theirs" in str(caught.value)
+    assert "handing.py" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["around", "further"])
+def test_what_comes_out_of_any_other_function_of_ours_is_a_bug_of_ours(name: str) -> None:
+    with pytest.raises(ValueError, match="trouble"):
+        of_ours()[name](theirs)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from rnnctl.cli.options import (
     YourModelOptions,
 )
 from rnnctl.cli.sizes import require_room, settled_sizes, sizes_for
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, hands_over
 from rnnctl.files.checkpoints import load_into
 from rnnctl.files.models import load_loss, load_model
 from rnnctl.files.users_code import users_code
@@ -79,6 +79,7 @@ class Yours:
                 "code of yours. gradnorm and flow take it"
             )
 
+    @hands_over
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within, the model runs: seeded, what it prints on stderr, what it raises with its own traceback."""
@@ -87,6 +88,7 @@ class Yours:
             yield
 
 
+@hands_over
 def build_yours(
     own: YourModelOptions,
     model: ModelOptions,
@@ -151,6 +153,7 @@ def build_yours(
     )
 
 
+@hands_over
 def _exchange_weights(network: nn.Module, model: ModelOptions, out: OutputOptions) -> None:
     """Load --weights, write --save-weights."""
     if model.weights is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, hands_over
 from rnnctl.files.users_code import UserCodeError, users_code
 from rnnctl.nearest import did_you_mean
 
@@ -22,6 +22,7 @@ BARE_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
 TOML_WORDS, PYTHON_WORDS = ("true", "false", "inf", "nan"), ("True", "False", "None")
 
 
+@hands_over
 def load_model(place: str, arguments: Sequence[str], seed: int) -> nn.Module:
     """The module that a factory (or class) returns, or one that is there already.
 
@@ -65,6 +66,7 @@ def load_loss(place: str) -> Callable[..., Any]:
     return function
 
 
+@hands_over
 def load_callable(place: str, flag: str) -> Callable[..., Any]:
     """The function or class at "package.module:name", imported with the current folder first."""
     module_name, colon, name = place.partition(":")
@@ -100,6 +102,7 @@ def keyword_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     return given
 
 
+@hands_over
 def _import(name: str, flag: str) -> ModuleType:
     folder = os.getcwd()
     if folder not in sys.path:

@@ -10,17 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from rnnctl.errors import RnnctlError
+from rnnctl.errors import HANDING_OVER, RnnctlError
 
 PACKAGE = Path(__file__).parents[1]
-# The functions that hand over to it. What comes out of any other of ours is a bug of ours.
-HAND_OVER = (
-    "rnnctl.cli.yours.",
-    "rnnctl.files.models.",
-    "rnnctl.gradients.objective.Objective.value",
-    "rnnctl.gradients.objective.backward",
-    "rnnctl.gradients.objective.called",
-)
 
 
 class UserCodeError(RnnctlError):
@@ -89,7 +81,7 @@ def _flush() -> None:
 def _is_users(error: BaseException) -> bool:
     """Whether the last function of ours on the way to it was one that hands over to the user's code."""
     ours = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if _is_ours(frame)]
-    return not ours or f"{ours[-1].f_globals['__name__']}.{ours[-1].f_code.co_qualname}".startswith(HAND_OVER)
+    return not ours or ours[-1].f_code in HANDING_OVER
 
 
 def _is_ours(frame: FrameType) -> bool:

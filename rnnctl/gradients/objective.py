@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from rnnctl.errors import DtypeError, InputError, ShapeError
+from rnnctl.errors import DtypeError, InputError, ShapeError, hands_over
 from rnnctl.losses import attached_target, require_loss, sequence_loss
 
 LENGTHS = ("lengths", "seq_lengths", "seq_lens", "input_lengths", "lens")
@@ -41,6 +41,7 @@ class Objective:
         if self.lengths is not None:
             require_lengths(self.lengths, batch, seq_len)
 
+    @hands_over
     def value(self, output: Any) -> Tensor:
         """The loss of what the model returned: a number that can be differentiated."""
         if self.loss_fn is not None:
@@ -98,6 +99,7 @@ class Objective:
         return y.transpose(0, 1) if time_first else y
 
 
+@hands_over
 def called(model: nn.Module, x: Tensor, lengths: Tensor | None) -> Any:
     """What the model returns for x, with the lengths if its ``forward`` asks for them.
 
@@ -120,6 +122,7 @@ def without_padding(target: Tensor | None, lengths: Tensor | None, seq_len: int)
     return target.masked_fill(padding.view(*padding.shape, *[1] * (target.dim() - 2)), 0)
 
 
+@hands_over
 def backward(loss: Tensor, model: nn.Module, *, again: bool = False) -> None:
     """Run the backward pass of a model, its ``.grad`` left alone; ``again``: another one is to follow."""
     parameters: Sequence[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
