@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "ManualRNNCell": "cells",
     "FullRNN": "cells",
-    "GradNorms": "gradients.bptt",
-    "gradnorm": "gradients.bptt",
+    "GradNorms": "gradients.gradnorm",
+    "gradnorm": "gradients.gradnorm",
     "probe": "gradients.probe",
     "Trace": "gradients.probe",
     "ProbedWeight": "gradients.probe",
@@ -26,22 +26,22 @@ _HOMES = {
     "truncation": "gradients.truncation",
     "Spectrum": "dynamics.spectrum",
     "spectrum": "dynamics.spectrum",
-    "GatedSpectrum": "dynamics.gated_spectrum",
+    "GatedSpectrum": "dynamics.gate_spectra",
     "Lyapunov": "dynamics.lyapunov",
     "lyapunov": "dynamics.lyapunov",
-    "DrivenLayer": "dynamics.driven",
-    "driven_layer": "dynamics.driven",
+    "DrivenLayer": "models.driven",
+    "driven_layer": "models.driven",
     "MeanField": "dynamics.meanfield",
     "mean_field": "dynamics.meanfield",
     "CheckpointContents": "dynamics.checkpoint",
     "checkpoint_contents": "dynamics.checkpoint",
     "bundled_sequence": "files.bundled",
-    "StepShapes": "shapes",
-    "step_shapes": "shapes",
-    "SequenceShapes": "shapes",
-    "sequence_shapes": "shapes",
-    "RecurrentShapes": "recurrent_report",
-    "recurrent_shapes": "recurrent_report",
+    "StepShapes": "shapes.hand_written",
+    "step_shapes": "shapes.hand_written",
+    "SequenceShapes": "shapes.hand_written",
+    "sequence_shapes": "shapes.hand_written",
+    "RecurrentShapes": "shapes.any_model",
+    "recurrent_shapes": "shapes.any_model",
     "UnrolledGraph": "graph",
     "unroll": "graph",
     "CheckReport": "checks",
@@ -52,10 +52,10 @@ _HOMES = {
     "bench_flow": "benchmark.flow_report",
     "ProbeBenchReport": "benchmark.probe_report",
     "bench_probe": "benchmark.probe_report",
-    "ModelGradNorms": "gradients.modelled",
-    "model_gradnorm": "gradients.modelled",
-    "model_flow": "gradients.by_loss",
-    "model_truncation": "gradients.by_loss",
+    "ModelGradNorms": "gradients.model_gradnorm",
+    "model_gradnorm": "gradients.model_gradnorm",
+    "model_flow": "gradients.loss_steps",
+    "model_truncation": "gradients.loss_steps",
     "RnnctlError": "errors",
     "InputError": "errors",
     "ShapeError": "errors",
@@ -74,8 +74,7 @@ if TYPE_CHECKING:
     from rnnctl.cells import FullRNN, ManualRNNCell
     from rnnctl.checks import CheckReport, check
     from rnnctl.dynamics.checkpoint import CheckpointContents, checkpoint_contents
-    from rnnctl.dynamics.driven import DrivenLayer, driven_layer
-    from rnnctl.dynamics.gated_spectrum import GatedSpectrum
+    from rnnctl.dynamics.gate_spectra import GatedSpectrum
     from rnnctl.dynamics.lyapunov import Lyapunov, lyapunov
     from rnnctl.dynamics.meanfield import MeanField, mean_field
     from rnnctl.dynamics.spectrum import Spectrum, spectrum
@@ -89,17 +88,18 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from rnnctl.files.bundled import bundled_sequence
-    from rnnctl.gradients.bptt import GradNorms, gradnorm
-    from rnnctl.gradients.by_loss import model_flow, model_truncation
     from rnnctl.gradients.flow import Flow, flow
+    from rnnctl.gradients.gradnorm import GradNorms, gradnorm
     from rnnctl.gradients.history import GradNormHistory, gradnorm_history
-    from rnnctl.gradients.modelled import ModelGradNorms, model_gradnorm
+    from rnnctl.gradients.loss_steps import model_flow, model_truncation
+    from rnnctl.gradients.model_gradnorm import ModelGradNorms, model_gradnorm
     from rnnctl.gradients.probe import ProbedWeight, Trace, probe
     from rnnctl.gradients.truncation import Truncation, truncation
     from rnnctl.gradients.watch import Watch, watch
     from rnnctl.graph import UnrolledGraph, unroll
-    from rnnctl.recurrent_report import RecurrentShapes, recurrent_shapes
-    from rnnctl.shapes import SequenceShapes, StepShapes, sequence_shapes, step_shapes
+    from rnnctl.models.driven import DrivenLayer, driven_layer
+    from rnnctl.shapes.any_model import RecurrentShapes, recurrent_shapes
+    from rnnctl.shapes.hand_written import SequenceShapes, StepShapes, sequence_shapes, step_shapes
 
 
 def __getattr__(name: str) -> Any:

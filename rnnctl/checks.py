@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rnnctl.cells import NONLINEARITIES, FullRNN
 from rnnctl.errors import DtypeError, VerificationError
-from rnnctl.gradients.bptt import gradnorm
-from rnnctl.gradients.verify import autograd_reference, clone_contributions
+from rnnctl.gradients.agreement import autograd_reference, clone_contributions
+from rnnctl.gradients.gradnorm import gradnorm
 from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
 

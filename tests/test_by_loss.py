@@ -7,7 +7,7 @@ from torch import nn
 
 import rnnctl
 from rnnctl import FullRNN, InputError, ShapeError, model_flow, model_truncation
-from rnnctl.layered import LayeredRNN
+from rnnctl.models.torch_layers import LayeredRNN
 
 KINDS = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
 B, H = 2, 4

@@ -21,8 +21,8 @@ from torch import nn
 
 from rnnctl import __version__, watch
 from rnnctl.__main__ import main
-from rnnctl.cli import options
 from rnnctl.cli.app import app
+from rnnctl.cli.options import groups as options
 
 COMMANDS = ("cell", "forward", "unroll", "gradnorm", "flow", "truncation", "spectrum", "lyapunov", "check", "bench")
 QUICK_BENCH = "bench --hidden-size 3 --repeats 1 --no-memory"
@@ -341,7 +341,7 @@ def test_a_claim_that_fails_is_exit_1_with_the_report_still_printed(run: Run, mo
 def test_a_disagreement_with_autograd_is_exit_1_with_the_result_still_printed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rnnctl.gradients.verify.TOLERANCES", {torch.float32: -1.0})
+    monkeypatch.setattr("rnnctl.gradients.agreement.TOLERANCES", {torch.float32: -1.0})
     ran = run("gradnorm --json")
     assert ran.code == 1
     assert len(document(ran)["rows"]) == 7
@@ -688,7 +688,7 @@ def test_output_is_refused_before_anything_is_computed(
     def computed(*_: object, **__: object) -> None:
         raise AssertionError("computed")
 
-    monkeypatch.setattr("rnnctl.gradients.bptt.gradnorm", computed)
+    monkeypatch.setattr("rnnctl.gradients.gradnorm.gradnorm", computed)
     monkeypatch.setattr("rnnctl.cells.FullRNN.__init__", computed)
     (tmp_path / "there.json").write_text("precious")
     for place in ("there.json", "missing/a.json", "."):
@@ -892,7 +892,7 @@ def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("rnnctl.gradients.bptt.gradnorm", broken)
+    monkeypatch.setattr("rnnctl.gradients.gradnorm.gradnorm", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         run("gradnorm")
 
@@ -901,7 +901,7 @@ def test_interrupt_is_exit_130_without_a_word(run: Run, monkeypatch: pytest.Monk
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rnnctl.gradients.bptt.gradnorm", interrupted)
+    monkeypatch.setattr("rnnctl.gradients.gradnorm.gradnorm", interrupted)
     ran = run("gradnorm")
     assert (ran.code, ran.out) == (130, "")
     assert "Traceback" not in ran.err

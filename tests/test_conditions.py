@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnctl.__main__ import main
-from rnnctl.cli.conditions import held, parsed, require_known
+from rnnctl.cli.output.conditions import held, parsed, require_known
 from rnnctl.errors import InputError, RnnctlError
 
 SCALARS: dict[str, Any] = {"factor": 0.5, "steps": 7, "verdict": "stable", "first": None, "bad": math.nan, "zero": True}
@@ -177,7 +177,7 @@ def test_a_condition_that_cannot_be_parsed_is_refused_before_computing(cli, monk
     def too_late(*_: Any, **__: Any) -> None:
         raise AssertionError("computed before the condition was read")
 
-    monkeypatch.setattr("rnnctl.cli.setup.build", too_late)
+    monkeypatch.setattr("rnnctl.cli.setup.experiment.build", too_late)
     code, out, err = cli("gradnorm", "--fail-on", text)
     assert (code, out) == (2, "")
     assert text in err

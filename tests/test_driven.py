@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rnnctl
-from rnnctl.dynamics.driven import DrivenLayer, driven_layer
 from rnnctl.dynamics.gated import wide_stretches
 from rnnctl.dynamics.jacobian import KRYLOV, spectral_radii, tangent_norms
 from rnnctl.dynamics.tangent import ElmanMap
 from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, TooLargeError
-from rnnctl.recurrence.gates import LayerWeights
+from rnnctl.models.driven import DrivenLayer, driven_layer
+from rnnctl.recurrence.weights import LayerWeights
 from rnnctl.view.figures import FIGURES, figure_bytes
 from rnnctl.view.render import rendered
 from rnnctl.view.terminal import Terminal
@@ -458,7 +458,7 @@ def test_what_one_square_matrix_alone_has_is_undefined():
 
 
 def test_radii_are_left_out_where_they_would_take_long(monkeypatch):
-    monkeypatch.setattr("rnnctl.dynamics.gated_spectrum.CHEAP_EIGENVALUES", 2 * 3 * 5**3 - 1)
+    monkeypatch.setattr("rnnctl.dynamics.gate_spectra.CHEAP_EIGENVALUES", 2 * 3 * 5**3 - 1)
     found = rnnctl.spectrum(driven_layer(made("GRU"), inputs(2, 3)))
     assert found.scalars["jacobian_radius_mean"] is None
     assert found.scalars["jacobian_norm_mean"] > 0

@@ -52,7 +52,7 @@ def modules_picture(layers, T=9, **settings):
     import torch
 
     from rnnctl import model_gradnorm
-    from rnnctl.layered import LayeredRNN
+    from rnnctl.models.torch_layers import LayeredRNN
 
     torch.manual_seed(0)
     model = LayeredRNN("lstm", 3, 4, 2, num_layers=layers)
@@ -104,7 +104,7 @@ def test_every_picture_has_labels_on_all_axes():
 )
 def test_a_bad_place_is_refused_before_computing(path, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rnnctl.gradients.bptt.gradnorm", None)
+    monkeypatch.setattr("rnnctl.gradients.gradnorm.gradnorm", None)
     assert main(["gradnorm", "--plot", path]) == 2
     assert message in capsys.readouterr().err
 
@@ -119,8 +119,8 @@ def test_an_existing_picture_needs_force(tmp_path, capsys):
 
 
 def test_without_matplotlib_the_install_command_is_given(tmp_path, capsys, monkeypatch):
-    real = importlib.util.find_spec
-    monkeypatch.setattr("rnnctl.cli.plotting.find_spec", lambda name: None if name == "matplotlib" else real(name))
+    real, place = importlib.util.find_spec, "rnnctl.cli.output.plotting.find_spec"
+    monkeypatch.setattr(place, lambda name: None if name == "matplotlib" else real(name))
     assert main(["gradnorm", "--plot", str(tmp_path / "picture.png")]) == 2
     assert "-m pip install 'rnnctl[plot]'" in capsys.readouterr().err
 

@@ -12,9 +12,9 @@ from torch import nn
 
 import rnnctl
 from rnnctl import FullRNN, InputError, ShapeError
+from rnnctl.gradients.agreement import Agreement, agreement, autograd_reference, clone_contributions
 from rnnctl.gradients.contributions import Contributions, contribution_norms, step_norms, takes_products
 from rnnctl.gradients.decay import decay_over_time
-from rnnctl.gradients.verify import Agreement, agreement, autograd_reference, clone_contributions
 from rnnctl.recurrence.elman import hidden_states, reverse_chunks
 
 
@@ -303,7 +303,7 @@ def test_a_wrong_sweep_is_caught_by_the_verification(monkeypatch):
     def broken(h, direct, W_hh, nonlinearity):
         yield from reverse_chunks(h, direct, 1.001 * W_hh, nonlinearity)
 
-    monkeypatch.setattr("rnnctl.gradients.bptt.reverse_chunks", broken)
+    monkeypatch.setattr("rnnctl.gradients.gradnorm.reverse_chunks", broken)
     found = rnnctl.gradnorm(network(), torch.randn(4, 9, 3, dtype=torch.float64), verify=True)
     assert not found.agreement.holds
     with pytest.raises(rnnctl.VerificationError, match="disagrees with autograd's W_hh.grad"):

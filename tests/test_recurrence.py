@@ -12,8 +12,8 @@ from torch import nn
 from rnnctl import FullRNN
 from rnnctl.recurrence.elman import hidden_states, reverse_chunks
 from rnnctl.recurrence.lstm import STEP_BY_STEP, cell_states
-from rnnctl.recurrence.reverse import LONGEST_CHUNK, chunk_steps
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
+from rnnctl.recurrence.sweep import LONGEST_CHUNK, chunk_steps
 from rnnctl.recurrence.threads import ONE_THREAD_BELOW, threads_for
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnctl.view import progress, tables
-from rnnctl.view.layout import Column, Layout, Table, headline
-from rnnctl.view.layouts import LAYOUTS
+from rnnctl.view.layouts.layout import Column, Layout, Table, headline
+from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.machine import csv_text, json_text, jsonl_text, strict
 from rnnctl.view.numbers import log_bars, number
 from rnnctl.view.render import rendered

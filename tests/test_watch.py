@@ -17,12 +17,12 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 import rnnctl
-from rnnctl.cli.history import show_history
-from rnnctl.cli.options import OutputOptions, PlotOptions
+from rnnctl.cli.commands.history import show_history
+from rnnctl.cli.options.groups import OutputOptions, PlotOptions
 from rnnctl.errors import InputError
 from rnnctl.files.runs import read_run
 from rnnctl.view.figures import FIGURES
-from rnnctl.view.layout_history import GRADNORM_HISTORY
+from rnnctl.view.layouts.history import GRADNORM_HISTORY
 from rnnctl.view.terminal import Terminal
 
 

@@ -777,10 +777,10 @@ def test_what_comes_out_of_any_other_function_of_ours_is_a_bug_of_ours(name: str
 @pytest.mark.parametrize(
     "place",
     [
-        "rnnctl.gradients.modelled.model_gradnorm",
-        "rnnctl.gradients.layered.layer_norms",
-        "rnnctl.gradients.recording.layers_below",
-        "rnnctl.gradients.objective.sequence_loss",
+        "rnnctl.gradients.model_gradnorm.model_gradnorm",
+        "rnnctl.gradients.layer_calls.layer_norms",
+        "rnnctl.models.recording.layers_below",
+        "rnnctl.models.objective.sequence_loss",
     ],
 )
 def test_a_bug_of_ours_is_not_laid_at_the_models_door(place: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -791,7 +791,7 @@ def test_a_bug_of_ours_is_not_laid_at_the_models_door(place: str, run: Run, monk
     monkeypatch.setattr(place, there["broken"])
     with pytest.raises(ZeroDivisionError, match="a bug") as caught:
         run("gradnorm --model train:Base")
-    assert "rnnctl/cli/gradnorm.py" in "".join(str(entry.path) for entry in caught.traceback)
+    assert "rnnctl/cli/commands/gradnorm.py" in "".join(str(entry.path) for entry in caught.traceback)
 
 
 @pytest.mark.parametrize(("place", "code"), [("leave", "'trouble'"), ("LeavesInForward", "0")])

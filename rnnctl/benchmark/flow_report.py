@@ -8,8 +8,8 @@ import torch
 
 from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.timing import gemm_rate, medians
+from rnnctl.gradients.agreement import W_HH
 from rnnctl.gradients.flow import flow
-from rnnctl.gradients.verify import W_HH
 
 PASSES, FLOW = "T autograd passes", "rnnctl flow"
 # Sizes; the least speed-up over T passes (None: not run) and the least share of the GEMM rate.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnctl.cells import FullRNN
-from rnnctl.gradients.bptt import gradnorm
-from rnnctl.gradients.verify import clone_contributions
+from rnnctl.gradients.agreement import clone_contributions
+from rnnctl.gradients.gradnorm import gradnorm
 
 # The one that all others are compared with, and ours.
 REFERENCE, SWEEP = "nn.RNN", "rnnctl sweep"

@@ -11,7 +11,7 @@ from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.timing import medians
 from rnnctl.errors import InputError
 from rnnctl.gradients.probe import probe
-from rnnctl.layered import LAYERS
+from rnnctl.models.torch_layers import LAYERS
 
 Targets = Mapping[str, float]
 # Sizes, and the most that a probed step may take of a plain one's time at two threads, by cell.

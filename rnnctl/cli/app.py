@@ -6,21 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from rnnctl import __version__
-from rnnctl.cli.bench import bench
-from rnnctl.cli.cell import cell
-from rnnctl.cli.check import check
-from rnnctl.cli.config import UsageProblem
+from rnnctl.cli.commands.bench import bench
+from rnnctl.cli.commands.cell import cell
+from rnnctl.cli.commands.check import check
+from rnnctl.cli.commands.flow import flow
+from rnnctl.cli.commands.forward import forward
+from rnnctl.cli.commands.gradnorm import gradnorm
+from rnnctl.cli.commands.lyapunov import lyapunov
+from rnnctl.cli.commands.spectrum import spectrum
+from rnnctl.cli.commands.truncation import truncation
+from rnnctl.cli.commands.unroll import unroll
+from rnnctl.cli.commands.weights import weights
 from rnnctl.cli.exits import ExitCode
-from rnnctl.cli.flow import flow
-from rnnctl.cli.forward import forward
-from rnnctl.cli.gradnorm import gradnorm
-from rnnctl.cli.lyapunov import lyapunov
-from rnnctl.cli.options import with_options
-from rnnctl.cli.spectrum import spectrum
+from rnnctl.cli.options.config import UsageProblem
+from rnnctl.cli.options.groups import with_options
 from rnnctl.cli.streams import abandon_stdout, tell, write_stdout
-from rnnctl.cli.truncation import truncation
-from rnnctl.cli.unroll import unroll
-from rnnctl.cli.weights import weights
 
 app = typer.Typer(
     name="rnnctl",

@@ -15,8 +15,8 @@ from rnnctl.errors import InputError
 from rnnctl.files.checkpoints import read_checkpoint
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.finite import has_values, nonfinite_count
-from rnnctl.recurrence.gates import GATES
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.recurrence.weights import GATES
 
 ELMAN = "elman (rnnctl)"
 # Rows of weight_hh over hidden units -> the cell.

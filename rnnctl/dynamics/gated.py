@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rnnctl.dynamics.driven import DrivenLayer, wide_weights
 from rnnctl.dynamics.tangent import GRUMap, LSTMMap, TangentMap
 from rnnctl.dynamics.trajectory import STRETCH_BYTES, tiles
+from rnnctl.models.driven import DrivenLayer, wide_weights
 from rnnctl.recurrence.fused import layer_outputs
-from rnnctl.recurrence.gates import LayerWeights, affine
 from rnnctl.recurrence.lstm import cell_states
 from rnnctl.recurrence.threads import threads_for
+from rnnctl.recurrence.weights import LayerWeights, affine
 
 # Tensors of a stretch's size: pre-activations, their opposites, gates, slopes and what they are made of.
 BUFFERS = 6

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from rnnctl.cells import FullRNN, require_full_rnn
-from rnnctl.dynamics.driven import DrivenLayer, elman_weights, require_alone, wide_weights
 from rnnctl.dynamics.gated import gated_stretches
 from rnnctl.dynamics.meanfield import MeanField, prediction
 from rnnctl.dynamics.tangent import TangentMap
@@ -26,8 +25,9 @@ from rnnctl.dynamics.trajectory import (
     widened,
 )
 from rnnctl.errors import InputError, RnnctlError
-from rnnctl.gradients.bptt import gradnorm
+from rnnctl.gradients.gradnorm import gradnorm
 from rnnctl.memory import require_memory
+from rnnctl.models.driven import DrivenLayer, elman_weights, require_alone, wide_weights
 from rnnctl.recurrence.threads import threads_for
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.

@@ -11,13 +11,13 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from rnnctl.cells import FullRNN, require_full_rnn
-from rnnctl.dynamics.driven import DrivenLayer, elman_weights, require_alone
 from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
-from rnnctl.dynamics.gated_spectrum import GatedSpectrum, gated_spectrum, mean_of
+from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of
 from rnnctl.dynamics.jacobian import jacobian_norms
 from rnnctl.dynamics.trajectory import COMPUTED_IN, ElmanStretch, Weights, recurrent_weights, stretches
 from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
+from rnnctl.models.driven import DrivenLayer, elman_weights, require_alone
 
 # A tanh unit counts as saturated beyond: its slope is then below 0.02.
 SATURATED = 0.99

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rnnctl.gradients.problem import Problem
 from rnnctl.memory import available_bytes, require_memory
-from rnnctl.recurrence.by_loss_step import LossBlock, reverse_by_loss_step
+from rnnctl.recurrence.sweep_all_losses import LossBlock, reverse_by_loss_step
 
 # Blocks of (losses, batch, hidden) that one step works on, temporaries included.
 BLOCKS = 5

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.reverse import CHUNK_BYTES, ReverseChunk
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
+from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk
 
 # Within 2**20 of 1, squares of float32 values keep clear of underflow and overflow.
 NEAR_ONE = 20

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rnnctl.gradients.calls import Below, LayeredCall
-from rnnctl.gradients.layered import layer_runs, layered_norms
-from rnnctl.gradients.received import Received
-from rnnctl.gradients.stack import initial_states
+from rnnctl.gradients.layer_calls import layer_runs, layered_norms
+from rnnctl.models.arriving_gradients import Received
+from rnnctl.models.calls import Below, LayeredCall
+from rnnctl.models.replay import initial_states
 from rnnctl.recurrence.lstm import LSTMSteps
 
 

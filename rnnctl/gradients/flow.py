@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnnctl.cells import FullRNN
+from rnnctl.gradients.agreement import Agreement, along_states
 from rnnctl.gradients.blocks import loss_step_blocks, require_room_for_blocks
 from rnnctl.gradients.contributions import step_norms, sweep_dtype
 from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
-from rnnctl.gradients.verify import Agreement, along_states
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.reverse import chunk_steps
+from rnnctl.recurrence.sweep import chunk_steps
 
 ONE_PERCENT = 0.01
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError
-from rnnctl.gradients.calls import CellCall, LayeredCall
+from rnnctl.gradients.agreement import TOLERANCES
+from rnnctl.gradients.cell_calls import cell_kind, stepped_norms
 from rnnctl.gradients.decay import Decay, decay_over_time
-from rnnctl.gradients.found import recurrent_modules, weight_names
-from rnnctl.gradients.layered import StepNorms, layered_norms, without_carried
-from rnnctl.gradients.recording import Calls, Recording
-from rnnctl.gradients.stepped import cell_kind, stepped_norms
-from rnnctl.gradients.verify import TOLERANCES
+from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carried
+from rnnctl.models.calls import CellCall, LayeredCall
+from rnnctl.models.modules import recurrent_modules, weight_names
+from rnnctl.models.recording import Calls, Recording
 from rnnctl.nearest import did_you_mean
-from rnnctl.recurrence.gates import GATES
+from rnnctl.recurrence.weights import GATES
 
 
 @dataclass(frozen=True, eq=False)

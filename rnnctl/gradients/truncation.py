@@ -11,10 +11,10 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
+from rnnctl.gradients.agreement import Agreement, along_states
 from rnnctl.gradients.blocks import loss_step_blocks, require_room_for_blocks
 from rnnctl.gradients.contributions import step_norms, sweep_dtype
 from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
-from rnnctl.gradients.verify import Agreement, along_states
 from rnnctl.memory import require_memory
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}

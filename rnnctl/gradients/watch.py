@@ -15,11 +15,11 @@ from torch.utils.hooks import RemovableHandle
 
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.runs import RunWriter
-from rnnctl.gradients.calls import CellCall
-from rnnctl.gradients.found import Found, recurrent_modules, weight_names
-from rnnctl.gradients.hooks import Hook
 from rnnctl.gradients.probe import ProbedWeight, probed
-from rnnctl.gradients.recording import Call, Calls, Recording
+from rnnctl.models.calls import CellCall
+from rnnctl.models.hooks import Hook
+from rnnctl.models.modules import Found, recurrent_modules, weight_names
+from rnnctl.models.recording import Call, Calls, Recording
 
 
 @contextmanager

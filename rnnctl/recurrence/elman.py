@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.gates import LayerWeights, affine
-from rnnctl.recurrence.reverse import CHUNK_BYTES, ReverseChunk, State, chunk_steps, sweep_back
+from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, State, chunk_steps, sweep_back
+from rnnctl.recurrence.weights import LayerWeights, affine
 
 
 def hidden_states(

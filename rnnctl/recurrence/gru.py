@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnnctl.recurrence.gates import LayerWeights, affine
-from rnnctl.recurrence.reverse import State, chunk_steps
+from rnnctl.recurrence.sweep import State, chunk_steps
+from rnnctl.recurrence.weights import LayerWeights, affine
 
 
 @dataclass(frozen=True)

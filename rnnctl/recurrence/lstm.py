@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnnctl.recurrence.gates import LayerWeights, affine_into
-from rnnctl.recurrence.reverse import CHUNK_BYTES, State, chunk_steps
+from rnnctl.recurrence.sweep import CHUNK_BYTES, State, chunk_steps
+from rnnctl.recurrence.weights import LayerWeights, affine_into
 
 # With more units a step, T small operations cost less than log2 T passes over memory.
 STEP_BY_STEP = 1024

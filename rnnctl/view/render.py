@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.results import Result
-from rnnctl.view.layout import headline
+from rnnctl.view.layouts.layout import headline
 from rnnctl.view.machine import SCHEMA_VERSION, csv_text, json_text, jsonl_text
 from rnnctl.view.tables import more_of, table_text
 from rnnctl.view.terminal import Terminal

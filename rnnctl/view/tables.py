@@ -11,8 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from rnnctl.results import Result
-from rnnctl.view.layout import Column, Layout, Table
-from rnnctl.view.layouts import LAYOUTS
+from rnnctl.view.layouts.layout import Column, Layout, Table
+from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.numbers import log_bars, number
 from rnnctl.view.terminal import Terminal
 

@@ -1,0 +1,122 @@
+"""From a result to stdout or a file, and to the exit code."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from rnnctl import __version__
+from rnnctl.cli.exits import ExitCode
+from rnnctl.cli.options.groups import OutputOptions
+from rnnctl.cli.output.conditions import held, parsed, require_known
+from rnnctl.cli.streams import require_stdout, tell, write_stdout
+from rnnctl.errors import InputError
+from rnnctl.results import Result
+
+SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+
+
+def require_output(out: OutputOptions) -> None:
+    """Refuse what can be refused before anything is computed: formats, conditions, a closed stdout."""
+    chosen_format(out)
+    parsed(out.fail_on or ())
+    if out.output is None:
+        return require_stdout()
+    from rnnctl.files.writing import require_writable
+
+    require_writable(out.output, force=out.force)
+
+
+def require_not_read(written: Path | None, *sources: str | Path | None) -> None:
+    """Raise InputError where a file that is to be written is among those that are read."""
+    read = {Path(source).resolve() for source in sources if source is not None and source != "-"}
+    if written is not None and written.resolve() in read:
+        raise InputError(f"{str(written)!r} is read by this very command; write to another file")
+
+
+def chosen_format(out: OutputOptions) -> str:
+    """table, json, jsonl or csv."""
+    if out.json and out.format not in (None, "json"):
+        raise InputError(f"--json and --format {out.format} contradict each other; give one of them")
+    if out.json:
+        return "json"
+    by_suffix = SUFFIXES.get(out.output.suffix.lower(), "table") if out.output else "table"
+    return out.format or by_suffix
+
+
+def emit(result: Result, config: Mapping[str, Any], out: OutputOptions) -> None:
+    """Show or write the result; exit 3 where a --fail-on condition holds.
+
+    Raises:
+        typer.Exit: a condition held.
+        InputError: a condition names what the result does not have.
+    """
+    import torch
+
+    from rnnctl.view.render import rendered
+
+    text = rendered(
+        result,
+        form=chosen_format(out),
+        config=config,
+        versions={"rnnctl": __version__, "torch": torch.__version__},
+        only=out.only,
+        every=out.all,
+        terminal=terminal(out),
+    )
+    deliver(text, out)
+    judge(result, out)
+
+
+def deliver(text: str, out: OutputOptions) -> None:
+    """Write to --output, whole or not at all, or to stdout."""
+    if out.output is None:
+        write_stdout(text)
+        return
+    from rnnctl.files.writing import write_whole
+
+    write_whole(out.output, text.encode("utf-8", "backslashreplace"))
+    if not out.quiet:
+        tell(f"Note: wrote {out.output}")
+
+
+def judge(result: Result, out: OutputOptions) -> None:
+    """Exit 3 where a --fail-on condition holds, saying which."""
+    conditions = parsed(out.fail_on or ())
+    if not conditions:
+        return
+    words: Mapping[str, bool] = getattr(result, "conditions", {})
+    require_known(conditions, result.scalars, words)
+    messages = held(conditions, result.scalars, words)
+    for message in messages:
+        tell(message)
+    if messages:
+        raise typer.Exit(ExitCode.CONDITION_HELD)
+
+
+def terminal(out: OutputOptions) -> Any:
+    """Width, colour and character set of where the text goes."""
+    from rnnctl.view.terminal import Terminal
+
+    to_file = out.output is not None
+    watched = not to_file and sys.stdout.isatty()
+    encoding = "utf-8" if to_file else (sys.stdout.encoding or "ascii")
+    return Terminal(
+        width=shutil.get_terminal_size().columns if watched else None,
+        color=not to_file and _wants_color(out.color, watched),
+        ascii_only=not encoding.lower().replace("-", "").startswith("utf"),
+    )
+
+
+def _wants_color(choice: str, watched: bool) -> bool:
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return watched and os.environ.get("TERM") != "dumb"

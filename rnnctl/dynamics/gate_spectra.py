@@ -1,0 +1,246 @@
+"""What the recurrent weights of a GRU or LSTM and its step Jacobians tell, gate by gate."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
+from rnnctl.dynamics.gated import GatedStretch, gated_stretches
+from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
+from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES
+from rnnctl.memory import require_memory
+from rnnctl.models.driven import DrivenLayer, wide_weights
+from rnnctl.recurrence.weights import GATES
+
+# A gate counts as saturated closer than this to 0 or 1; a candidate where |tanh| is beyond.
+GATE_MARGIN, CANDIDATE_SATURATED = 0.05, 0.99
+CANDIDATES = ("n", "g")
+# What the next step keeps of its state past W_hh.
+KEEP = {"GRU": "z", "LSTM": "f"}
+# Eigenvalues of all step Jacobians are found where steps x batch x state^3 is at most this: a few seconds.
+CHEAP_EIGENVALUES = 5e8
+
+
+@dataclass(frozen=True, eq=False)
+class GateMatrix:
+    """The rows of W_hh that make one gate.
+
+    Attributes:
+        gate: "r", "z", "n" or "i", "f", "g", "o".
+        eigenvalues: by falling modulus, shape (hidden,), complex128; None of a projected LSTM, where
+            the block is not square.
+        singular_values: falling, shape (min(hidden, proj),), float64.
+        shape: (hidden, hidden), of a projected LSTM (hidden, proj).
+    """
+
+    gate: str
+    eigenvalues: Complex[Tensor, " hidden"] | None
+    singular_values: Float[Tensor, " rank"]
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class GatedSpectrum:
+    """Eigenvalues and singular values of every gate's part of W_hh, and the step Jacobians along a sequence.
+
+    Attributes:
+        cell: "GRU" or "LSTM".
+        gates: one matrix a gate, in torch's order.
+        state_size: H; of an LSTM, whose state is h_t and c_t, H + H, with a projection proj + H.
+        steps: one record per time step: t, jacobian_norm_mean and jacobian_norm_max (over the batch, of
+            J_t = d state_t / d state_{t-1}), jacobian_radius_mean (of its spectral radius; None where it
+            would take long), keep_mean (of z_t or f_t), saturated (share of gate activations below 0.05
+            or above 0.95; candidates do not count).
+        activations: one record per gate: gate, mean, saturated (of a candidate: |n_t|, |g_t| > 0.99),
+            over all steps and sequences; None where no step is finite.
+        first_nonfinite_step: the first step whose state or Jacobian is not finite even in float64, or
+            None; ``steps`` ends before it.
+    """
+
+    schema: ClassVar[str] = "spectrum-gates"
+
+    cell: str
+    gates: tuple[GateMatrix, ...]
+    state_size: int
+    steps: tuple[Mapping[str, Any], ...]
+    activations: tuple[Mapping[str, Any], ...]
+    first_nonfinite_step: int | None
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """Name -> number or text; None where a quantity has no value here.
+
+        Those of ``Spectrum`` that speak of one square W_hh or one nonlinearity are always None.
+        """
+        one_matrix = dict.fromkeys(
+            ("spectral_radius", "spectral_norm", "condition_number", "departure_from_normality", "relative_departure")
+        )
+        one_function = dict.fromkeys(("norm_bound", "norm_bound_certifies", "mean_slope", "dead_fraction"))
+        largest = [step["jacobian_norm_max"] for step in self.steps]
+        return MappingProxyType(
+            {
+                "cell": self.cell,
+                "hidden_size": self.gates[0].shape[0],
+                "state_size": self.state_size,
+                **one_matrix,
+                "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
+                "jacobian_norm_max": max(largest, default=None),
+                "jacobian_radius_mean": mean_of(self.steps, "jacobian_radius_mean"),
+                "keep_gate": KEEP[self.cell],
+                "keep_mean": mean_of(self.steps, "keep_mean"),
+                "saturated_fraction": mean_of(self.steps, "saturated"),
+                **one_function,
+                "first_nonfinite_step": self.first_nonfinite_step,
+                "computed_in": COMPUTED_IN,
+            }
+        )
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per gate and index i: gate, i, real, imag, modulus, and the i-th singular_value."""
+        return tuple(row for i in range(self.gates[0].shape[0]) for gate in self.gates for row in _row(gate, i))
+
+    @property
+    def more(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+        """Further records by name: ``gates`` (one per gate) and ``steps``."""
+        pairs = zip(self.gates, self.activations, strict=True)
+        return {"gates": tuple({**_summary(gate), **activation} for gate, activation in pairs), "steps": self.steps}
+
+    @property
+    def conditions(self) -> Mapping[str, bool]:
+        """Whether "nonfinite" holds: the state leaves float64 within the sequence."""
+        return {"nonfinite": self.first_nonfinite_step is not None}
+
+
+def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None = None) -> GatedSpectrum:
+    """What every gate's part of W_hh says, and what the step Jacobians say along the layer's input.
+
+    Args:
+        layer: a GRU or an LSTM.
+        progress: called with the fraction of the steps that are done.
+    Raises:
+        InputError: weights that are not finite; TooLargeError.
+    Source: Can, Krishnamurthy & Schwab 2020, arXiv:2002.00025 (gates and the spectrum of J); Henrici
+        1962 (departure from normality).
+    """
+    W_hh, steps = layer.weights.W_hh, layer.x.shape[1]
+    needed = 8 * (4 * W_hh.numel() + 8 * layer.hidden_size * W_hh.shape[1])
+    require_memory(needed + 4 * (BASIS_BYTES + STRETCH_BYTES), f"the spectrum of W_hh {tuple(W_hh.shape)}")
+    weights = wide_weights(layer)
+    count = layer.x.shape[0] * steps
+    found = _Steps(layer.cell, want_radius=count * layer.state_size**3 <= CHEAP_EIGENVALUES)
+    for stretch in gated_stretches(layer, weights, layer.x, layer.state_init):
+        found.add(stretch)
+        if progress is not None:
+            progress(len(found.records) / steps)
+    names = GATES[layer.cell]
+    return GatedSpectrum(
+        cell=layer.cell,
+        gates=tuple(_matrix(name, W) for name, W in zip(names, weights.W_hh.chunk(len(names)), strict=True)),
+        state_size=layer.state_size,
+        steps=tuple(found.records),
+        activations=found.activations,
+        first_nonfinite_step=len(found.records) if len(found.records) < steps else None,
+    )
+
+
+def mean_of(records: tuple[Mapping[str, Any], ...], name: str) -> float | None:
+    """Over those records that have a value; None where none has.
+
+    Args:
+        records: with this name in each.
+        name: of a number.
+    """
+    values = [record[name] for record in records if record[name] is not None]
+    return sum(values) / len(values) if values else None
+
+
+class _Steps:
+    """Collects one record per time step, and what every gate did over all of them."""
+
+    def __init__(self, cell: str, want_radius: bool) -> None:
+        self.cell, self.names, self.want_radius = cell, GATES[cell], want_radius
+        self.records: list[Mapping[str, Any]] = []
+        # Per gate: sums over the steps of its mean and of its share of saturated activations.
+        self.sums = torch.zeros(2, len(self.names), dtype=torch.float64)
+
+    def add(self, stretch: GatedStretch) -> None:
+        """The records of consecutive steps."""
+        gates, J = stretch.gates, stretch.tangent.flattened()
+        norms = tangent_norms(J).view(gates.shape[:2])
+        radii = spectral_radii(J).view(norms.shape).mean(dim=1).tolist() if self.want_radius else [None] * len(gates)
+        saturated = self._saturated(gates).double().mean(dim=(1, 3))
+        means = gates.mean(dim=(1, 3))
+        self.sums += torch.stack([means.sum(dim=0), saturated.sum(dim=0)])
+        sigmoids = [i for i, name in enumerate(self.names) if name not in CANDIDATES]
+        columns = (
+            norms.mean(dim=1).tolist(),
+            norms.amax(dim=1).tolist(),
+            radii,
+            means[:, self.names.index(KEEP[self.cell])].tolist(),
+            saturated[:, sigmoids].mean(dim=1).tolist(),
+        )
+        names = ("jacobian_norm_mean", "jacobian_norm_max", "jacobian_radius_mean", "keep_mean", "saturated")
+        for t, values in enumerate(zip(*columns, strict=True), start=stretch.start):
+            self.records.append({"t": t, **dict(zip(names, values, strict=True))})
+
+    def _saturated(self, gates: Tensor) -> Tensor:
+        """Whether an activation is at its end, shape (steps, batch, gates, hidden)."""
+        is_candidate = torch.tensor([name in CANDIDATES for name in self.names]).unsqueeze(1)
+        low, high = gates < GATE_MARGIN, gates > 1 - GATE_MARGIN
+        return torch.where(is_candidate, gates.abs() > CANDIDATE_SATURATED, low | high)
+
+    @property
+    def activations(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per gate."""
+        steps = len(self.records)
+        means, saturated = (self.sums / max(1, steps)).tolist()
+        values = zip(self.names, means, saturated, strict=True)
+        return tuple(
+            {"gate": name, "mean": mean if steps else None, "saturated": share if steps else None}
+            for name, mean, share in values
+        )
+
+
+def _matrix(name: str, W: Tensor) -> GateMatrix:
+    """Of finite values."""
+    rows, columns = W.shape
+    eigenvalues = eigenvalues_by_modulus(W) if rows == columns else None
+    return GateMatrix(name, eigenvalues, torch.linalg.svdvals(W), (rows, columns))
+
+
+def _row(gate: GateMatrix, i: int) -> list[Mapping[str, Any]]:
+    """The i-th record of a gate; none beyond its singular values."""
+    if i >= gate.singular_values.shape[0]:
+        return []
+    value = None if gate.eigenvalues is None else complex(gate.eigenvalues[i])
+    return [
+        {
+            "gate": gate.gate,
+            "i": i,
+            "real": None if value is None else value.real,
+            "imag": None if value is None else value.imag,
+            "modulus": None if value is None else abs(value),
+            "singular_value": float(gate.singular_values[i]),
+        }
+    ]
+
+
+def _summary(gate: GateMatrix) -> Mapping[str, Any]:
+    square = gate.eigenvalues
+    departure = (None, None) if square is None else departure_from_normality(square, gate.singular_values)
+    return {
+        "gate": gate.gate,
+        "shape": gate.shape,
+        "spectral_radius": None if square is None else float(square[0].abs()),
+        "spectral_norm": float(gate.singular_values[0]),
+        "condition_number": condition_number(gate.singular_values),
+        "departure_from_normality": departure[0],
+        "relative_departure": departure[1],
+    }

@@ -1,0 +1,267 @@
+"""``gradnorm`` of any model: one training step of it, itemised for every recurrent weight."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rnnctl.errors import VerificationError
+from rnnctl.gradients.gradnorm import require_thresholds
+from rnnctl.gradients.probe import ProbedWeight, Trace, probe
+from rnnctl.models.objective import Objective, backward, called, must_have_lengths, without_padding
+from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+
+# Of the scalars, those that are of one weight: the one that the verdict is about.
+OF_ONE_WEIGHT = (
+    "grad_W_hh_norm",
+    "cancellation",
+    "factor_per_step",
+    "fitted_steps",
+    "steps_to_one_percent",
+    "first_over_last",
+    "spectral_radius",
+    "spectral_norm",
+    "verdict",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelGradNorms:
+    """What every time step contributes to the gradient of every recurrent weight of a model.
+
+    Attributes:
+        weights: name -> what was probed.
+        loss: the loss.
+        verify: whether the comparison with autograd was asked for.
+        padded_shares: weight -> the part of its gradient that falls on padding if nothing is packed or
+            masked; empty where all sequences are as long.
+        vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
+    """
+
+    schema: ClassVar[str] = "gradnorm-modules"
+
+    weights: Mapping[str, ProbedWeight]
+    loss: float
+    verify: bool
+    padded_shares: Mapping[str, float | None]
+    vanish_below: float
+    explode_above: float
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """Of the whole model, and of the weight whose gradient changes most on its way back."""
+        weights = self.weights.values()
+        errors = [w.autograd_relative_error for w in weights if w.autograd_relative_error is not None]
+        recovered = [w.recovered_error for w in weights if w.recovered_error is not None]
+        shares = [share for share in self.padded_shares.values() if share is not None]
+        judged = max(self._summaries, key=_extremity)
+        return MappingProxyType(
+            {
+                "loss": self.loss,
+                "weights": len(self.weights),
+                "autograd_relative_error": max(errors) if errors and self.verify else None,
+                "autograd_tolerance": max(w.autograd_tolerance for w in weights),
+                "recovered_error": max(recovered) if recovered else None,
+                "states_agree": all(w.states_agree for w in weights),
+                "padded_share": max(shares) if shares else None,
+                "weight": judged["weight"],
+                **{name: judged[name] for name in OF_ONE_WEIGHT},
+                "vanish_below": self.vanish_below,
+                "explode_above": self.explode_above,
+            }
+        )
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per weight and time step; ``call`` is which call of the module it belongs to."""
+        gates = tuple(dict.fromkeys(gate for weight in self.weights.values() for gate in weight.gates))
+        return tuple(row for weight in self.weights.values() for row in _rows(weight, gates))
+
+    @cached_property
+    def more(self) -> Mapping[str, Any]:
+        """weights: one record each; gates: what each gate's rows of W_hh have of the gradient."""
+        return {"weights": self._summaries, "gates": [row for w in self.weights.values() for row in _gate_rows(w)]}
+
+    @cached_property
+    def _summaries(self) -> list[Mapping[str, Any]]:
+        return [self._summary(weight) for weight in self.weights.values()]
+
+    def _summary(self, weight: ProbedWeight) -> Mapping[str, Any]:
+        total = float(weight.grad_norm_W_hh.sum())
+        norm = float(torch.linalg.vector_norm(weight.grad_W_hh))
+        decay, square = weight.decay, weight.W_hh.shape[0] == weight.W_hh.shape[1]
+        return {
+            "weight": weight.name,
+            "cell": weight.cell,
+            "calls": len(weight.steps_per_call),
+            "steps": sum(weight.steps_per_call),
+            "shape": list(weight.W_hh.shape),
+            "grad_W_hh_norm": norm,
+            "autograd_relative_error": weight.autograd_relative_error if self.verify else None,
+            "recovered_error": weight.recovered_error,
+            "cancellation": norm / total if total > 0 else None,
+            "factor_per_step": decay.factor_per_step if decay else None,
+            "fitted_steps": decay.fitted_steps if decay else None,
+            "steps_to_one_percent": decay.steps_to_one_percent if decay else None,
+            "first_over_last": decay.first_over_last if decay else None,
+            "spectral_radius": spectral_radius(weight.W_hh) if square else None,
+            "spectral_norm": spectral_norm(weight.W_hh) if square else None,
+            "padded_share": self.padded_shares.get(weight.name),
+            "h_init_is_zero": weight.h_init_is_zero,
+            "verdict": self._verdict(weight),
+        }
+
+    def _verdict(self, weight: ProbedWeight) -> str:
+        if not _is_finite(weight) or not math.isfinite(self.loss):
+            return "nonfinite"
+        ratio = weight.decay.first_over_last if weight.decay else None
+        if not ratio and not bool(weight.grad_norm_W_hh.any()):
+            # None arrives; or all at first steps, before which there is no state to go back to.
+            return "no gradient"
+        if ratio is None:
+            return "undecided"
+        if ratio < self.vanish_below:
+            return "vanishing"
+        return "exploding" if ratio > self.explode_above else "stable"
+
+    @property
+    def conditions(self) -> Mapping[str, bool]:
+        """Which of "nonfinite", "vanishing" and "exploding" hold for any weight."""
+        verdicts = {summary["verdict"] for summary in self._summaries}
+        return {name: name in verdicts for name in ("nonfinite", "vanishing", "exploding")}
+
+    def require_agreement(self) -> None:
+        """Raise VerificationError if autograd was asked and disagrees, or the module did something else."""
+        for weight in self.weights.values():
+            if not weight.states_agree:
+                raise VerificationError(
+                    f"{weight.name}: the module's states differ by {weight.recovered_error:.3g} from what its weights "
+                    "make of its inputs (a hook, noise, another thread?): its norms are not to be trusted"
+                )
+            if self.verify and weight.agrees is False:
+                raise VerificationError(
+                    f"{weight.name}: sum of all G_t disagrees with autograd: relative error "
+                    f"{weight.autograd_relative_error:.3g}. Does the weight also enter the loss by another way, "
+                    "such as a penalty?"
+                )
+
+
+def model_gradnorm(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    target: Tensor | None = None,
+    loss: str = "mse",
+    loss_at: str = "last",
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    lengths: Tensor | None = None,
+    only: str | None = None,
+    linear: str | Sequence[str] = (),
+    verify: bool = True,
+    vanish_below: float = 1e-3,
+    explode_above: float = 1e3,
+) -> ModelGradNorms:
+    """How much every time step contributes to dL/dW_hh of every recurrent weight of a model.
+
+    Args:
+        model: any module with recurrent parts; its parameters and their ``.grad`` are left as they are.
+        x: inputs, shape (batch, time, input); with ``lengths`` padded by anything finite.
+        target, loss, loss_at: as in ``gradnorm``, for an output of shape (batch, time, output) or
+            (batch, output); of several outputs the first.
+        loss_fn: takes (output, target) instead, output being what the model returned.
+        lengths: real steps of every sequence, (batch,). A model whose ``forward`` takes ``lengths`` is
+            given them; the loss counts real steps only, and ``padded_shares`` tells what would fall on
+            padding without either.
+        only, linear: as in ``probe``.
+        verify: record how well the sum of the contributions agrees with autograd.
+        vanish_below, explode_above: as in ``gradnorm``.
+    Returns:
+        A frozen ``ModelGradNorms``.
+    Raises:
+        InputError: as ``probe``; an output or a target that does not fit.
+    """
+    require_thresholds(vanish_below, explode_above)
+    names = (linear,) if isinstance(linear, str) else tuple(linear)
+    real = target if loss_fn is not None else without_padding(target, lengths, x.shape[1])
+    objective = Objective(x, real, loss, loss_at, loss_fn, lengths)
+    trace, value = _one_step(model, objective, lengths, only, names)
+    shares: dict[str, float | None] = {}
+    if lengths is not None:
+        # The audit: the loss as it would be without packing, padding included.
+        careless = objective if must_have_lengths(model) else replace(objective, lengths=None)
+        audited, _ = _one_step(model, careless, lengths, only, names)
+        shares = {name: weight.padded_share for name, weight in audited.items()}
+    return ModelGradNorms(
+        MappingProxyType(dict(trace)), value, verify, MappingProxyType(shares), vanish_below, explode_above
+    )
+
+
+def _one_step(
+    model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None, linear: Sequence[str]
+) -> tuple[Trace, float]:
+    """Forward and backward once, the model's ``.grad`` left alone; ``lengths`` tell what is padding."""
+    with torch.enable_grad(), probe(model, only=only, linear=linear, decay=True, lengths=lengths) as trace:
+        value = objective.value(called(model, objective.x, objective.lengths))
+        backward(value, model)
+    return trace, float(value.detach())
+
+
+def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]:
+    total = float(weight.grad_norm_W_hh.sum())
+    steps = len(weight.grad_norm_W_hh)
+    calls = [call for call, count in enumerate(weight.steps_per_call) for _ in range(count)]
+    norm_c = [None] * steps if weight.grad_norm_c is None else weight.grad_norm_c.tolist()
+    by_gate = {gate: norms.tolist() for gate, norms in weight.grad_norm_gates.items()}
+    columns = (weight.grad_norm_W_hh, weight.grad_norm_h, weight.grad_norm_h_direct)
+    return [
+        {
+            "weight": weight.name,
+            "call": calls[t],
+            "t": t,
+            "grad_norm_W_hh": norm,
+            "share": norm / total if total != 0 else None,
+            "grad_norm_h": norm_h,
+            "grad_norm_h_direct": norm_direct,
+            "grad_norm_c": norm_c[t],
+            **{f"grad_norm_{gate}": by_gate[gate][t] if gate in by_gate else None for gate in gates},
+        }
+        for t, (norm, norm_h, norm_direct) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+    ]
+
+
+def _gate_rows(weight: ProbedWeight) -> list[Mapping[str, Any]]:
+    sums = {gate: float(norms.sum()) for gate, norms in weight.grad_norm_gates.items()}
+    total = sum(sums.values())
+    return [
+        {
+            "weight": weight.name,
+            "gate": gate,
+            "share": sums[gate] / total if total > 0 else None,
+            "first": float(norms[0]),
+            "last": float(norms[-1]),
+            "largest": float(norms.max()),
+        }
+        for gate, norms in weight.grad_norm_gates.items()
+    ]
+
+
+def _extremity(summary: Mapping[str, Any]) -> float:
+    """How much stands against a weight: not finite, then the largest change, up or down."""
+    ratio = summary["first_over_last"]
+    if summary["verdict"] == "nonfinite":
+        return math.inf
+    if ratio is None:
+        return -1.0
+    return math.inf if ratio <= 0 or math.isinf(ratio) else abs(math.log(ratio))
+
+
+def _is_finite(weight: ProbedWeight) -> bool:
+    # A linear map does not see the last state: NaN there is none of the gradient's.
+    unseen = weight.cell == "Linear"
+    tensors = (weight.grad_norm_W_hh, weight.grad_norm_h[:-1] if unseen else weight.grad_norm_h, weight.grad_W_hh)
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

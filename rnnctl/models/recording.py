@@ -1,0 +1,335 @@
+"""The hooks that note what a model's recurrent modules receive, return and are told by backward."""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import cached, is_parametrized
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
+
+from rnnctl.models.arriving_gradients import Received
+from rnnctl.models.calls import (
+    CellCall,
+    LayeredCall,
+    RefusedCallError,
+    argument,
+    cell_weights,
+    hidden_tuple,
+    layer_weights,
+    narrowest_dtype,
+    packed_or_time_major,
+    state_of,
+    time_major,
+)
+from rnnctl.models.hooks import Hook
+from rnnctl.models.lineage import Sources
+from rnnctl.models.modules import Found
+from rnnctl.models.replay import layers_below
+from rnnctl.recurrence.weights import LayerWeights
+
+Call = LayeredCall | CellCall
+
+
+@dataclass(eq=False)
+class Calls:
+    """The calls of one module, in order, those that backward repeated (checkpointing), and why others are missing."""
+
+    found: Found
+    kept: list[Call]
+    repeated: list[Call] = field(default_factory=list)
+    without_grad: int = 0
+    empty: int = 0
+    pieces: int = 0
+    refusal: str | None = None
+
+    def add(self, made: Callable[[int], Call]) -> None:
+        """Take in a call, made for its number; one that backward repeats begins a piece once the last has gradients."""
+        if torch._C._current_graph_task_id() == -1:
+            self.kept.append(made(len(self.kept)))
+            return
+        if not self.repeated or any(call.received for call in self.repeated):
+            self.pieces += 1
+        self.repeated.append(made(len(self.repeated)))
+
+
+class Recording:
+    """Hooks on recurrent modules, from ``attach`` to ``detach``.
+
+    Args:
+        found: the modules.
+    Attributes:
+        calls: what each of them went through.
+        totals: by the id of a recurrent weight, the gradient that backward brought it, in float64.
+    """
+
+    def __init__(self, found: Iterable[Found]) -> None:
+        self.calls = [Calls(each, []) for each in found]
+        self.totals: dict[int, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        self._weights = _Snapshots()
+        self._watched: dict[int, Tensor] = {}
+        self._states = Sources()
+
+    def attach(self) -> None:
+        """Set the hooks."""
+        for calls in self.calls:
+            module = calls.found.module
+            if isinstance(module, nn.RNNBase):
+                self._attach_layered(module, calls)
+            else:
+                self._attach_cell(module, calls)
+
+    def detach(self) -> None:
+        """Take all hooks away."""
+        while self._handles:
+            self._handles.pop().remove()
+        self._unwatch()
+
+    def clear(self) -> None:
+        """Forget all calls, for the next pass; the hooks on modules stay."""
+        self._unwatch()
+        for calls in self.calls:
+            calls.kept.clear()
+            calls.repeated.clear()
+            calls.pieces = 0
+        self.totals.clear()
+        self._states = Sources()
+
+    def forget_gradients(self) -> None:
+        """Keep the calls, for another backward pass through them."""
+        for calls in self.calls:
+            for call in calls.kept:
+                call.received.by_name.clear()
+        self.totals.clear()
+
+    def _unwatch(self) -> None:
+        for calls in self.calls:
+            for call in (*calls.kept, *calls.repeated):
+                call.received.unwatch()
+
+    def _attach_layered(self, module: nn.RNNBase, calls: Calls) -> None:
+        states: list[Tensor] = []
+
+        def before(module: nn.Module, args: Any) -> None:
+            if _draws_masks(module):
+                states.append(torch.get_rng_state())  # The masks are drawn again from it.
+
+        def after(module: nn.RNNBase, *seen: Any) -> LayeredCall:
+            return self._layered_call(module, states.pop() if states else None, *seen)
+
+        self._handles.append(module.register_forward_pre_hook(Hook(before)))
+        self._hook(module, calls, after)
+
+    def _attach_cell(self, module: nn.Module, calls: Calls) -> None:
+        if any(is_parametrized(part) for part in module.modules()):
+            # A parametrization may change with every look at the weight: let forward's be the only one.
+            once = _OneLook()
+            self._handles.append(module.register_forward_pre_hook(Hook(once.start)))
+            self._handles.append(module.register_forward_hook(Hook(once.stop), always_call=True))
+        self._hook(module, calls, self._cell_call)
+
+    def _hook(self, module: nn.Module, calls: Calls, kept: Callable[..., Call]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+            if _is_empty(result):
+                calls.empty += 1
+            if calls.refusal is not None or _is_empty(result):
+                return
+            if not _requires_grad(result):
+                calls.without_grad += 1
+                return
+            with torch.no_grad():
+                try:
+                    _require_plain(result)
+                    calls.add(lambda number: kept(module, args, kwargs, result, number))
+                except RefusedCallError as refusal:
+                    calls.refusal = str(refusal)
+
+        # First of all, because another hook may put something else in place of the result.
+        self._handles.append(module.register_forward_hook(Hook(hook), prepend=True, with_kwargs=True))
+
+    def _layered_call(
+        self,
+        module: nn.RNNBase,
+        rng: Tensor | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        number: int,
+    ) -> LayeredCall:
+        given, initial = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "hx")
+        output, hidden = result
+        packed = output if isinstance(output, PackedSequence) else None
+        order = packed.sorted_indices if packed else None
+        received = Received(on_gradient=self._weights.forget)
+        received.watch("output", output.data if packed else output)
+        for name, part in zip(("h_n", "c_n"), _parts(hidden), strict=False):
+            received.watch(name, part)
+        pairs = layer_weights(module)
+        for _, W_hh in pairs:
+            self._watch(W_hh)
+        room = None if packed else _with_room(time_major(module, output))
+        call = LayeredCall(
+            module=module,
+            weights=tuple(self._weights.of(weights) for weights, _ in pairs),
+            W_hh=tuple(W_hh for _, W_hh in pairs),
+            x=packed_or_time_major(module, given).detach().clone(),
+            batch_sizes=packed.batch_sizes if packed else None,
+            order=order,
+            initial=None if initial is None else hidden_tuple(initial, order),
+            output=output.data.detach().clone() if room is None else room[1:],
+            room=room,
+            h_n=hidden_tuple(hidden, order)[0],
+            below=(),
+            source=self._states.of(module, state_of(initial)),
+            narrowest=narrowest_dtype(pairs[0][1]),
+            received=received,
+        )
+        self._states.add(module, _parts(hidden)[0], number)
+        return replace(call, below=layers_below(call, rng))
+
+    def _cell_call(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, number: int
+    ) -> CellCall:
+        weights = cell_weights(module)
+        self._watch(weights.W_hh)
+        received = Received(on_gradient=self._weights.forget)
+        if isinstance(module, nn.Linear):
+            return self._linear_call(weights, argument(args, kwargs, 0, "input"), module, result, received)
+        x = argument(args, kwargs, 0, "input", "x_t")
+        given = argument(args, kwargs, 1, "hx", "h_t_minus_1")
+        after = _parts(result)
+        for name, part in zip(("h", "c"), after, strict=False):
+            received.watch(name, part)
+        before = _before(module, given, after)
+        source = self._states.of(module, state_of(given))
+        derived = None if source is not None else self._states.behind(module, state_of(given))
+        self._states.add(module, after[0], number)
+        return CellCall(
+            module=module,
+            weights=self._weights.of(weights),
+            W_hh=weights.W_hh,
+            x=_rows(x).detach().clone(),
+            before=before,
+            after=tuple(_rows(part).detach().clone() for part in after),
+            source=source,
+            derived=derived,
+            fused=len(after) == 2 and after[0].grad_fn is after[1].grad_fn,
+            narrowest=narrowest_dtype(weights.W_hh),
+            received=received,
+        )
+
+    def _linear_call(
+        self, weights: LayerWeights, given: Tensor, module: nn.Module, result: Tensor, received: Received
+    ) -> CellCall:
+        received.watch("output", result)
+        if not given.is_leaf:
+            received.watch("input", given)
+        before = (_rows(given).detach().clone(),)
+        W_hh = weights.W_hh
+        narrowest = narrowest_dtype(W_hh)
+        copied = self._weights.of(weights)
+        return CellCall(module, copied, W_hh, None, before, (), None, None, False, narrowest, received)
+
+    def _watch(self, weight: Tensor) -> None:
+        """Add up what backward brings to a weight, whoever uses it."""
+        if weight.requires_grad and id(weight) not in self._watched:
+            # Held, so that no other tensor comes to have its id.
+            self._watched[id(weight)] = weight
+            handle = weight.register_hook(lambda grad: self._add(id(weight), grad))  # type: ignore[no-untyped-call]
+            self._handles.append(handle)
+
+    def _add(self, key: int, grad: Tensor | None) -> None:
+        if grad is None:
+            return
+        wide = grad.detach().to(torch.float32 if grad.device.type == "mps" else torch.float64)
+        self.totals[key] = self.totals[key] + wide if key in self.totals else wide
+        # An optimizer may be next, and may change a weight past its version counter.
+        self._weights.forget()
+
+
+class _Snapshots:
+    """Copies of weights as they were at a call: backward, and an optimizer, come before the sweep."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[int, Tensor, Tensor]] = {}
+
+    def of(self, weights: LayerWeights) -> LayerWeights:
+        given = {each.name: getattr(weights, each.name) for each in fields(weights)}
+        return replace(weights, **{name: self._copy(part) for name, part in given.items() if part is not None})
+
+    def forget(self) -> None:
+        self._kept.clear()
+
+    def _copy(self, weight: Tensor) -> Tensor:
+        version, copy, _ = self._kept.get(id(weight), (None, weight, weight))
+        if version != weight._version:
+            copy = weight.detach().clone()
+            # Held itself as well: an id is only good as long as its tensor lives.
+            self._kept[id(weight)] = (weight._version, copy, weight)
+        return copy
+
+
+def _draws_masks(module: nn.Module) -> bool:
+    return isinstance(module, nn.RNNBase) and module.training and module.dropout > 0 and module.num_layers > 1
+
+
+def _with_room(steps: Tensor) -> Tensor:
+    """A copy of the steps, contiguous, with a free one before them."""
+    room = steps.new_empty(steps.shape[0] + 1, *steps.shape[1:])
+    room[1:] = steps.detach()
+    return room
+
+
+class _OneLook:
+    """Parametrized weights are computed once between the start and the end of a call."""
+
+    def __init__(self) -> None:
+        self._open: list[ExitStack] = []
+
+    def start(self, *_: Any) -> None:
+        stack = ExitStack()
+        stack.enter_context(cached())
+        self._open.append(stack)
+
+    def stop(self, *_: Any) -> None:
+        if self._open:
+            self._open.pop().close()
+
+
+def _parts(result: Any) -> tuple[Tensor, ...]:
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def _is_empty(result: Any) -> bool:
+    """Whether there is no sequence in it, or no step."""
+    first = result[0] if isinstance(result, tuple) else result
+    data = first.data if isinstance(first, PackedSequence) else first
+    return isinstance(data, Tensor) and data.numel() == 0
+
+
+def _require_plain(result: Any) -> None:
+    first = result[0] if isinstance(result, tuple) else result
+    if isinstance(first, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(first):
+        raise RefusedCallError("it was called within torch.func, which hides its gradients. Try loss.backward()")
+
+
+def _requires_grad(result: Any) -> bool:
+    if isinstance(result, tuple):
+        return any(_requires_grad(part) for part in result)
+    return isinstance(result, Tensor) and result.requires_grad
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """(batch, features), from one row without a batch axis or from more axes before."""
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _before(module: nn.Module, given: Any, after: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """h_{t-1} and c_{t-1} as rows; zeros where none was given."""
+    if given is None:
+        return tuple(torch.zeros_like(_rows(part)) for part in after)
+    return tuple(_rows(part).detach().clone() for part in _parts(given))

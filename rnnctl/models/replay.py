@@ -1,0 +1,64 @@
+"""A module of several layers taken apart: the outputs of those below the last, with the same dropout."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rnnctl.models.calls import Below, LayeredCall, RefusedCallError, rows_of
+from rnnctl.recurrence.fused import layer_run
+
+
+def layers_below(call: LayeredCall, rng: Tensor | None) -> tuple[Below, ...]:
+    """Run the layers below the last once more, each by torch's own function for one layer.
+
+    Args:
+        rng: the state of torch's generator before the call where it drew dropout masks, else None.
+    Raises:
+        RefusedCallError: its masks cannot be drawn again.
+    """
+    module = call.module
+    if module.num_layers == 1:
+        return ()
+    if rng is None:
+        return tuple(_layers(call, dropout=0.0))
+    if call.x.device.type != "cpu":
+        raise RefusedCallError(_unknown_masks(module, f"is drawn inside the module on {call.x.device.type}"))
+    after = torch.get_rng_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(rng)
+        below = tuple(_layers(call, module.dropout))
+        same = torch.equal(torch.get_rng_state(), after)
+    if not same:
+        raise RefusedCallError(_unknown_masks(module, "could not be drawn again"))
+    return below
+
+
+def _unknown_masks(module: nn.RNNBase, why: str) -> str:
+    return (
+        f"its dropout of {module.dropout:g} between the layers {why}, and without the masks the layers below the last "
+        "are unknown. Try model.eval(), dropout=0, or one module a layer with nn.Dropout between them"
+    )
+
+
+def _layers(call: LayeredCall, dropout: float) -> list[Below]:
+    x, found = call.x, []
+    for layer in range(call.module.num_layers - 1):
+        rows = rows_of(call.module, layer)
+        initial = [part[rows] for part in initial_states(call)]
+        output, h_n = layer_run(call.module.mode, x, call.batch_sizes, initial, call.weights[rows])
+        noise = F.dropout(torch.ones_like(output), dropout) if dropout > 0 else None
+        error = (h_n - call.h_n[rows]).abs().max()
+        found.append(Below(output, noise, float(error)))
+        x = output if noise is None else output * noise
+    return found
+
+
+def initial_states(call: LayeredCall) -> tuple[Tensor, ...]:
+    """h_0 and, of an LSTM, c_0 of all layers and directions, zeros where none were given."""
+    if call.initial is not None:
+        return call.initial
+    module = call.module
+    h_0 = torch.zeros_like(call.h_n)
+    if module.mode != "LSTM":
+        return (h_0,)
+    return h_0, h_0.new_zeros(*h_0.shape[:2], module.hidden_size)

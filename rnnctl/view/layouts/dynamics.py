@@ -1,0 +1,144 @@
+"""How spectrum and lyapunov are shown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table
+from rnnctl.view.numbers import number
+from rnnctl.view.plane import eigenvalue_plane
+from rnnctl.view.terminal import Terminal
+
+
+def _picture(result: Any, terminal: Terminal) -> str:
+    return eigenvalue_plane(result.eigenvalues.tolist(), terminal)
+
+
+def _ending(scalars: Record) -> str:
+    step = scalars["first_nonfinite_step"]
+    return "h_t is finite at every step" if step is None else f"h_t overflows first at step {number(step)}"
+
+
+def _spectrum_notes(scalars: Record) -> Mapping[str, str]:
+    vanishing = scalars["norm_bound_certifies"] == "vanishing"
+    return {
+        "spectral_radius": "largest |eigenvalue| of W_hh",
+        "spectral_norm": "largest singular value of W_hh",
+        "condition_number": "largest over smallest singular value",
+        "departure_from_normality": "Henrici: sqrt(||W_hh||_F^2 - sum |eigenvalue|^2); 0 for a normal matrix",
+        "relative_departure": "the same over ||W_hh||_F",
+        "norm_bound": "spectral_norm x the largest slope of f (Pascanu et al. 2013)",
+        "norm_bound_certifies": "below 1: the gradient vanishes, whatever the input"
+        if vanishing
+        else "only a bound below 1 certifies something: that the gradient vanishes",
+        "jacobian_norm_mean": "||diag(f'(a_t)) W_hh||_2 over all steps and sequences",
+        "jacobian_norm_max": "the largest of them",
+        "mean_slope": "of f'(a_t)",
+        "saturated_fraction": "share of |h_t| > 0.99"
+        if scalars["saturated_fraction"] is not None
+        else "share of |h_t| > 0.99: for tanh",
+        "dead_fraction": "share of units with f'(a_t) = 0 throughout"
+        if scalars["dead_fraction"] is not None
+        else "share of units with f'(a_t) = 0 throughout: for relu",
+        "first_nonfinite_step": _ending(scalars),
+        "computed_in": "whatever --dtype and --device are",
+    }
+
+
+def _one_percent(scalars: Record) -> str:
+    return (
+        "until a perturbation has shrunk to 1 %"
+        if scalars["steps_to_one_percent"] is not None
+        else "a perturbation does not shrink"
+    )
+
+
+def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
+    span = f"{number(scalars['steps'])} steps after {number(scalars['warmup'])} of warm-up"
+    way = "of the free-running network" if scalars["autonomous"] else "along the sequence"
+    return {
+        "largest": f"nats per step {way}, {span}",
+        "largest_stderr": "from block averages" if scalars["largest_stderr"] is not None else "too few steps for it",
+        "exp_largest": "factor per step of a perturbation, exp(largest)",
+        "factor_per_step": "of gradnorm: each step back multiplies d(loss at the last step)/dh by this"
+        if scalars["factor_per_step"] is not None
+        else "of gradnorm: needs a FullRNN and a sequence of several steps",
+        "sum": "of all exponents: mean ln |det J_t|"
+        if scalars["sum"] is not None
+        else "of all exponents: --count leaves some out",
+        "kaplan_yorke_dimension": "how many exponents sum to 0; 0 where all trajectories meet",
+        "efolding_steps": "until a perturbation has changed by a factor e",
+        "steps_to_one_percent": _one_percent(scalars),
+        "theory_largest": "0.5 ln chi, to hold beside largest",
+        "theory_factor": "sqrt(chi), to hold beside exp_largest",
+        "theory_q": "variance of a_t in the steady state",
+        "theory_chi": "sigma_w^2 E[f'(a_t)^2]",
+        "theory": scalars["theory_note"],
+        "first_nonfinite_step": _ending(scalars),
+        "computed_in": "whatever --dtype and --device are",
+    }
+
+
+def _without_theory(scalars: Record) -> tuple[str, ...]:
+    """Its numbers, where the line "theory" says that there is none for this cell."""
+    return () if scalars["cell"] == "RNN" else ("theory_?*",)
+
+
+def _lyapunov_caption(scalars: Record) -> str:
+    if scalars["lost_sequences"]:
+        return f"-inf: in {number(scalars['lost_sequences'])} of the sequences no perturbation survives (dead units)"
+    if scalars["stands_still"] and scalars["cell"] == "LSTM":
+        return "h_t and c_t never leave their start, a fixed point: try another one"
+    if scalars["stands_still"]:
+        return "h_t never leaves h_init, a fixed point: try --h-init normal for another start"
+    if scalars["cell"] == "LSTM":
+        return f"the state of an LSTM is h_t and c_t, {number(scalars['state_size'])} numbers: as many exponents in all"
+    return ""
+
+
+SPECTRUM = Layout(
+    (
+        Table(
+            (
+                Column("i", "i"),
+                Column("real", "real"),
+                Column("imag", "imag"),
+                Column("modulus", "modulus"),
+                Column("singular_value", "singular value"),
+            ),
+            title="eigenvalues and singular values of W_hh",
+        ),
+    ),
+    _spectrum_notes,
+    more={
+        "steps": Table(
+            (
+                Column("t", "t"),
+                Column("jacobian_norm_mean", "||J_t|| mean"),
+                Column("jacobian_norm_max", "max"),
+                Column("mean_slope", "mean f'(a_t)"),
+                Column("saturated", "saturated"),
+                Column("dead", "dead"),
+            ),
+            title="step Jacobians J_t = diag(f'(a_t)) W_hh, over the batch",
+        )
+    },
+    picture=_picture,
+)
+LYAPUNOV = Layout(
+    (
+        Table(
+            (Column("i", "i"), Column("exponent", "exponent"), Column("stderr", "stderr")),
+            title="Lyapunov exponents, nats per step",
+        ),
+    ),
+    _lyapunov_notes,
+    ("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still", "cell", "state_size"),
+    more={
+        "convergence": Table(
+            (Column("steps", "steps"), Column("largest", "largest")),
+            title="the largest exponent from the first steps alone",
+        )
+    },
+    hidden_when=_without_theory,
+    caption=_lyapunov_caption,
+)

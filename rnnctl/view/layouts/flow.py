@@ -1,0 +1,99 @@
+"""How flow and truncation are shown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnctl.view.heatmap import heatmap
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table, agreement_note, nonfinite_note
+from rnnctl.view.numbers import number
+from rnnctl.view.terminal import Terminal
+
+
+def _picture(result: Any, terminal: Terminal) -> str:
+    title = "norm of the contribution to dL_k/dW_hh: loss step k"
+    return heatmap(result.norms.tolist(), title, "source step t", terminal)
+
+
+def _flow_notes(scalars: Record) -> Mapping[str, str]:
+    return {
+        "loss": "over all steps",
+        "grad_W_hh_norm": "||sum of all contributions||, the norm of W_hh.grad",
+        "autograd_relative_error": agreement_note(scalars, "sum of all contributions"),
+        "lag_to_one_percent": "steps back at which the median of ||dL_k/dh|| has fallen to 1 % of lag 0"
+        if scalars["lag_to_one_percent"] is not None
+        else "not every gradient is finite"
+        if scalars["first_nonfinite_step"] is not None
+        else "the median of ||dL_k/dh|| does not fall to 1 % within this sequence",
+        "median_reach": "||dL_k/dh_0|| over ||dL_k/dh_k||, for the last k",
+        "largest_norm": "of all contributions",
+        "first_nonfinite_step": nonfinite_note(scalars),
+    }
+
+
+def _truncation_notes(scalars: Record) -> Mapping[str, str]:
+    return {
+        "loss": "over all steps",
+        "grad_W_hh_norm": "of the full gradient",
+        "autograd_relative_error": agreement_note(scalars, "the full gradient"),
+        "window_for_cosine_99": "the smallest of these windows from which on the cosine is at least 0.99",
+        "window_for_cosine_999": f"the same for 0.999; T is {number(scalars['seq_len'])}",
+        "first_nonfinite_step": nonfinite_note(scalars),
+    }
+
+
+BENCH_FLOW = Layout(
+    (
+        Table(
+            (
+                Column("case", "case", right=False),
+                Column("method", "method", right=False),
+                Column("milliseconds", "ms"),
+                Column("speedup", "speedup"),
+                Column("speedup_target", "at least"),
+                Column("gemm_share", "GEMM share"),
+                Column("gemm_share_target", "at least"),
+            )
+        ),
+    ),
+    lambda scalars: {
+        "threads": "of torch, for every method",
+        "repeats": "of flow; medians are shown",
+        "gemm_gigaflops": "measured rate of a large product",
+        "targets_met": "every figure is at least its target",
+    },
+)
+HIDDEN = ("seq_len", "autograd_tolerance", "states", "*_at_*")
+
+FLOW = Layout(
+    (),
+    _flow_notes,
+    HIDDEN,
+    more={
+        "lag_profile": Table(
+            (
+                Column("lag", "lag"),
+                Column("median", "median"),
+                Column("p10", "10 %"),
+                Column("p90", "90 %"),
+                Column("median", "median, log", right=False, bar=True),
+            ),
+            title="||dL_k/dh_{k-lag}|| over ||dL_k/dh_k||, over all loss steps k",
+        )
+    },
+    picture=_picture,
+)
+TRUNCATION = Layout(
+    (
+        Table(
+            (
+                Column("window", "window"),
+                Column("norm_ratio", "norm_ratio"),
+                Column("relative_error", "relative_error"),
+                Column("cosine", "cosine"),
+                Column("relative_error", "relative_error, log", right=False, bar=True),
+            )
+        ),
+    ),
+    _truncation_notes,
+    HIDDEN,
+)

@@ -1,0 +1,84 @@
+"""How the spectrum of a GRU or LSTM is shown."""
+
+from collections.abc import Mapping
+
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
+
+_STATES = {"GRU": "h_t", "LSTM": "h_t and c_t"}
+
+
+def _notes(scalars: Record) -> Mapping[str, str]:
+    cell, keep, state = scalars["cell"], scalars["keep_gate"], _STATES[scalars["cell"]]
+    a_cell = "an LSTM" if cell == "LSTM" else f"a {cell}"
+    per_gate = f"W_hh of {a_cell} stacks one matrix a gate: see the gates"
+    no_bound = f"no bound of W_hh certifies vanishing: {keep}_t may be 1, and the state is kept"
+    return {
+        "hidden_size": "units of every gate",
+        "state_size": f"numbers in {state}, for each sequence",
+        "spectral_radius": per_gate,
+        "jacobian_norm_mean": f"||J_t||_2 over all steps and sequences, J_t = d state_t / d state_{{t-1}}, of {state}",
+        "jacobian_norm_max": "the largest of them",
+        "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences"
+        if scalars["jacobian_radius_mean"] is not None or scalars["jacobian_norm_mean"] is None
+        else "largest |eigenvalue| of J_t: takes long here. Try fewer steps or sequences",
+        "keep_mean": f"of {keep}_t, the share of the state that a step keeps",
+        "saturated_fraction": "share of gate activations below 0.05 or above 0.95",
+        "norm_bound": no_bound,
+        "first_nonfinite_step": nonfinite_note(scalars),
+        "computed_in": "whatever the model's dtype and device are",
+    }
+
+
+SPECTRUM_GATES = Layout(
+    (
+        Table(
+            (
+                Column("gate", "gate", right=False),
+                Column("i", "i"),
+                Column("real", "real"),
+                Column("imag", "imag"),
+                Column("modulus", "modulus"),
+                Column("singular_value", "singular value"),
+            ),
+            title="eigenvalues and singular values of every gate's rows of W_hh",
+        ),
+    ),
+    _notes,
+    # What an Elman layer alone has: the line of the spectral radius says where to look instead.
+    (
+        "keep_gate",
+        "spectral_norm",
+        "condition_number",
+        "departure_from_normality",
+        "relative_departure",
+        "norm_bound_certifies",
+        "mean_slope",
+        "dead_fraction",
+    ),
+    more={
+        "gates": Table(
+            (
+                Column("gate", "gate", right=False),
+                Column("shape", "shape", right=False),
+                Column("spectral_radius", "radius"),
+                Column("spectral_norm", "norm"),
+                Column("condition_number", "condition"),
+                Column("relative_departure", "departure"),
+                Column("mean", "mean"),
+                Column("saturated", "saturated"),
+            ),
+            title="gates: spectral radius and norm, relative departure from normality, activation along the sequence",
+        ),
+        "steps": Table(
+            (
+                Column("t", "t"),
+                Column("jacobian_norm_mean", "||J_t|| mean"),
+                Column("jacobian_norm_max", "max"),
+                Column("jacobian_radius_mean", "radius mean"),
+                Column("keep_mean", "kept"),
+                Column("saturated", "saturated"),
+            ),
+            title="step Jacobians J_t and gates, over the batch",
+        ),
+    },
+)

@@ -1,0 +1,100 @@
+"""How gradnorm of somebody's model is shown: a table for every recurrent weight."""
+
+from collections.abc import Mapping
+
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table, percent
+from rnnctl.view.numbers import number
+
+_STEPS = Table(
+    (
+        Column("t", "t"),
+        Column("grad_norm_W_hh", "grad_norm_W_hh"),
+        Column("share", "share", text=lambda row: percent(row["share"])),
+        Column("grad_norm_h", "grad_norm_h"),
+        Column("grad_norm_c", "grad_norm_c", optional=True),
+        Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
+    )
+)
+_WEIGHTS = Table(
+    (
+        Column("weight", "weight", right=False),
+        Column("cell", "cell", right=False, whole=True),
+        Column("grad_W_hh_norm", "||grad||"),
+        Column("autograd_relative_error", "autograd", optional=True, spare=True),
+        Column("factor_per_step", "per step"),
+        Column("first_over_last", "first/last"),
+        Column("padded_share", "padding", text=lambda row: percent(row["padded_share"]), optional=True),
+        Column("verdict", "verdict", right=False, whole=True),
+    ),
+    title="every recurrent weight",
+)
+_GATES = Table(
+    (
+        Column("weight", "weight", right=False),
+        Column("gate", "gate", right=False),
+        Column("share", "share", text=lambda row: percent(row["share"])),
+        Column("first", "first step"),
+        Column("last", "last step"),
+        Column("largest", "largest"),
+    ),
+    title="gate by gate: norms of its rows of the contributions",
+    optional=True,
+)
+
+
+def _autograd(scalars: Record) -> str:
+    if scalars["autograd_relative_error"] is None:
+        return "not compared with autograd"
+    return (
+        "largest of the weights: sum of all G_t against autograd's gradient; tolerance "
+        f"{number(scalars['autograd_tolerance'])}"
+    )
+
+
+def _verdict(scalars: Record) -> str:
+    ratio, low, high = (number(scalars[name]) for name in ("first_over_last", "vanish_below", "explode_above"))
+    return {
+        "vanishing": f"first_over_last {ratio} < {low} (--vanish-below)",
+        "exploding": f"first_over_last {ratio} > {high} (--explode-above)",
+        "stable": f"first_over_last {ratio} between {low} (--vanish-below) and {high} (--explode-above)",
+        "no gradient": "no gradient reaches it",
+        "undecided": "a gradient enters at several steps, and what enters at the last alone cannot be followed",
+        "nonfinite": "the loss or a gradient is not finite",
+    }[scalars["verdict"]]
+
+
+def _notes(scalars: Record) -> Mapping[str, str]:
+    return {
+        "weights": "recurrent ones",
+        "autograd_relative_error": _autograd(scalars),
+        "recovered_error": "the module's states against those that its weights make of its inputs"
+        + ("" if scalars["states_agree"] else ": THEY DIFFER, the norms are not to be trusted"),
+        "padded_share": "the most of a weight's gradient that falls on padding if nothing is packed or masked",
+        "weight": "the lines below are of this one, whose gradient changes most on its way back",
+        "grad_W_hh_norm": "||sum of all G_t||",
+        "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
+        "factor_per_step": "each step back multiplies a gradient that enters at the last step by this",
+        "steps_to_one_percent": "steps back until it has fallen to 1 %"
+        if scalars["steps_to_one_percent"] is not None
+        else "it does not fall to 1 % within this sequence",
+        "first_over_last": "its norm at the first step over that at the last",
+        "spectral_radius": "largest |eigenvalue| of W_hh",
+        "spectral_norm": "largest singular value of W_hh",
+        "verdict": _verdict(scalars),
+    }
+
+
+def _hidden(scalars: Record) -> tuple[str, ...]:
+    """What has no value for this model is left out, as a table of one layer has no gates."""
+    fixed = ("vanish_below", "explode_above", "autograd_tolerance", "fitted_steps", "states_agree")
+    optional = ("padded_share", "spectral_radius", "spectral_norm")
+    return (*fixed, *(name for name in optional if scalars[name] is None))
+
+
+GRADNORM_MODULES = Layout(
+    (_STEPS,),
+    _notes,
+    hidden_when=_hidden,
+    section="weight",
+    more={"gates": _GATES, "weights": _WEIGHTS},
+)

@@ -1,0 +1,93 @@
+"""How the recurrent modules of a model are shown."""
+
+from collections.abc import Callable, Mapping
+
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table
+from rnnctl.view.numbers import number
+
+
+def _calls(count: int) -> str:
+    return "not called" if count == 0 else "once" if count == 1 else f"{number(count)} times"
+
+
+def _steps(row: Record) -> str:
+    """Of all sequences together."""
+    packed = row["steps"] != row["padded_steps"]
+    return number(row["steps"]) + (f" (padded {number(row['padded_steps'])})" if packed else "")
+
+
+def _axes_and_note(row: Record) -> str:
+    """The note says with which parameter this one is shared."""
+    return "\n".join(filter(None, (row["symbolic_shape"], row["name"].partition("; ")[2])))
+
+
+def _is_first_weight_hh(row: Record) -> bool:
+    """Of layer 0 forward: other layers, weight_ih and the biases have the same slices."""
+    return str(row["symbol"]).split("[")[0] in ("weight_hh", "weight_hh_l0")
+
+
+def _notes(scalars: Record) -> Mapping[str, str]:
+    return {
+        "modules": "recurrent ones",
+        "calls": "of all of them; the tensors are those of each one's first call",
+        "parameter_elements": "of the recurrent modules; a tensor that two share counts once",
+        "model_parameter_elements": "of the whole model",
+        "multiply_adds": "of the recurrent modules' matrices, over all calls, steps and sequences",
+    }
+
+
+def _lines(*fields: str) -> Callable[[Record], str]:
+    return lambda row: "\n".join(number(row[name]) for name in fields)
+
+
+_MODULE = Table(
+    (
+        Column("symbol", "type", right=False, text=_lines("symbol", "name")),
+        Column("used", "called", text=lambda row: _calls(row["used"])),
+        Column("steps", "steps x batch", text=_steps),
+        Column("elements", "parameters"),
+        Column("multiply_adds", "multiply-adds"),
+    ),
+    kind="module",
+)
+_TENSORS = Table(
+    (
+        Column("symbol", "tensor", right=False),
+        Column("symbolic_shape", "axes", right=False, text=_lines("symbolic_shape", "name")),
+        Column("shape", "shape", right=False),
+        # Below one another: beside one another they leave no room for h_n's axes in 80 columns.
+        Column("min", "min, max", text=_lines("min", "max")),
+    ),
+    kind="tensor",
+)
+_STATES = Table(
+    (
+        Column("symbol", "row", right=False),
+        Column("name", "layer, direction", right=False),
+        Column("shape", "shape", right=False),
+        Column("min", "min"),
+        Column("max", "max"),
+    ),
+    kind="state",
+)
+_PARAMETERS = Table(
+    (
+        Column("symbol", "parameter", right=False),
+        Column("symbolic_shape", "axes", right=False, text=_axes_and_note),
+        Column("shape", "shape", right=False),
+        Column("multiply_adds", "multiply-adds"),
+    ),
+    kind="parameter",
+)
+_GATES = Table(
+    (
+        Column("symbol", "rows of weight_hh", right=False),
+        Column("name", "gate; weight_ih alike", right=False),
+        Column("symbolic_shape", "axes", right=False),
+        Column("shape", "shape", right=False),
+    ),
+    kind="gate",
+    where=_is_first_weight_hh,
+)
+
+FORWARD_MODULES = Layout((_MODULE, _TENSORS, _STATES, _PARAMETERS, _GATES), _notes, section="module")

@@ -1,0 +1,31 @@
+"""Every kind of result and how it is shown."""
+
+from collections.abc import Mapping
+
+from rnnctl.view.layouts.dynamics import LYAPUNOV, SPECTRUM
+from rnnctl.view.layouts.flow import BENCH_FLOW, FLOW, TRUNCATION
+from rnnctl.view.layouts.gate_spectra import SPECTRUM_GATES
+from rnnctl.view.layouts.history import GRADNORM_HISTORY
+from rnnctl.view.layouts.layout import BENCH, BENCH_PROBE, CHECK, GRADNORM, SHAPES, Layout
+from rnnctl.view.layouts.model_gradnorm import GRADNORM_MODULES
+from rnnctl.view.layouts.modules import FORWARD_MODULES
+from rnnctl.view.layouts.weights import WEIGHTS
+
+LAYOUTS: Mapping[str, Layout] = {
+    "cell": SHAPES,
+    "forward": SHAPES,
+    "forward-modules": FORWARD_MODULES,
+    "gradnorm": GRADNORM,
+    "gradnorm-modules": GRADNORM_MODULES,
+    "gradnorm-history": GRADNORM_HISTORY,
+    "check": CHECK,
+    "bench": BENCH,
+    "bench-probe": BENCH_PROBE,
+    "bench-flow": BENCH_FLOW,
+    "flow": FLOW,
+    "truncation": TRUNCATION,
+    "spectrum": SPECTRUM,
+    "spectrum-gates": SPECTRUM_GATES,
+    "lyapunov": LYAPUNOV,
+    "weights": WEIGHTS,
+}

@@ -1,0 +1,66 @@
+"""How the contents of a checkpoint are shown."""
+
+from collections.abc import Callable, Mapping
+
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table
+
+
+def _printable(field: str) -> Callable[[Record], str]:
+    """The text of a field that somebody else's file has written: no control character reaches a terminal."""
+    return lambda row: "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(row[field])
+    )
+
+
+def _notes(scalars: Record) -> Mapping[str, str]:
+    none = "no recurrent matrix is known by its name" if not scalars["recurrent"] else "no matrix has one"
+    return {
+        "elements": "of all tensors, buffers included",
+        "nonfinite": "elements that are nan or infinite",
+        "recurrent": "tensors that are a W_hh, by their names",
+        "largest_spectral_radius": "largest |eigenvalue|" if scalars["largest_spectral_radius"] is not None else none,
+        "largest_spectral_norm": "largest singular value" if scalars["largest_spectral_norm"] is not None else none,
+    }
+
+
+WEIGHTS = Layout(
+    (
+        Table(
+            (
+                Column("name", "name", right=False, text=_printable("name")),
+                Column("shape", "shape", right=False, whole=True),
+                Column("dtype", "dtype", right=False, whole=True),
+                Column("elements", "elements"),
+                Column("nonfinite", "nonfinite"),
+                Column("recurrent", "W_hh", right=False, whole=True),
+                Column("cell", "cell", right=False),
+                # Their names tell, too.
+                Column("layer", "layer", spare=True),
+                Column("direction", "direction", right=False, spare=True),
+            ),
+            title="tensors",
+        ),
+    ),
+    _notes,
+    more={
+        "recurrent": Table(
+            (
+                Column("name", "name", right=False, text=_printable("name")),
+                Column("gate", "gate", right=False),
+                Column("shape", "shape", right=False),
+                Column("spectral_radius", "spectral radius"),
+                Column("spectral_norm", "spectral norm"),
+            ),
+            title="every W_hh, gate by gate",
+            optional=True,
+        ),
+        "other": Table(
+            (
+                Column("name", "name", right=False, text=_printable("name")),
+                Column("holds", "holds", right=False, text=_printable("holds")),
+            ),
+            title="beside the tensors",
+            optional=True,
+        ),
+    },
+)
