@@ -1,7 +1,7 @@
 """What can go wrong, by whose hand: the message says what was expected, what came, what to try."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
 from typing import Any, TypeVar
 
@@ -53,3 +53,13 @@ class TooLargeError(InputError):
 
 class VerificationError(RnnctlError):
     """Two computations of one quantity disagree beyond their tolerance."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean X?" with a leading space, or "" where nothing is near."""
+    # Only where something went wrong: difflib takes its time to load.
+    from difflib import get_close_matches
+
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[found[0]]}?" if found else ""

@@ -24,13 +24,12 @@ from torch import nn
 
 import rnnctl.data
 from rnnctl.__main__ import main
-from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, TooLargeError
+from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, TooLargeError, did_you_mean
 from rnnctl.files.arrays import read_sequences, read_target
 from rnnctl.files.preparing import fitted_target, split_next, standardized
 from rnnctl.files.weights import TORCH_NAMES, read_weights, write_weights
 from rnnctl.files.writing import require_writable, write_whole
 from rnnctl.memory import available_bytes, in_words, require_memory
-from rnnctl.nearest import did_you_mean
 
 VALUES = np.random.default_rng(0).normal(size=(3, 6, 2))
 I, H, O = 3, 4, 2  # noqa: E741

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnctl.data import TIME_COLUMNS, bundled_csv
-from rnnctl.errors import DtypeError, InputError, ShapeError
+from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean
 from rnnctl.files.containers import load_numpy, load_pt, load_safetensors, picked, require_no_key, require_plain
 from rnnctl.files.reading import parsing, read_bytes, read_stdin
 from rnnctl.files.table import parse_csv
-from rnnctl.nearest import did_you_mean
 
 FORMATS = ("npy", "npz", "pt", "safetensors", "csv")
 

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from rnnctl.data import TIME_COLUMNS, bundled_csv
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, did_you_mean
 from rnnctl.files.arrays import Sequences
 from rnnctl.files.preparing import standardized
 from rnnctl.files.table import parse_csv
-from rnnctl.nearest import did_you_mean
 
 
 def bundled_sequence(name: str, *, standardize: bool = False) -> Tensor:

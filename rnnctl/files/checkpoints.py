@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnctl.errors import InputError, ShapeError
+from rnnctl.errors import InputError, ShapeError, did_you_mean
 from rnnctl.files.containers import load_pt, load_safetensors, require_dense
 from rnnctl.files.reading import read_bytes
 from rnnctl.files.storage import require_held
-from rnnctl.nearest import did_you_mean
 from rnnctl.recurrence.finite import nonfinite_count
 
 # Where trainers put the state dict of the model, in the order in which it is looked for.

@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnnctl.errors import DtypeError, InputError
+from rnnctl.errors import DtypeError, InputError, did_you_mean
 from rnnctl.files.reading import parsing
 from rnnctl.files.storage import oversized_in_pt, oversized_in_safetensors
 from rnnctl.memory import require_memory
-from rnnctl.nearest import did_you_mean
 
 ZIP, NUMPY, PICKLE = b"PK", b"\x93NUMPY", b"\x80"
 

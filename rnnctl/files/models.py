@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rnnctl.errors import InputError, hands_over
+from rnnctl.errors import InputError, did_you_mean, hands_over
 from rnnctl.files.users_code import UserCodeError, users_code
-from rnnctl.nearest import did_you_mean
 
 BARE_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
 # What is no text although it looks like one: TOML's own words, and Python's, which would be true as texts.

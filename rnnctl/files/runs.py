@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.reading import read_bytes
-from rnnctl.strict import strict_line
+from rnnctl.results import strict_line
 
 SCHEMA, SCHEMA_VERSION = "rnnctl.watch", 1
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnctl.errors import InputError
-from rnnctl.nearest import did_you_mean
+from rnnctl.errors import InputError, did_you_mean
 
 Line = tuple[int, list[str]]
 

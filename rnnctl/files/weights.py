@@ -8,11 +8,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rnnctl.errors import DtypeError, InputError, ShapeError
+from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean
 from rnnctl.files.checkpoints import read_checkpoint, without_common_prefix
 from rnnctl.files.containers import require_plain
 from rnnctl.files.writing import write_whole
-from rnnctl.nearest import did_you_mean
 
 READOUT = "hidden_to_output."
 W_XH, W_HH = "rnn_cell.input_to_hidden.weight", "rnn_cell.hidden_to_hidden.weight"

@@ -11,9 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, did_you_mean
 from rnnctl.files.runs import ProbedStep, read_run
-from rnnctl.nearest import did_you_mean
 from rnnctl.results import Record
 
 

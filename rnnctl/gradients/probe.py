@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, did_you_mean
 from rnnctl.gradients.agreement import TOLERANCES
 from rnnctl.gradients.cell_calls import cell_kind, stepped_norms
 from rnnctl.gradients.decay import Decay, decay_over_time
@@ -16,7 +16,6 @@ from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carri
 from rnnctl.models.calls import CellCall, LayeredCall
 from rnnctl.models.modules import recurrent_modules, weight_names
 from rnnctl.models.recording import Calls, Recording
-from rnnctl.nearest import did_you_mean
 from rnnctl.recurrence.weights import GATES
 
 

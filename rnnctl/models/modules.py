@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from rnnctl.cells import ManualRNNCell
-from rnnctl.errors import InputError
-from rnnctl.nearest import did_you_mean
+from rnnctl.errors import InputError, did_you_mean
 
 LAYERED = (nn.RNN, nn.GRU, nn.LSTM)
 CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell, ManualRNNCell)

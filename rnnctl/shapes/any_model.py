@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rnnctl.errors import InputError
-from rnnctl.nearest import did_you_mean
+from rnnctl.errors import InputError, did_you_mean
 from rnnctl.shapes.axes import SUPPORTED, Recurrent, Weight, is_recurrent, settings, title, weights
 from rnnctl.shapes.tensors import Row, call_of, extent, row, tensor_rows
 

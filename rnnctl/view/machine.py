@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnnctl.strict import strict, strict_line
+from rnnctl.results import strict, strict_line
 
 SCHEMA_VERSION = 1
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from rnnctl.nearest import did_you_mean
+from rnnctl.errors import did_you_mean
 
 # These say what to do with one run and do not belong into a file that describes many.
 NOT_IN_A_FILE = ("config", "help")

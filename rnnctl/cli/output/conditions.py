@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rnnctl.errors import InputError, RnnctlError
-from rnnctl.nearest import did_you_mean
+from rnnctl.errors import InputError, RnnctlError, did_you_mean
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
