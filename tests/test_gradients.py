@@ -394,8 +394,10 @@ def test_bad_arguments_are_refused_with_expected_and_got(settings, message):
 
 
 def test_another_model_or_input_is_refused():
-    with pytest.raises(InputError, match="must be a rnnctl.FullRNN; got LSTM"):
-        rnnctl.gradnorm(nn.LSTM(3, 4), torch.zeros(2, 5, 3))
+    with pytest.raises(InputError, match="must be a torch.nn.Module; got str"):
+        rnnctl.gradnorm("LSTM", torch.zeros(2, 5, 3))
+    with pytest.raises(InputError, match="no recurrent module"):
+        rnnctl.gradnorm(nn.Linear(3, 4), torch.zeros(2, 5, 3))
     with pytest.raises(ShapeError, match=r"\(batch, time, 3\); got \(2, 5, 4\)"):
         rnnctl.gradnorm(network(), torch.zeros(2, 5, 4, dtype=torch.float64))
 

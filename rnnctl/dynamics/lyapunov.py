@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.dynamics.gated import gated_stretches
@@ -27,6 +27,7 @@ from rnnctl.dynamics.trajectory import (
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.gradients.gradnorm import gradnorm
 from rnnctl.memory import require_memory
+from rnnctl.models.captured import driven_along
 from rnnctl.models.driven import DrivenLayer, elman_weights, require_alone, wide_weights
 from rnnctl.recurrence.threads import threads_for
 
@@ -123,10 +124,11 @@ class Lyapunov:
 
 
 def lyapunov(
-    model: FullRNN | DrivenLayer,
+    model: nn.Module | DrivenLayer,
     x: Tensor | None = None,
     *,
     h_init: Tensor | None = None,
+    only: str | None = None,
     target: Tensor | None = None,
     count: int | None = None,
     steps: int | None = None,
@@ -165,6 +167,8 @@ def lyapunov(
         2020, arXiv:2006.14123 (LSTMs and GRUs); Kaplan & Yorke 1979 (dimension).
     """
     generator = Generator().manual_seed(seed)
+    if isinstance(model, nn.Module) and not isinstance(model, FullRNN):
+        model, x = driven_along(model, x, h_init, only), None
     if isinstance(model, DrivenLayer):
         require_alone(x, h_init, target)
         made = _of_layer(model, autonomous, _free_steps(steps, warmup), init, gain)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Complex, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
@@ -17,6 +17,7 @@ from rnnctl.dynamics.jacobian import jacobian_norms
 from rnnctl.dynamics.trajectory import COMPUTED_IN, ElmanStretch, Weights, recurrent_weights, stretches
 from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
+from rnnctl.models.captured import driven_along
 from rnnctl.models.driven import DrivenLayer, elman_weights, require_alone
 
 # A tanh unit counts as saturated beyond: its slope is then below 0.02.
@@ -97,21 +98,12 @@ class Spectrum:
         return {"nonfinite": self.first_nonfinite_step is not None}
 
 
-@overload
 def spectrum(
-    model: FullRNN, x: Tensor, *, h_init: Tensor | None = None, progress: Callable[[float], None] | None = None
-) -> Spectrum: ...
-
-
-@overload
-def spectrum(model: DrivenLayer, *, progress: Callable[[float], None] | None = None) -> Spectrum | GatedSpectrum: ...
-
-
-def spectrum(
-    model: FullRNN | DrivenLayer,
+    model: nn.Module | DrivenLayer,
     x: Tensor | None = None,
     *,
     h_init: Tensor | None = None,
+    only: str | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Spectrum | GatedSpectrum:
     """What W_hh alone says of vanishing and exploding, and what its step Jacobians say along x.
@@ -130,6 +122,8 @@ def spectrum(
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.1 (the bound); Henrici 1962
         (departure from normality).
     """
+    if isinstance(model, nn.Module) and not isinstance(model, FullRNN):
+        model, x = driven_along(model, x, h_init, only), None
     if isinstance(model, DrivenLayer):
         require_alone(x, h_init)
         if model.cell != "RNN":

@@ -1,7 +1,7 @@
 """Which loss step reaches which source step, and how far back."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.gradients.agreement import Agreement, along_states
@@ -103,12 +103,14 @@ class Flow:
 
 
 def flow(
-    model: FullRNN,
+    model: nn.Module,
     x: Tensor,
     *,
     target: Tensor | None = None,
     loss: str = "mse",
     h_init: Tensor | None = None,
+    only: str | None = None,
+    linear: str | Sequence[str] = (),
     verify: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Flow:
@@ -123,6 +125,11 @@ def flow(
         InputError: as ``gradnorm``; TooLargeError where (time, time) results do not fit.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, eq. 3 to 5, each term by itself.
     """
+    if not isinstance(model, FullRNN):
+        from rnnctl.gradients.loss_steps import model_flow
+
+        more: dict[str, Any] = {"target": target, "loss": loss, "only": only, "linear": linear}
+        return model_flow(model, x, **more, verify=verify, progress=progress)
     problem = posed(model, x, target, loss, "all", h_init)
     require_memory(7 * 8 * problem.seq_len**2, f"{problem.seq_len} x {problem.seq_len} norms")
     require_room_for_blocks(problem)

@@ -1,14 +1,14 @@
 """Per-timestep gradients of W_hh by one reverse sweep (BPTT, itemised)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
@@ -137,18 +137,22 @@ class GradNorms:
 
 
 def gradnorm(
-    model: FullRNN,
+    model: nn.Module,
     x: Tensor,
     *,
     target: Tensor | None = None,
     loss: str = "mse",
     loss_at: str = "last",
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
     h_init: Tensor | None = None,
-    verify: bool = False,
+    lengths: Tensor | None = None,
+    only: str | None = None,
+    linear: str | Sequence[str] = (),
+    verify: bool | None = None,
     vanish_below: float = 1e-3,
     explode_above: float = 1e3,
     progress: Callable[[float], None] | None = None,
-) -> GradNorms:
+) -> Any:
     """How much every time step contributes to dL/dW_hh, from one forward and one reverse sweep.
 
     Args:
@@ -171,9 +175,15 @@ def gradnorm(
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.
     """
     require_thresholds(vanish_below, explode_above)
+    if not isinstance(model, FullRNN) or lengths is not None or loss_fn is not None or only is not None:
+        from rnnctl.gradients.model_gradnorm import model_gradnorm
+
+        more: dict[str, Any] = {"loss_fn": loss_fn, "lengths": lengths, "only": only, "linear": linear}
+        more |= {"verify": verify is not False, "vanish_below": vanish_below, "explode_above": explode_above}
+        return model_gradnorm(model, x, target=target, loss=loss, loss_at=loss_at, **more)
     problem = posed(model, x, target, loss, loss_at, h_init)
     _require_room(model, x, loss_at)
-    result, compared = along_states(problem, lambda h: _swept(problem, h, progress), verify)
+    result, compared = along_states(problem, lambda h: _swept(problem, h, progress), bool(verify))
     return _grad_norms(problem, result, compared, vanish_below, explode_above)
 
 

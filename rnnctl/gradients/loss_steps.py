@@ -29,7 +29,7 @@ def model_flow(
     target: Tensor | None = None,
     loss: str = "mse",
     only: str | None = None,
-    linear: Sequence[str] = (),
+    linear: str | Sequence[str] = (),
     verify: bool = False,
     progress: Progress = None,
 ) -> Flow:
@@ -77,7 +77,7 @@ def model_truncation(
     target: Tensor | None = None,
     loss: str = "mse",
     only: str | None = None,
-    linear: Sequence[str] = (),
+    linear: str | Sequence[str] = (),
     verify: bool = False,
     progress: Progress = None,
 ) -> Truncation:
@@ -158,10 +158,11 @@ class _Passes:
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, only: str | None, linear: Sequence[str], progress: Progress
+        self, model: nn.Module, objective: Objective, only: str | None, linear: str | Sequence[str], progress: Progress
     ) -> None:
         self._model, self._objective, self._only, self._progress = model, objective, only, progress
-        self._recording = Recording(recurrent_modules(model, only, tuple(linear)))
+        linear = (linear,) if isinstance(linear, str) else tuple(linear)
+        self._recording = Recording(recurrent_modules(model, only, linear))
         names = [name for calls in self._recording.calls for name in weight_names(calls.found, only)]
         if len(names) != 1:
             raise InputError(f"flow and truncation follow one weight; pick one with --module of {', '.join(names)}")

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
@@ -84,13 +84,15 @@ class Truncation:
 
 
 def truncation(
-    model: FullRNN,
+    model: nn.Module,
     x: Tensor,
     *,
     windows: Sequence[int] | None = None,
     target: Tensor | None = None,
     loss: str = "mse",
     h_init: Tensor | None = None,
+    only: str | None = None,
+    linear: str | Sequence[str] = (),
     verify: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Truncation:
@@ -106,6 +108,11 @@ def truncation(
     Source: Williams & Peng 1990, "An efficient gradient-based algorithm for on-line training of
         recurrent network trajectories".
     """
+    if not isinstance(model, FullRNN):
+        from rnnctl.gradients.loss_steps import model_truncation
+
+        more: dict[str, Any] = {"target": target, "loss": loss, "only": only, "linear": linear}
+        return model_truncation(model, x, windows=windows, **more, verify=verify, progress=progress)
     problem = posed(model, x, target, loss, "all", h_init)
     chosen = chosen_windows(windows, problem.seq_len)
     hidden = model.rnn_cell.hidden_size

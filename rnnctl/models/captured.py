@@ -11,6 +11,7 @@ from rnnctl.errors import InputError
 from rnnctl.models.calls import argument
 from rnnctl.models.driven import DrivenLayer, driven_layer
 from rnnctl.models.modules import Found, directions, recurrent_modules, weight_names
+from rnnctl.models.objective import called
 
 
 def driven_by(model: nn.Module, run: Callable[[], Any], only: str | None = None) -> DrivenLayer:
@@ -45,6 +46,20 @@ def driven_by(model: nn.Module, run: Callable[[], Any], only: str | None = None)
         raise InputError(f"{found.name} received packed sequences; give it sequences of one length")
     index = found.weights.index(weight)
     return driven_layer(module, x, hx, layer=index // directions(module), direction=index % directions(module))
+
+
+def driven_along(model: nn.Module, x: Tensor | None, h_init: Tensor | None, only: str | None) -> DrivenLayer:
+    """The layer of one recurrent weight of any model, as x drives it.
+
+    Args:
+        x: the model's input, shape (batch, time, input).
+        h_init: None: only a ``FullRNN`` takes one beside its input.
+    Raises:
+        InputError: x left out, h_init given; as ``driven_by``.
+    """
+    if x is None or h_init is not None:
+        raise InputError("a model needs x and starts as it does by itself: leave out h_init, or use driven_layer")
+    return driven_by(model, lambda: called(model, x, None), only)
 
 
 def _only_one(found: list[Found], only: str | None) -> tuple[Found, str]:
