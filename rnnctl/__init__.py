@@ -54,8 +54,8 @@ _HOMES = {
     "bench_probe": "benchmark.probe_report",
     "ModelGradNorms": "gradients.model_gradnorm",
     "model_gradnorm": "gradients.model_gradnorm",
-    "model_flow": "gradients.loss_steps",
-    "model_truncation": "gradients.loss_steps",
+    "model_flow": "gradients.flow",
+    "model_truncation": "gradients.truncation",
     "RnnctlError": "errors",
     "InputError": "errors",
     "ShapeError": "errors",
@@ -88,13 +88,12 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from rnnctl.files.bundled import bundled_sequence
-    from rnnctl.gradients.flow import Flow, flow
+    from rnnctl.gradients.flow import Flow, flow, model_flow
     from rnnctl.gradients.gradnorm import GradNorms, gradnorm
     from rnnctl.gradients.history import GradNormHistory, gradnorm_history
-    from rnnctl.gradients.loss_steps import model_flow, model_truncation
     from rnnctl.gradients.model_gradnorm import ModelGradNorms, model_gradnorm
     from rnnctl.gradients.probe import ProbedWeight, Trace, probe
-    from rnnctl.gradients.truncation import Truncation, truncation
+    from rnnctl.gradients.truncation import Truncation, model_truncation, truncation
     from rnnctl.gradients.watch import Watch, watch
     from rnnctl.graph import UnrolledGraph, unroll
     from rnnctl.models.driven import DrivenLayer, driven_layer

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from rnnctl.cells import NONLINEARITIES, FullRNN
 from rnnctl.errors import DtypeError, VerificationError
 from rnnctl.gradients.agreement import autograd_reference, clone_contributions
-from rnnctl.gradients.gradnorm import gradnorm
+from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
+from rnnctl.models.hand_written import posed
 
 # Relative, per claim, at every step: far above rounding, far below any mistake.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -94,7 +95,7 @@ def _errors(
     theirs = _outputs_and_gradients(torch_twin, model, x, target, loss, loss_at, h_init)
     yield "FullRNN's outputs are nn.RNN's", _relative(ours[0], theirs[0])
     yield "all gradients are nn.RNN's", max(map(_relative, ours[1:], theirs[1:]))
-    swept = gradnorm(model, x, target=target, loss=loss, loss_at=loss_at, h_init=h_init)
+    swept = own_gradnorm(posed(model, x, target, loss, loss_at, h_init))
     clones = clone_contributions(model, x, target, loss, loss_at, h_init)
     expected = _norms(clones.flatten(1))
     yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected, x.dtype)

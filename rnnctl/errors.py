@@ -1,6 +1,5 @@
 """What can go wrong, by whose hand: the message says what was expected, what came, what to try."""
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
 from typing import Any, TypeVar
@@ -16,7 +15,11 @@ def hands_over(function: Function) -> Function:
 
     It is returned as it is; what stands within it, such as a comprehension, is marked with it.
     """
-    HANDING_OVER.update(_with_inner(inspect.unwrap(function).__code__))
+    # By hand, because inspect takes its time to load, and every start loads this file.
+    inner: Any = function
+    while hasattr(inner, "__wrapped__"):
+        inner = inner.__wrapped__
+    HANDING_OVER.update(_with_inner(inner.__code__))
     return function
 
 

@@ -42,6 +42,15 @@ class Late(Net):
         return torch.cat([y[:, :3].detach() + self.head.bias, y[:, 3:]], 1)
 
 
+class Averaged(Net):
+    """Every output reads the states of all steps up to its own."""
+
+    def forward(self, x):
+        h = self.rnn(x)[0]
+        steps = torch.arange(1, h.shape[1] + 1, dtype=h.dtype)
+        return self.head(h.cumsum(1) / steps[:, None])
+
+
 class Loop(nn.Module):
     """An Elman network by nn.RNNCell in a loop, or by hand."""
 
@@ -92,7 +101,7 @@ def elman(T=5):
 
 def loss_at(model, k, T, h, target=None):
     """L_k from the outputs h (time, batch, hidden), whose last step is k."""
-    y = model.head(h[-1])
+    y = model.head(h.mean(0) if isinstance(model, Averaged) else h[-1])
     return (y - (0 if target is None else target[:, k])).pow(2).mean() / T
 
 
@@ -144,6 +153,29 @@ def test_flow_is_that_of_clones_for_every_layer(kind, layers):
         assert found.agreement.holds
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_flow_through_a_readout_of_several_steps_is_that_of_clones(kind, layers):
+    model, x = net(kind, layers, made=Averaged)
+    weight = "weight_hh_l0"
+    found = model_flow(model, x, only=f"rnn.{weight}", verify=True)
+    norms, sensitivity, total = flow_by_clones(model, x, weight)
+    torch.testing.assert_close(found.norms, norms, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(found.sensitivity, sensitivity, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(found.grad_W_hh, total, rtol=1e-9, atol=1e-15)
+    assert found.agreement.holds
+
+
+@pytest.mark.parametrize("memory", [None, 10**5, 1])
+def test_memory_decides_how_losses_are_taken_together_and_not_what_comes_out(memory, monkeypatch):
+    model, x = net("LSTM", 2, T=9, made=Averaged)
+    whole = model_flow(model, x, only="*l0"), model_truncation(model, x, windows=[2], only="*l0")
+    monkeypatch.setattr("rnnctl.gradients.loss_steps.available_bytes", lambda: memory)
+    torch.testing.assert_close(model_flow(model, x, only="*l0").norms, whole[0].norms, rtol=1e-12, atol=1e-15)
+    parts = model_truncation(model, x, windows=[2], only="*l0").gradients
+    torch.testing.assert_close(parts, whole[1].gradients, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncation_is_that_of_detached_windows_for_every_layer(kind, layers):
@@ -166,10 +198,11 @@ def test_a_relu_stack_without_biases_is_followed_too():
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross-entropy", "sum"])
-def test_of_the_hand_written_network_both_are_those_of_the_fast_sweep(loss):
+def test_of_the_hand_written_network_hooks_and_the_fast_sweep_say_the_same(loss):
     model, x = elman()
     target = {"mse": torch.randn(B, 5, 2, dtype=torch.float64), "cross-entropy": torch.randint(0, 2, (B, 5))}.get(loss)
-    found, expected = (f(model, x, target=target, loss=loss) for f in (model_flow, rnnctl.flow))
+    # With a pattern it is looked at as anybody's model is.
+    found, expected = (rnnctl.flow(model, x, target=target, loss=loss, only=only) for only in ("rnn_cell*", None))
     torch.testing.assert_close(found.norms, expected.norms, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(found.sensitivity, expected.sensitivity, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(found.log_relative, expected.log_relative, rtol=1e-9, atol=1e-9)
@@ -194,6 +227,45 @@ def test_flow_of_a_loop_of_the_users_is_that_of_the_same_network(made, linear, o
     found, expected = model_flow(made(own), x, linear=linear, only=only), rnnctl.flow(own, x)
     torch.testing.assert_close(found.norms, expected.norms, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(found.grad_W_hh, expected.grad_W_hh, rtol=1e-9, atol=1e-14)
+
+
+CELLS = {"RNN": nn.RNNCell, "GRU": nn.GRUCell, "LSTM": nn.LSTMCell}
+
+
+class CellLoop(nn.Module):
+    """A cell in a loop, whose readout reads its own step, all steps so far, or the cell state as well."""
+
+    def __init__(self, like: nn.Module, kind: str, reads: str):
+        super().__init__()
+        self.cell, self.reads = CELLS[kind](3, H).double(), reads
+        self.head = like.head
+        state = {name.removesuffix("_l0"): value for name, value in like.rnn.state_dict().items()}
+        self.cell.load_state_dict(state)
+
+    def forward(self, x):
+        hx, states = None, []
+        for x_t in x.unbind(1):
+            hx = self.cell(x_t, hx)
+            states.append(hx[0] if isinstance(hx, tuple) else hx)
+        h = torch.stack(states, 1)
+        if self.reads == "all":
+            h = h.cumsum(1) / torch.arange(1, h.shape[1] + 1, dtype=h.dtype)[:, None]
+        return self.head(h) if self.reads != "step" else torch.stack([self.head(h_t) for h_t in states], 1)
+
+
+@pytest.mark.parametrize("reads", ["step", "stacked", "all"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_flow_and_truncation_of_a_cell_in_a_loop_are_those_of_its_layer(kind, reads):
+    layer, x = net(kind, made=Averaged if reads == "all" else Net)
+    loop = CellLoop(layer, kind, reads)
+    found, expected = model_flow(loop, x, verify=True), flow_by_clones(layer, x, "weight_hh_l0")
+    torch.testing.assert_close(found.norms, expected[0], rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(found.sensitivity, expected[1], rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(found.grad_W_hh, expected[2], rtol=1e-9, atol=1e-15)
+    assert found.agreement.holds
+    cut, whole = (model_truncation(each, x, windows=[1, 3], verify=True) for each in (loop, layer))
+    torch.testing.assert_close(cut.gradients, whole.gradients, rtol=1e-9, atol=1e-14)
+    assert cut.agreement.holds
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,7 +299,9 @@ def test_the_model_is_left_as_it_was(function):
     model.head.weight.grad = torch.ones_like(model.head.weight)
     seen = []
     function(model, x, progress=seen.append)
-    assert seen == [pytest.approx((k + 1) / 5) for k in range(5)]
+    assert seen == sorted(seen)
+    assert len(seen) == 5
+    assert seen[-1] == 1
     assert torch.equal(model.head.weight.grad, torch.ones_like(model.head.weight))
     assert all(parameter.grad is None for parameter in model.rnn.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -273,14 +347,26 @@ def test_a_reverse_direction_is_refused_and_the_forward_one_beside_it_followed()
     with pytest.raises(InputError, match="depends on later steps of rnn.weight_hh_l0_reverse"):
         model_flow(model, x, only="*_reverse")
     assert model_flow(model, x, only="rnn.weight_hh_l0", verify=True).agreement.holds
-    with pytest.raises(InputError, match="truncation cuts .* in one direction"):
-        model_truncation(model, x, only="rnn.weight_hh_l0")
+    with pytest.raises(InputError, match="depends on later steps of rnn.weight_hh_l0_reverse"):
+        model_truncation(model, x, only="*_reverse")
+    found = model_truncation(model, x, windows=[1, 3], only="rnn.weight_hh_l0", verify=True)
+    expected = torch.zeros_like(found.gradients)
+    for k in range(5):
+        clones = ByClones(model.rnn)
+        loss_at(model, k, 5, clones(x.transpose(0, 1))[0][: k + 1]).backward()
+        G = clones.results()["weight_hh_l0"]["G"]
+        expected += torch.stack([G[max(0, k + 1 - window) : k + 1].sum(0) for window in found.windows])
+    torch.testing.assert_close(found.gradients, expected, rtol=1e-9, atol=1e-14)
+    assert found.agreement.holds
 
 
-def test_truncation_of_a_loop_of_the_users_is_refused_with_the_remedy():
+@pytest.mark.parametrize(("made", "linear", "only"), [(Loop, (), None), (ByHand, ("recurrent",), "recurrent.weight")])
+def test_truncation_of_a_loop_of_the_users_is_that_of_the_same_network(made, linear, only):
     own, x = elman()
-    with pytest.raises(InputError, match=r"cell.weight_hh was called 5 times.* cut by h.detach\(\)"):
-        model_truncation(Loop(own), x)
+    settings = {"linear": linear, "only": only, "windows": [1, 2, 4], "verify": True}
+    found, expected = model_truncation(made(own), x, **settings), rnnctl.truncation(own, x, windows=[1, 2, 4])
+    torch.testing.assert_close(found.gradients, expected.gradients, rtol=1e-9, atol=1e-14)
+    assert found.agreement.holds
 
 
 @pytest.mark.parametrize("windows", [[0], [6]])

@@ -35,7 +35,7 @@ def test_given_h_init_target_loss_and_activation_are_used():
 @pytest.mark.parametrize(
     ("place", "claim"),
     [
-        ("rnnctl.gradients.problem.hidden_states", "T clones"),
+        ("rnnctl.models.hand_written.hidden_states", "T clones"),
         ("rnnctl.cells.ManualRNNCell.forward", "nn.RNN's"),
     ],
 )
@@ -45,7 +45,7 @@ def test_a_mistake_fails_its_claim(monkeypatch, place, claim):
 
     forward = ManualRNNCell.forward
     broken = {
-        "rnnctl.gradients.problem.hidden_states": lambda *inputs: hidden_states(*inputs) * (1 + 1e-6),
+        "rnnctl.models.hand_written.hidden_states": lambda *inputs: hidden_states(*inputs) * (1 + 1e-6),
         "rnnctl.cells.ManualRNNCell.forward": lambda self, x, h: forward(self, x, h) * (1 + 1e-6),
     }
     monkeypatch.setattr(place, broken[place])

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rnnctl
-from rnnctl.dynamics.gated import wide_stretches
 from rnnctl.dynamics.jacobian import KRYLOV, spectral_radii, tangent_norms
-from rnnctl.dynamics.tangent import ElmanMap
+from rnnctl.dynamics.trajectory import stretches
 from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, TooLargeError
 from rnnctl.models.driven import DrivenLayer, driven_layer
+from rnnctl.recurrence.slopes import HiddenSlopes
 from rnnctl.recurrence.weights import LayerWeights
 from rnnctl.view.figures import FIGURES, figure_bytes
 from rnnctl.view.render import rendered
@@ -44,6 +44,11 @@ def driven(module, x, seed=1, **settings):
 
 def inputs(batch, steps, features=3, seed=0):
     return torch.randn(batch, steps, features, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def along(layer):
+    """The trajectory along the layer's own inputs."""
+    return stretches(layer, layer.x, layer.state_init)
 
 
 def torch_step(layer):
@@ -89,11 +94,11 @@ def autograd_jacobians(layer):
 def test_tangent_maps_are_autograds_jacobians_of_torchs_cells(kind, options, scale):
     layer = driven(made(kind, scale=scale, **options), inputs(2, 7))
     states, jacobians = autograd_jacobians(layer)
-    (stretch,) = wide_stretches(layer)
+    (stretch,) = along(layer)
     torch.testing.assert_close(stretch.state, states, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(stretch.tangent.flattened().matrices(), jacobians.flatten(0, 1), rtol=1e-7, atol=1e-12)
+    torch.testing.assert_close(stretch.slopes.flattened().matrices(), jacobians.flatten(0, 1), rtol=1e-7, atol=1e-12)
     V = inputs(2, layer.state_size, 4, seed=5)
-    for J, step in zip(jacobians, stretch.tangent, strict=True):
+    for J, step in zip(jacobians, stretch.slopes, strict=True):
         torch.testing.assert_close(step(V), J @ V, rtol=1e-7, atol=1e-12)
         torch.testing.assert_close(step.transposed(V), J.mT @ V, rtol=1e-7, atol=1e-12)
 
@@ -101,8 +106,8 @@ def test_tangent_maps_are_autograds_jacobians_of_torchs_cells(kind, options, sca
 def test_elman_map_is_the_slope_times_W_hh_and_its_transpose():
     W_hh, slope, V = inputs(1, 4, 4)[0], inputs(1, 3, 4, seed=1)[0], inputs(3, 4, 2, seed=2)
     J = slope.unsqueeze(2) * W_hh
-    torch.testing.assert_close(ElmanMap(W_hh, slope)(V), J @ V)
-    torch.testing.assert_close(ElmanMap(W_hh, slope).transposed(V), J.mT @ V)
+    torch.testing.assert_close(HiddenSlopes(W_hh, slope.unsqueeze(1))(V), J @ V)
+    torch.testing.assert_close(HiddenSlopes(W_hh, slope.unsqueeze(1)).transposed(V), J.mT @ V)
 
 
 @settings(deadline=None, max_examples=25)
@@ -141,7 +146,7 @@ def test_a_driven_layer_runs_as_the_module_does(kind, layers, both, bias, batch_
 def final_state(layer):
     """By the tangent's own trajectory; of an RNN by its equation."""
     if layer.cell != "RNN":
-        return list(wide_stretches(layer))[-1].state[-1]
+        return list(along(layer))[-1].state[-1]
     weights, h = layer.weights.to(torch.float64), layer.h_init.double()
     for x in layer.x.double().unbind(1):
         bias = 0 if weights.b_ih is None else weights.b_ih + weights.b_hh
@@ -163,12 +168,12 @@ def test_a_cell_is_its_module_of_one_layer(kind):
 
 def test_stretches_follow_on_over_their_seams(monkeypatch):
     layer = driven(made("LSTM"), inputs(2, 8))
-    (whole,) = wide_stretches(layer)
-    monkeypatch.setattr("rnnctl.dynamics.gated.STRETCH_BYTES", 8 * 6 * 2 * 20 * 3)
-    parts = list(wide_stretches(layer))
+    (whole,) = along(layer)
+    monkeypatch.setattr("rnnctl.dynamics.trajectory.STRETCH_BYTES", 8 * 6 * 2 * 20 * 3)
+    parts = list(along(layer))
     assert [part.start for part in parts] == [0, 3, 6]
     torch.testing.assert_close(torch.cat([part.state for part in parts]), whole.state)
-    torch.testing.assert_close(torch.cat([part.tangent.slopes for part in parts]), whole.tangent.slopes)
+    torch.testing.assert_close(torch.cat([part.slopes.slopes for part in parts]), whole.slopes.slopes)
 
 
 # ---- RNN: as FullRNN ----------------------------------------------------------------------------
@@ -261,7 +266,7 @@ def test_sum_is_the_mean_logarithm_of_the_determinant(kind, options, scale):
 def test_determinant_of_an_LSTM_is_that_of_its_output_gate_times_its_forget_gates(scale):
     """Rows of h less their share of c leave diag(tanh(c) o (1 - o)) W_ho; also where gates are saturated."""
     layer = driven(made("LSTM", hidden=6, scale=scale), inputs(1, 20))
-    (stretch,) = wide_stretches(layer)
+    (stretch,) = along(layer)
     _, f, _, o = stretch.gates.unbind(2)
     c, W_ho = stretch.state[..., 6:], layer.weights.W_hh[18:]
     previous = torch.cat([layer.h_init.unsqueeze(0), stretch.state[:-1, :, :6]])
@@ -372,23 +377,23 @@ def test_norms_where_singular_values_crowd_at_the_top():
     weights = layer.weights
     with torch.no_grad():
         weights.b_ih[60:120] = 8.0
-    (stretch,) = wide_stretches(layer)
-    J = stretch.tangent.flattened()
+    (stretch,) = along(layer)
+    J = stretch.slopes.flattened()
     exact = torch.linalg.matrix_norm(J.matrices(), ord=2)
     torch.testing.assert_close(tangent_norms(J), exact, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("power", [-300, -160, 0, 100, 200])
 def test_norms_neither_underflow_nor_overflow(power):
-    J = ElmanMap(10.0**power * inputs(1, 5, 5)[0], torch.ones(2, 5).double())
+    J = HiddenSlopes(10.0**power * inputs(1, 5, 5)[0], torch.ones(2, 1, 5).double())
     exact = torch.linalg.matrix_norm(inputs(1, 5, 5)[0], ord=2) * 10.0**power
     assert tangent_norms(J).tolist() == pytest.approx([float(exact)] * 2, rel=1e-12, abs=0)
-    assert tangent_norms(ElmanMap(J.W_hh, torch.zeros(2, 5).double())).tolist() == [0, 0]
+    assert tangent_norms(HiddenSlopes(J.W_hh, torch.zeros(2, 1, 5).double())).tolist() == [0, 0]
 
 
 def test_jacobians_that_leave_float64_are_infinite_without_lapack(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigvals", lambda J: torch.zeros(J.shape[:2]) / torch.isfinite(J).all())
-    J = ElmanMap(torch.full((3, 3), 1e300, dtype=torch.float64), torch.full((1, 3), 1e300, dtype=torch.float64))
+    J = HiddenSlopes(*(torch.full(shape, 1e300, dtype=torch.float64) for shape in ((3, 3), (1, 1, 3))))
     assert tangent_norms(J).tolist() == spectral_radii(J).tolist() == [math.inf]
 
 

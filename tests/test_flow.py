@@ -86,7 +86,7 @@ def test_the_sum_is_gradnorms_with_a_loss_at_all_steps():
 def test_losses_taken_a_few_at_a_time_give_the_same(monkeypatch):
     model, x = network(), torch.randn(2, 30, 3, dtype=torch.float64)
     whole, cut = flow(model, x), truncation(model, x, windows=[3, 10])
-    monkeypatch.setattr("rnnctl.gradients.blocks._losses_at_a_time", lambda *_: 7)
+    monkeypatch.setattr("rnnctl.gradients.loss_steps.losses_at_a_time", lambda *_: 7)
     parts, cut_parts = flow(model, x, verify=True), truncation(model, x, windows=[3, 10])
     torch.testing.assert_close(parts.norms, whole.norms)
     torch.testing.assert_close(cut_parts.gradients, cut.gradients)

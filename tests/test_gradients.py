@@ -1,7 +1,7 @@
 """Per-timestep gradients of W_hh against autograd over T clones, written by hand in oracles.py."""
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -15,7 +15,13 @@ from rnnctl import FullRNN, InputError, ShapeError
 from rnnctl.gradients.agreement import Agreement, agreement, autograd_reference, clone_contributions
 from rnnctl.gradients.contributions import Contributions, contribution_norms, step_norms, takes_products
 from rnnctl.gradients.decay import decay_over_time
-from rnnctl.recurrence.elman import hidden_states, reverse_chunks
+from rnnctl.gradients.layer_sweep import layer_norms
+from rnnctl.recurrence.elman import hidden_states
+from rnnctl.recurrence.kinds import kind_named
+from rnnctl.recurrence.nonlinearities import NONLINEARITIES
+from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.sweep import sweep_back
+from rnnctl.recurrence.weights import LayerWeights
 
 
 def network(seed=0, sizes=(3, 6, 2), dtype=torch.float64, **settings):
@@ -83,7 +89,15 @@ def float32_states(model, x):
     weights = cell.input_to_hidden.weight, cell.hidden_to_hidden.weight
     bias = cell.input_to_hidden.bias + cell.hidden_to_hidden.bias
     with torch.no_grad():
-        return hidden_states(x, model.initial_state(x), *weights, bias, cell.nonlinearity)
+        return hidden_states(x, model.initial_state(x), *weights, bias, NONLINEARITIES[cell.nonlinearity])
+
+
+def elman_chunks(h, direct, W_hh, nonlinearity):
+    """The sweep of a layer without inputs along these states."""
+    weights = LayerWeights(W_hh.new_zeros(len(W_hh), 1), W_hh)
+    x = h.new_zeros(h.shape[0] - 1, h.shape[1], 1)
+    run = LayerRun(kind_named("RNN", nonlinearity), weights, x, h, None, direct)
+    return sweep_back(run.kind.reversible(run), direct)
 
 
 def swept_by_hand(state, h, nonlinearity):
@@ -142,10 +156,10 @@ def test_cancelling_samples_give_no_nan_and_keep_their_digits(B, H):
 def test_tiny_and_huge_float32_values_keep_their_norms(scale, B):
     h = torch.ones(5, B, 4) * scale
     contributions = Contributions(h)
-    for chunk in reverse_chunks(h, torch.ones(1, B, 4), torch.eye(4), "relu"):
+    for chunk in elman_chunks(h, torch.ones(1, B, 4), torch.eye(4), "relu"):
         contributions.add(chunk)
     expected = math.log(4 * B) + math.log(scale)
-    assert contributions.norm_W_hh.log().tolist() == pytest.approx([expected] * 4, abs=1e-5)
+    assert contributions.grad_norm_W_hh.log().tolist() == pytest.approx([expected] * 4, abs=1e-5)
     assert contributions.grad_W_hh.sum().item() == pytest.approx(4 * 16 * B * scale, rel=1e-5)
 
 
@@ -204,9 +218,9 @@ def test_cancellation_is_one_when_all_steps_pull_one_way_and_small_when_they_do_
     totals = []
     for h in (same, alternating):
         found = Contributions(h)
-        for chunk in reverse_chunks(h.abs(), torch.ones(1, 1, 1), torch.eye(1), "relu"):
+        for chunk in elman_chunks(h.abs(), torch.ones(1, 1, 1), torch.eye(1), "relu"):
             found.add(chunk)
-        totals.append(float(found.grad_W_hh.norm() / found.norm_W_hh.sum()))
+        totals.append(float(found.grad_W_hh.norm() / found.grad_norm_W_hh.sum()))
     assert totals == pytest.approx([1.0, 0.0])
 
 
@@ -300,10 +314,11 @@ def test_verification_survives_chaos_by_taking_the_models_own_states():
 
 
 def test_a_wrong_sweep_is_caught_by_the_verification(monkeypatch):
-    def broken(h, direct, W_hh, nonlinearity):
-        yield from reverse_chunks(h, direct, 1.001 * W_hh, nonlinearity)
+    def broken(run, **settings):
+        weights = replace(run.weights, W_hh=1.001 * run.weights.W_hh)
+        return layer_norms(replace(run, weights=weights), **settings)
 
-    monkeypatch.setattr("rnnctl.gradients.gradnorm.reverse_chunks", broken)
+    monkeypatch.setattr("rnnctl.gradients.gradnorm.layer_norms", broken)
     found = rnnctl.gradnorm(network(), torch.randn(4, 9, 3, dtype=torch.float64), verify=True)
     assert not found.agreement.holds
     with pytest.raises(rnnctl.VerificationError, match="disagrees with autograd's W_hh.grad"):
@@ -316,7 +331,7 @@ def test_a_wrong_forward_pass_is_not_taken_for_chaos(monkeypatch):
         h[3] *= 1.01
         return h
 
-    monkeypatch.setattr("rnnctl.gradients.problem.hidden_states", broken)
+    monkeypatch.setattr("rnnctl.models.hand_written.hidden_states", broken)
     found = rnnctl.gradnorm(network(), torch.randn(4, 9, 3, dtype=torch.float64), verify=True)
     assert not found.agreement.holds
     assert found.scalars["states"] == "sweep"
@@ -437,7 +452,7 @@ def test_agreement_is_relative_and_fails_on_nan():
     model, x = network(), torch.randn(3, 8, 3, dtype=torch.float64)
     reference = autograd_reference(model, x, None, "mse", "last", torch.zeros(3, 6, dtype=torch.float64))
     found = Contributions(reference.h)
-    for chunk in reverse_chunks(reference.h, torch.ones(1, 3, 6).double(), torch.eye(6).double(), "tanh"):
+    for chunk in elman_chunks(reference.h, torch.ones(1, 3, 6).double(), torch.eye(6).double(), "tanh"):
         found.add(chunk)
     found.grad_W_hh = reference.grad_W_hh * (1 + 1e-3)
     compared = agreement(found, reference, "sweep")

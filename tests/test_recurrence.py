@@ -10,11 +10,16 @@ from oracles import contributions_by_clones, norms, orthogonal
 from torch import nn
 
 from rnnctl import FullRNN
-from rnnctl.recurrence.elman import hidden_states, reverse_chunks
-from rnnctl.recurrence.lstm import STEP_BY_STEP, cell_states
+from rnnctl.recurrence.cell_steps import STEP_BY_STEP
+from rnnctl.recurrence.elman import hidden_states
+from rnnctl.recurrence.kinds import kind_named
+from rnnctl.recurrence.lstm import cell_states
+from rnnctl.recurrence.nonlinearities import NONLINEARITIES
+from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
-from rnnctl.recurrence.sweep import LONGEST_CHUNK, chunk_steps
+from rnnctl.recurrence.sweep import LONGEST_CHUNK, chunk_steps, sweep_back
 from rnnctl.recurrence.threads import ONE_THREAD_BELOW, threads_for
+from rnnctl.recurrence.weights import LayerWeights
 
 
 def states_of(model, x, h_init=None):
@@ -27,15 +32,23 @@ def states_of(model, x, h_init=None):
         cell.input_to_hidden.weight.detach(),
         cell.hidden_to_hidden.weight.detach(),
         None if bias is None else (bias + cell.hidden_to_hidden.bias).detach(),
-        cell.nonlinearity,
+        NONLINEARITIES[cell.nonlinearity],
     )
+
+
+def chunks_of(h, direct, W_hh, nonlinearity):
+    """The sweep of a layer without inputs along these states."""
+    x = h.new_zeros(h.shape[0] - 1, h.shape[1], 1)
+    weights = LayerWeights(W_hh.new_zeros(len(W_hh), 1), W_hh)
+    run = LayerRun(kind_named("RNN", nonlinearity), weights, x, h, None, direct)
+    return sweep_back(run.kind.reversible(run), direct)
 
 
 def swept(h, direct, W_hh, nonlinearity):
     """grad_h and delta at every step, unscaled, in float64."""
     grad_h = torch.full(h[1:].shape, math.nan, dtype=torch.float64)
     delta = grad_h.clone()
-    for chunk in reverse_chunks(h, direct, W_hh, nonlinearity):
+    for chunk in chunks_of(h, direct, W_hh, nonlinearity):
         scale = torch.tensor(2.0, dtype=torch.float64) ** -chunk.exponent
         grad_h[chunk.start : chunk.stop] = chunk.grad_h.double() * scale
         delta[chunk.start : chunk.stop] = chunk.delta.double() * scale
@@ -116,7 +129,7 @@ def test_three_steps_of_one_unit_worked_by_hand():
         torch.tensor([[u]], dtype=torch.float64),
         torch.tensor([[w]], dtype=torch.float64),
         None,
-        "tanh",
+        NONLINEARITIES["tanh"],
     )
     assert h.flatten().tolist() == pytest.approx([0, h0, h1, h2], rel=1e-14)
     W, one = torch.tensor([[w]], dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64)
@@ -151,7 +164,7 @@ def test_norms_far_outside_the_dtype_are_exact_in_logarithms(gain, dtype):
     positive = torch.ones(T + 1, 2, H, dtype=dtype)
     direct = torch.full((1, 2, H), 0.5, dtype=dtype)
     logs = torch.empty(T, dtype=torch.float64)
-    for chunk in reverse_chunks(positive, direct, W.to(dtype), "relu"):
+    for chunk in chunks_of(positive, direct, W.to(dtype), "relu"):
         logs[chunk.start : chunk.stop] = chunk.log_norm
     steps_back = torch.arange(T - 1, -1, -1, dtype=torch.float64)
     expected = math.log(0.5 * math.sqrt(2 * H)) + steps_back * math.log(gain)
@@ -190,7 +203,7 @@ def test_zeros_stay_zeros_and_nan_stays_nan():
 
 def test_chunks_tile_the_sequence_from_its_end():
     h, direct = torch.ones(101, 1, 2), torch.ones(1, 1, 2)
-    chunks = [(c.start, c.stop) for c in reverse_chunks(h, direct, 0.5 * torch.eye(2), "relu")]
+    chunks = [(c.start, c.stop) for c in chunks_of(h, direct, 0.5 * torch.eye(2), "relu")]
     assert chunks[0][1] == 100
     assert chunks[-1][0] == 0
     assert all(later[0] == earlier[1] for later, earlier in zip(chunks[:-1], chunks[1:], strict=True))

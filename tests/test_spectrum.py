@@ -9,10 +9,16 @@ import torch
 import rnnctl
 from rnnctl.dynamics.jacobian import KRYLOV, jacobian_norms
 from rnnctl.dynamics.spectrum import departure_from_normality, spectrum
-from rnnctl.dynamics.trajectory import Stretch, recurrent_weights, stretches
+from rnnctl.dynamics.trajectory import Stretch, stretches
 from rnnctl.errors import InputError, TooLargeError
+from rnnctl.models.driven import own_layer
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
+
+
+def along(model, x, h_init):
+    """The trajectory of the network."""
+    return stretches(own_layer(model, x, h_init), x, h_init)
 
 
 def network(W_hh, nonlinearity="tanh", inputs=3, bias=True, seed=0, dtype=torch.float64):
@@ -134,17 +140,17 @@ def test_slope_of_a_saturated_unit_is_not_rounded_to_zero():
     model = network([[0.0]], inputs=1, bias=False)
     with torch.no_grad():
         model.rnn_cell.input_to_hidden.weight.fill_(25.0)
-    (stretch,) = stretches(recurrent_weights(model), torch.ones(1, 1, 1).double(), torch.zeros(1, 1).double())
-    assert stretch.slope.item() == pytest.approx(4 * math.exp(-50), rel=1e-12, abs=0)
+    (stretch,) = along(model, torch.ones(1, 1, 1).double(), torch.zeros(1, 1).double())
+    assert stretch.slopes.slopes.item() == pytest.approx(4 * math.exp(-50), rel=1e-12, abs=0)
 
 
 def test_stretches_follow_the_model_over_their_seams(monkeypatch):
     monkeypatch.setattr("rnnctl.dynamics.trajectory.STRETCH_BYTES", 3 * 2 * 5 * 8)
     model, x = network(torch.randn(5, 5)), torch.randn(2, 8, 3).double()
-    found: list[Stretch] = list(stretches(recurrent_weights(model), x, torch.zeros(2, 5).double()))
+    found: list[Stretch] = list(along(model, x, torch.zeros(2, 5).double()))
     assert [s.start for s in found] == [0, 3, 6]
     h = torch.zeros(2, 5).double()
-    for x_t, ours in zip(x.unbind(1), torch.cat([s.h for s in found]), strict=True):
+    for x_t, ours in zip(x.unbind(1), torch.cat([s.state for s in found]), strict=True):
         h = model.rnn_cell(x_t, h).detach()
         assert torch.allclose(h, ours)
 

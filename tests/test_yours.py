@@ -903,8 +903,7 @@ def test_a_mistake_is_one_message_and_exit_2(line: str, said: str, run: Run) -> 
     ("line", "said"),
     [
         ("flow --cell lstm --bidirectional --module rnn.weight_hh_l0_reverse", "(a reverse direction?)"),
-        ("truncation --cell lstm --bidirectional --module rnn.weight_hh_l0", "in one direction"),
-        ("truncation --model train:Loop --module recurrent", "A loop of your own is cut by h.detach()"),
+        ("truncation --cell lstm --bidirectional --module rnn.weight_hh_l0_reverse", "(a reverse direction?)"),
         ("flow --model train:Last", "a loss at every step needs an output of shape (batch, time, output)"),
         ("truncation --cell gru --windows 8", "windows must be from 1 to the sequence's 7 steps; got 8"),
         ("spectrum --model train:Loop --module recurrent", "recurrent is an nn.Linear, whose cell is code of yours"),

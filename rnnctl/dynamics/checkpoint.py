@@ -14,13 +14,14 @@ from torch import Tensor
 from rnnctl.errors import InputError
 from rnnctl.files.checkpoints import read_checkpoint
 from rnnctl.memory import require_memory
+from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.finite import has_values, nonfinite_count
+from rnnctl.recurrence.kinds import KINDS
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
-from rnnctl.recurrence.weights import GATES
 
 ELMAN = "elman (rnnctl)"
-# Rows of weight_hh over hidden units -> the cell.
-CELLS = {1: "rnn", 3: "gru", 4: "lstm"}
+# Rows of weight_hh over hidden units -> the kind of cell; the first one that there is, where two have as many.
+BY_BLOCKS = {kind.blocks: kind for kind in reversed(list(KINDS.values()))}
 # weight_hh_l0_reverse of nn.LSTM and its like; weight_hh of nn.LSTMCell and its like.
 _TORCH = re.compile(r"(.*\.)?(weight|bias)_(ih|hh|hr)(?:_l(\d{1,6})(_reverse)?)?")
 _OWN = re.compile(r"(.*\.)?(input_to_hidden|hidden_to_hidden)\.(weight|bias)")
@@ -191,15 +192,21 @@ def _cell(layer: _Layer, held: Mapping[str, Tensor]) -> str | None:
     rows, fed_back = W_hh.shape
     if W_hr is not None:
         # A projection: h_t has fewer units than the gates.
-        return "lstm" if tuple(W_hr.shape) == (fed_back, rows // 4) and rows % 4 == 0 else None
-    cell = CELLS.get(rows // fed_back) if rows % fed_back == 0 else None
+        projected = (kind for kind in KINDS.values() if kind.projects and rows % kind.blocks == 0)
+        return next((_word(each) for each in projected if tuple(W_hr.shape) == (fed_back, rows // each.blocks)), None)
+    kind = BY_BLOCKS.get(rows // fed_back) if rows % fed_back == 0 else None
     if layer.own:
-        return ELMAN if cell == "rnn" else None
-    return cell
+        return ELMAN if kind is not None and not kind.gates else None
+    return None if kind is None else _word(kind)
+
+
+def _word(kind: CellKind) -> str:
+    return kind.name.lower()
 
 
 def _blocks(row: Mapping[str, Any], W_hh: Tensor) -> list[_Block]:
-    gates = GATES.get((row["cell"] or "").upper(), ()) or ("",)
+    kinds = {_word(kind): kind for kind in KINDS.values()}
+    gates = (kinds[row["cell"]].letters if row["cell"] in kinds else ()) or ("",)
     return [_Block(row["name"], gate, part) for gate, part in zip(gates, W_hh.chunk(len(gates)), strict=True)]
 
 

@@ -11,18 +11,15 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
-from rnnctl.dynamics.gated import GatedStretch, gated_stretches
 from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
-from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES
+from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Stretch, stretches
 from rnnctl.memory import require_memory
-from rnnctl.models.driven import DrivenLayer, wide_weights
-from rnnctl.recurrence.weights import GATES
+from rnnctl.models.driven import DrivenLayer
+from rnnctl.recurrence.cell_kind import CellKind
+from rnnctl.recurrence.kinds import KINDS
 
 # A gate counts as saturated closer than this to 0 or 1; a candidate where |tanh| is beyond.
 GATE_MARGIN, CANDIDATE_SATURATED = 0.05, 0.99
-CANDIDATES = ("n", "g")
-# What the next step keeps of its state past W_hh.
-KEEP = {"GRU": "z", "LSTM": "f"}
 # Eigenvalues of all step Jacobians are found where steps x batch x state^3 is at most this: a few seconds.
 CHEAP_EIGENVALUES = 5e8
 
@@ -50,7 +47,7 @@ class GatedSpectrum:
     """Eigenvalues and singular values of every gate's part of W_hh, and the step Jacobians along a sequence.
 
     Attributes:
-        cell: "GRU" or "LSTM".
+        cell: name of its kind, "GRU", "LSTM", ...
         gates: one matrix a gate, in torch's order.
         state_size: H; of an LSTM, whose state is h_t and c_t, H + H, with a projection proj + H.
         steps: one record per time step: t, jacobian_norm_mean and jacobian_norm_max (over the batch, of
@@ -92,7 +89,7 @@ class GatedSpectrum:
                 "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
                 "jacobian_norm_max": max(largest, default=None),
                 "jacobian_radius_mean": mean_of(self.steps, "jacobian_radius_mean"),
-                "keep_gate": KEEP[self.cell],
+                "keep_gate": KINDS[self.cell].keep,
                 "keep_mean": mean_of(self.steps, "keep_mean"),
                 "saturated_fraction": mean_of(self.steps, "saturated"),
                 **one_function,
@@ -122,7 +119,7 @@ def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None 
     """What every gate's part of W_hh says, and what the step Jacobians say along the layer's input.
 
     Args:
-        layer: a GRU or an LSTM.
+        layer: of a kind with gates.
         progress: called with the fraction of the steps that are done.
     Raises:
         InputError: weights that are not finite; TooLargeError.
@@ -132,14 +129,14 @@ def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None 
     W_hh, steps = layer.weights.W_hh, layer.x.shape[1]
     needed = 8 * (4 * W_hh.numel() + 8 * layer.hidden_size * W_hh.shape[1])
     require_memory(needed + 4 * (BASIS_BYTES + STRETCH_BYTES), f"the spectrum of W_hh {tuple(W_hh.shape)}")
-    weights = wide_weights(layer)
+    weights = layer.wide_weights
     count = layer.x.shape[0] * steps
-    found = _Steps(layer.cell, want_radius=count * layer.state_size**3 <= CHEAP_EIGENVALUES)
-    for stretch in gated_stretches(layer, weights, layer.x, layer.state_init):
+    found = _Steps(layer.kind, want_radius=count * layer.state_size**3 <= CHEAP_EIGENVALUES)
+    for stretch in stretches(layer, layer.x, layer.state_init):
         found.add(stretch)
         if progress is not None:
             progress(len(found.records) / steps)
-    names = GATES[layer.cell]
+    names = layer.kind.letters
     return GatedSpectrum(
         cell=layer.cell,
         gates=tuple(_matrix(name, W) for name, W in zip(names, weights.W_hh.chunk(len(names)), strict=True)),
@@ -164,26 +161,27 @@ def mean_of(records: tuple[Mapping[str, Any], ...], name: str) -> float | None:
 class _Steps:
     """Collects one record per time step, and what every gate did over all of them."""
 
-    def __init__(self, cell: str, want_radius: bool) -> None:
-        self.cell, self.names, self.want_radius = cell, GATES[cell], want_radius
+    def __init__(self, kind: CellKind, want_radius: bool) -> None:
+        self.kind, self.names, self.want_radius = kind, kind.letters, want_radius
         self.records: list[Mapping[str, Any]] = []
         # Per gate: sums over the steps of its mean and of its share of saturated activations.
         self.sums = torch.zeros(2, len(self.names), dtype=torch.float64)
 
-    def add(self, stretch: GatedStretch) -> None:
+    def add(self, stretch: Stretch) -> None:
         """The records of consecutive steps."""
-        gates, J = stretch.gates, stretch.tangent.flattened()
+        gates, J = stretch.gates, stretch.slopes.flattened()
+        assert gates is not None
         norms = tangent_norms(J).view(gates.shape[:2])
         radii = spectral_radii(J).view(norms.shape).mean(dim=1).tolist() if self.want_radius else [None] * len(gates)
         saturated = self._saturated(gates).double().mean(dim=(1, 3))
         means = gates.mean(dim=(1, 3))
         self.sums += torch.stack([means.sum(dim=0), saturated.sum(dim=0)])
-        sigmoids = [i for i, name in enumerate(self.names) if name not in CANDIDATES]
+        sigmoids = [i for i, gate in enumerate(self.kind.gates) if not gate.is_candidate]
         columns = (
             norms.mean(dim=1).tolist(),
             norms.amax(dim=1).tolist(),
             radii,
-            means[:, self.names.index(KEEP[self.cell])].tolist(),
+            means[:, self.names.index(self.kind.keep or "")].tolist(),
             saturated[:, sigmoids].mean(dim=1).tolist(),
         )
         names = ("jacobian_norm_mean", "jacobian_norm_max", "jacobian_radius_mean", "keep_mean", "saturated")
@@ -192,7 +190,7 @@ class _Steps:
 
     def _saturated(self, gates: Tensor) -> Tensor:
         """Whether an activation is at its end, shape (steps, batch, gates, hidden)."""
-        is_candidate = torch.tensor([name in CANDIDATES for name in self.names]).unsqueeze(1)
+        is_candidate = torch.tensor([gate.is_candidate for gate in self.kind.gates]).unsqueeze(1)
         low, high = gates < GATE_MARGIN, gates > 1 - GATE_MARGIN
         return torch.where(is_candidate, gates.abs() > CANDIDATE_SATURATED, low | high)
 

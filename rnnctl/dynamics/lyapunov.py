@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -11,25 +11,19 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from rnnctl.cells import FullRNN, require_full_rnn
-from rnnctl.dynamics.gated import gated_stretches
+from rnnctl.cells import FullRNN
 from rnnctl.dynamics.meanfield import MeanField, prediction
-from rnnctl.dynamics.tangent import TangentMap
-from rnnctl.dynamics.trajectory import (
-    COMPUTED_IN,
-    STRETCH_BYTES,
-    Stretch,
-    Weights,
-    recurrent_weights,
-    stretches,
-    widened,
-)
+from rnnctl.dynamics.spectrum import layer_to_measure
+from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Stretch, stretches
 from rnnctl.errors import InputError, RnnctlError
-from rnnctl.gradients.gradnorm import gradnorm
+from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.memory import require_memory
-from rnnctl.models.captured import driven_along
-from rnnctl.models.driven import DrivenLayer, elman_weights, require_alone, wide_weights
+from rnnctl.models.driven import DrivenLayer, own_layer, widened
+from rnnctl.models.hand_written import posed
+from rnnctl.recurrence.cell_kind import CellKind
+from rnnctl.recurrence.slopes import Slopes
 from rnnctl.recurrence.threads import threads_for
+from rnnctl.recurrence.weights import LayerWeights
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.
 AUTONOMOUS_STEPS = 1000
@@ -142,12 +136,13 @@ def lyapunov(
     """How fast nearby trajectories part or meet: the growth rates of perturbations of the state.
 
     Args:
-        model: a ``FullRNN``, or a layer of another model from ``driven_layer``, which comes with its
-            input and initial state; of any dtype; all is computed in float64.
+        model: a ``FullRNN``, any module with recurrent parts, or a layer of one from ``driven_layer``, which
+            comes with its input and initial state; of any dtype; all is computed in float64.
         x: inputs, shape (batch, time, input); the exponents are means over the batch. Left out of
             an autonomous measurement, and for a ``DrivenLayer``.
         h_init: hidden state before step 0, shape (batch, hidden). If left out: zeros along a
-            sequence, one normal state drawn from the seed without one. A ``DrivenLayer`` has its own.
+            sequence, one normal state drawn from the seed without one. Other models have their own.
+        only: of a module with several recurrent weights a name or pattern that leaves one, as in ``probe``.
         target: as for ``gradnorm``, whose factor per step is measured beside the exponents.
         count: how many of the largest exponents; all if left out (H; of an LSTM, whose state is
             h and c, H + H).
@@ -167,41 +162,46 @@ def lyapunov(
         2020, arXiv:2006.14123 (LSTMs and GRUs); Kaplan & Yorke 1979 (dimension).
     """
     generator = Generator().manual_seed(seed)
-    if isinstance(model, nn.Module) and not isinstance(model, FullRNN):
-        model, x = driven_along(model, x, h_init, only), None
-    if isinstance(model, DrivenLayer):
-        require_alone(x, h_init, target)
-        made = _of_layer(model, autonomous, _free_steps(steps, warmup), init, gain)
+    if x is None and not autonomous and not isinstance(model, DrivenLayer):
+        raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
+    if autonomous:
+        layer = _running_freely(model, x, h_init, only, _free_steps(steps, warmup), generator)
     else:
-        require_full_rnn(model)
-        x, start = _course(model, x, h_init, autonomous, _free_steps(steps, warmup), generator)
-        made = _of_full_rnn(model, x, start, target, init, gain)
-    warmup, steps = _span(made.x.shape[1], steps, warmup, autonomous)
-    count = _count(count, made.start.shape[1], made.cell)
-    driven = made.x[:1, :1] if autonomous else made.x[:, : warmup + steps]
-    factor = None if autonomous else made.factor()
-    run = _Run(made.start, count, warmup, steps, generator)
-    with threads_for(made.start.shape[0] * count, made.start.shape[1]):
-        run.along(made.walk(made.x[:, : warmup + steps]), progress)
+        layer = layer_to_measure(model, x, h_init, only)
+    warmup, steps = _span(layer.x.shape[1], steps, warmup, autonomous)
+    start = layer.state_init
+    count = _count(count, start.shape[1], layer.kind)
+    run = _Run(start, count, warmup, steps, generator)
+    with threads_for(start.shape[0] * count, start.shape[1]):
+        run.along(stretches(layer, layer.x[:, : warmup + steps], start), progress)
     if not run.logs.shape[0]:
+        others = "warmup, and look whether x and the initial state are finite"
         raise RnnctlError(
             f"h_t is not finite at step {run.first_nonfinite_step}, before a step was measured (warmup {warmup}). "
-            f"{made.remedy}"
+            f"Try a smaller {'--warmup or --gain' if isinstance(model, FullRNN) else others}"
         )
-    return Lyapunov(
-        *_estimates(run.logs),
-        convergence=_convergence(run.logs),
-        state_size=made.start.shape[1],
-        steps=run.logs.shape[0],
-        warmup=warmup,
+    driven = layer.x[:1, :1] if autonomous else layer.x[:, : warmup + steps]
+    return run.result(
         autonomous=autonomous,
-        factor_per_step=factor,
-        theory=made.theory(driven),
-        first_nonfinite_step=run.first_nonfinite_step,
-        lost_sequences=int(run.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
-        stands_still=run.stands_still,
-        cell=made.cell,
+        factor_per_step=None if autonomous else _factor_per_step(model, layer, target),
+        theory=_theory(layer, driven, init, gain),
+        cell=layer.cell,
     )
+
+
+def _factor_per_step(model: nn.Module | DrivenLayer, layer: DrivenLayer, target: Tensor | None) -> float | None:
+    """That of ``gradnorm`` along the same sequence, where the loss is known: of a ``FullRNN``."""
+    if not isinstance(model, FullRNN):
+        return None
+    return own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init)).decay.factor_per_step
+
+
+def _theory(layer: DrivenLayer, x: Tensor, init: str | None, gain: float) -> MeanField:
+    """The mean-field prediction along these inputs, (batch, time, input), or why there is none."""
+    f = layer.kind.nonlinearity
+    if f is None:
+        return MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.cell}")
+    return prediction(init, gain, _source_variance(layer.wide_weights, x), f.name)
 
 
 def kaplan_yorke_dimension(exponents: list[float], state_size: int) -> float | None:
@@ -218,71 +218,6 @@ def kaplan_yorke_dimension(exponents: list[float], state_size: int) -> float | N
             return i + total / -exponent
         total += exponent
     return float(state_size) if len(exponents) == state_size else None
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What is measured: a trajectory, and what is said beside its exponents.
-
-    Attributes:
-        x: inputs, shape (batch, time, input).
-        start: the state before step 0, shape (batch, state), float64.
-        walk: the trajectory along given inputs.
-        factor: that of gradnorm.
-        theory: the mean-field prediction along given inputs.
-        remedy: where no step can be measured.
-    """
-
-    cell: str
-    x: Tensor
-    start: Tensor
-    walk: Callable[[Tensor], Iterator[Stretch]]
-    factor: Callable[[], float | None]
-    theory: Callable[[Tensor], MeanField]
-    remedy: str = "Try a smaller warmup, and look whether x and the initial state are finite"
-
-
-def _of_full_rnn(
-    model: FullRNN, x: Tensor, start: Tensor, target: Tensor | None, init: str | None, gain: float
-) -> _Measured:
-    weights = recurrent_weights(model)
-    return _Measured(
-        "RNN",
-        x,
-        widened(start),
-        walk=lambda x: stretches(weights, x, start),
-        factor=lambda: gradnorm(model, x, target=target, h_init=start).decay.factor_per_step,
-        theory=lambda x: prediction(init, gain, _source_variance(weights, x), weights.nonlinearity),
-        remedy="Try a smaller --warmup or --gain",
-    )
-
-
-def _of_layer(layer: DrivenLayer, autonomous: bool, free_steps: int, init: str | None, gain: float) -> _Measured:
-    x, start = layer.x, layer.state_init
-    if autonomous:
-        # Sequences that start alike run alike, and would make the standard error too small.
-        start = start[:1] if (start == start[:1]).all() else start
-        x = x.new_zeros(1, 1, 1).expand(start.shape[0], free_steps, x.shape[2])
-    if layer.cell == "RNN":
-        elman = elman_weights(layer)
-        return _Measured(
-            "RNN",
-            x,
-            start,
-            walk=lambda x: stretches(elman, x, start),
-            factor=lambda: None,
-            theory=lambda x: prediction(init, gain, _source_variance(elman, x), elman.nonlinearity),
-        )
-    wide = wide_weights(layer)
-    none = MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.cell}")
-    return _Measured(
-        layer.cell,
-        x,
-        start,
-        walk=lambda x: gated_stretches(layer, wide, x, start),
-        factor=lambda: None,
-        theory=lambda x: none,
-    )
 
 
 class _Run:
@@ -307,7 +242,7 @@ class _Run:
         done, total = 0, self.warmup + self.steps
         for stretch in trajectory:
             self.stands_still &= bool((stretch.state == self.start).all())
-            for J in stretch.tangent:
+            for J in stretch.slopes:
                 growth = self.step(J)
                 if done >= self.warmup:
                     self.logs[done - self.warmup] = growth
@@ -318,7 +253,24 @@ class _Run:
             self.first_nonfinite_step = done
             self.logs = self.logs[: max(0, done - self.warmup)]
 
-    def step(self, J: TangentMap) -> Float[Tensor, "batch count"]:
+    def result(self, *, autonomous: bool, factor_per_step: float | None, theory: MeanField, cell: str) -> Lyapunov:
+        """What was measured, beside what is known from elsewhere."""
+        return Lyapunov(
+            *_estimates(self.logs),
+            convergence=_convergence(self.logs),
+            state_size=self.start.shape[1],
+            steps=self.logs.shape[0],
+            warmup=self.warmup,
+            autonomous=autonomous,
+            factor_per_step=factor_per_step,
+            theory=theory,
+            first_nonfinite_step=self.first_nonfinite_step,
+            lost_sequences=int(self.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
+            stands_still=self.stands_still,
+            cell=cell,
+        )
+
+    def step(self, J: Slopes) -> Float[Tensor, "batch count"]:
         """Carry the perturbations one step on; ln of the growth of each."""
         moved = J(self.Q)
         sizes, order = moved.abs().amax(dim=2).sort(dim=1, descending=True)
@@ -333,22 +285,29 @@ class _Run:
         return torch.where(growth > noise, growth, 0.0).log()
 
 
-def _course(
-    model: FullRNN, x: Tensor | None, h_init: Tensor | None, autonomous: bool, free_steps: int, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """The inputs, zeros where the network runs freely, and h_init."""
+def _running_freely(
+    model: nn.Module | DrivenLayer,
+    x: Tensor | None,
+    h_init: Tensor | None,
+    only: str | None,
+    steps: int,
+    generator: Generator,
+) -> DrivenLayer:
+    """A layer on its biases alone: zeros for inputs, of so many steps."""
+    if not isinstance(model, FullRNN):
+        layer = layer_to_measure(model, x, h_init, only)
+        start = layer.state_init
+        # Sequences that start alike run alike, and would make the standard error too small.
+        kept = slice(0, 1) if (start == start[:1]).all() else slice(None)
+        zeros = layer.x.new_zeros(1, 1, 1).expand(len(start[kept]), steps, layer.x.shape[2])
+        c_init = None if layer.c_init is None else layer.c_init[kept]
+        return replace(layer, x=zeros, h_init=layer.h_init[kept], c_init=c_init)
     weight = model.rnn_cell.hidden_to_hidden.weight
-    if not autonomous:
-        if x is None:
-            raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
-        model.check_sequence(x, h_init)
-        return x.detach(), (model.initial_state(x) if h_init is None else h_init).detach()
     if h_init is None:
-        drawn = torch.randn(1, weight.shape[0], generator=generator)
-        h_init = drawn.to(weight)
-    zeros = weight.new_zeros(1, 1, 1).expand(h_init.shape[0], free_steps, model.rnn_cell.input_size)
+        h_init = torch.randn(1, weight.shape[0], generator=generator).to(weight)
+    zeros = weight.new_zeros(1, 1, 1).expand(h_init.shape[0], steps, model.rnn_cell.input_size)
     model.check_sequence(zeros, h_init)
-    return zeros, h_init.detach()
+    return layer_to_measure(own_layer(model, zeros, h_init), None, None, None)
 
 
 def _free_steps(steps: int | None, warmup: int | None) -> int:
@@ -374,11 +333,11 @@ def _span(seq_len: int, steps: int | None, warmup: int | None, autonomous: bool)
     return warmup, steps
 
 
-def _count(count: int | None, state: int, cell: str) -> int:
+def _count(count: int | None, state: int, kind: CellKind) -> int:
     if count is None:
         return state
     if not 1 <= count <= state:
-        size = "size of h and c together" if cell == "LSTM" else "hidden size"
+        size = "size of h and c together" if kind.has_cell_state else "hidden size"
         raise InputError(f"count must be from 1 to the {size} {state}; got {count}")
     return count
 
@@ -403,12 +362,13 @@ def _convergence(logs: Float[Tensor, "steps batch count"]) -> tuple[Mapping[str,
     return tuple({"steps": n, "largest": float(logs[:n].mean(dim=(0, 1)).max())} for n in lengths)
 
 
-def _source_variance(weights: Weights, x: Tensor) -> float:
-    """Mean square of W_xh x_t + b_xh + b_hh over units, sequences and steps."""
+def _source_variance(weights: LayerWeights, x: Tensor) -> float:
+    """Mean square of W_xh x_t + b_xh + b_hh over units, sequences and steps, x being (batch, time, input)."""
+    b_h = weights.b_h
     total, rows = 0.0, max(1, STRETCH_BYTES // (8 * x.shape[0] * weights.W_hh.shape[0]))
     for start in range(0, x.shape[1], rows):
-        source = torch.matmul(widened(x[:, start : start + rows]), weights.W_xh.t())
-        total += float(source.add_(0 if weights.b_h is None else weights.b_h).square_().mean(dim=(0, 2)).sum())
+        source = torch.matmul(widened(x[:, start : start + rows]), weights.W_ih.t())
+        total += float(source.add_(0 if b_h is None else b_h).square_().mean(dim=(0, 2)).sum())
     return total / x.shape[1]
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rnnctl.recurrence.nonlinearities import NONLINEARITIES
+
 # Where 1 - tanh^2 has fallen below 1e-16, and where the normal density has.
 TANH_REACH, NORMAL_REACH = 20.0, 9.0
 # Standard deviation of an entry of W_hh times sqrt(hidden), at gain 1.
@@ -54,7 +56,7 @@ def prediction(init: str | None, gain: float, source_variance: float, nonlineari
     Args:
         init, gain: as for ``iid_sigma_w``.
         source_variance: mean square of W_xh x_t + b_xh + b_hh.
-        nonlinearity: "tanh" or "relu".
+        nonlinearity: name of f_h.
     """
     sigma = iid_sigma_w(init, gain)
     if sigma is None:
@@ -71,7 +73,7 @@ def mean_field(sigma_w: float, source_variance: float = 0.0, nonlinearity: str =
     Args:
         sigma_w: sqrt(hidden) times the standard deviation of W_hh's entries.
         source_variance: mean square of W_xh x_t + b_xh + b_hh, what does not come from h_{t-1}.
-        nonlinearity: "tanh" or "relu".
+        nonlinearity: name of f_h.
     Returns:
         A frozen ``MeanField``.
     Source: Sompolinsky, Crisanti & Sommers 1988; Poole et al. 2016, arXiv:1606.05340; Schoenholz et
@@ -81,10 +83,11 @@ def mean_field(sigma_w: float, source_variance: float = 0.0, nonlinearity: str =
     if not math.isfinite(variance + source_variance):
         return MeanField(None, None, "the variances leave float64")
     note = f"independent entries of standard deviation {sigma_w:.4g} / sqrt(hidden)"
-    if nonlinearity == "relu":
-        # E[relu^2] = q/2 and E[relu'^2] = 1/2, whatever q is.
-        stays = variance < 2
-        return MeanField(source_variance / (1 - variance / 2) if stays else None, variance / 2, note)
+    f = NONLINEARITIES[nonlinearity]
+    if f.homogeneous_share is not None:
+        # Of relu E[f^2] = q/2 and E[f'^2] = 1/2, whatever q is.
+        chi = variance * f.homogeneous_share
+        return MeanField(source_variance / (1 - chi) if chi < 1 else None, chi, note)
     q = _fixed_point(variance, source_variance)
     return MeanField(q, variance * _normal_mean(lambda u: math.cosh(u) ** -4, q), note)
 

@@ -10,20 +10,15 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from rnnctl.cells import FullRNN, require_full_rnn
+from rnnctl.cells import FullRNN
 from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
 from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of
 from rnnctl.dynamics.jacobian import jacobian_norms
-from rnnctl.dynamics.trajectory import COMPUTED_IN, ElmanStretch, Weights, recurrent_weights, stretches
+from rnnctl.dynamics.trajectory import COMPUTED_IN, Stretch, stretches
 from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
-from rnnctl.models.captured import driven_along
-from rnnctl.models.driven import DrivenLayer, elman_weights, require_alone
-
-# A tanh unit counts as saturated beyond: its slope is then below 0.02.
-SATURATED = 0.99
-# The largest slope that tanh and relu have anywhere.
-LARGEST_SLOPE = 1.0
+from rnnctl.models.driven import DrivenLayer, driven_along, own_layer, require_alone
+from rnnctl.recurrence.nonlinearities import NONLINEARITIES, SATURATED, Nonlinearity
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +52,7 @@ class Spectrum:
         """Name -> number or text; None where a quantity has no value here."""
         norm = float(self.singular_values[0])
         departure, relative = departure_from_normality(self.eigenvalues, self.singular_values)
-        bound = norm * LARGEST_SLOPE
+        bound = norm * NONLINEARITIES[self.nonlinearity].largest_slope
         largest = [step["jacobian_norm_max"] for step in self.steps]
         return MappingProxyType(
             {
@@ -109,70 +104,90 @@ def spectrum(
     """What W_hh alone says of vanishing and exploding, and what its step Jacobians say along x.
 
     Args:
-        model: a ``FullRNN``, or a layer of another model from ``driven_layer``, which comes with its
-            input and initial state; of any dtype; all is computed in float64.
+        model: a ``FullRNN``, any module with recurrent parts, or a layer of one from ``driven_layer``, which
+            comes with its input and initial state; of any dtype; all is computed in float64.
         x: inputs, shape (batch, time, input); left out for a ``DrivenLayer``.
-        h_init: hidden state before step 0, shape (batch, hidden); zeros if left out.
+        h_init: hidden state of a ``FullRNN`` before step 0, shape (batch, hidden); zeros if left out.
+        only: of a module with several recurrent weights a name or pattern that leaves one, as in ``probe``.
         progress: called with the fraction of the steps that are done.
     Returns:
-        A frozen ``Spectrum``; for a GRU or LSTM, whose W_hh holds one matrix a gate, a frozen
+        A frozen ``Spectrum``; for a cell with gates, whose W_hh holds one matrix a gate, a frozen
         ``GatedSpectrum``.
     Raises:
         InputError: ShapeError, DtypeError, DeviceError; weights that are not finite; TooLargeError.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.1 (the bound); Henrici 1962
         (departure from normality).
     """
-    if isinstance(model, nn.Module) and not isinstance(model, FullRNN):
-        model, x = driven_along(model, x, h_init, only), None
+    layer = layer_to_measure(model, x, h_init, only)
+    if layer.kind.gates:
+        return gated_spectrum(layer, progress)
+    _require_room(layer.hidden_size)
+    return _elman_spectrum(layer, progress)
+
+
+def layer_to_measure(
+    model: nn.Module | DrivenLayer, x: Tensor | None, h_init: Tensor | None, only: str | None
+) -> DrivenLayer:
+    """The layer that spectrum and lyapunov look at, with the input that drives it.
+
+    Args:
+        x: inputs, shape (batch, time, input); None for a ``DrivenLayer``.
+        h_init: of a ``FullRNN``, shape (batch, hidden); zeros if left out.
+        only: of another model, as in ``probe``.
+    """
+    layer = _driven(model, x, h_init, only)
+    # Looked at before LAPACK is: of a value that is not finite it crashes, or lies.
+    _ = layer.wide_weights
+    return layer
+
+
+def _driven(model: nn.Module | DrivenLayer, x: Tensor | None, h_init: Tensor | None, only: str | None) -> DrivenLayer:
     if isinstance(model, DrivenLayer):
         require_alone(x, h_init)
-        if model.cell != "RNN":
-            return gated_spectrum(model, progress)
-        _require_room(model.hidden_size)
-        return _elman_spectrum(elman_weights(model), model.x, model.h_init, progress)
-    require_full_rnn(model)
+        return model
+    if not isinstance(model, FullRNN):
+        return driven_along(model, x, h_init, only)
     if x is None:
         raise InputError("spectrum of a FullRNN needs x, shape (batch, time, input)")
     model.check_sequence(x, h_init)
-    _require_room(model.rnn_cell.hidden_size)
-    start = model.initial_state(x) if h_init is None else h_init
-    return _elman_spectrum(recurrent_weights(model), x, start, progress)
+    return own_layer(model, x, model.initial_state(x) if h_init is None else h_init)
 
 
 def _require_room(hidden: int) -> None:
     require_memory(8 * 8 * hidden**2, f"the spectrum of W_hh ({hidden}, {hidden})")
 
 
-def _elman_spectrum(weights: Weights, x: Tensor, start: Tensor, progress: Callable[[float], None] | None) -> Spectrum:
-    found = _Steps(weights)
-    for stretch in stretches(weights, x, start):
+def _elman_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None) -> Spectrum:
+    W_hh, f, seq_len = layer.wide_weights.W_hh, layer.kind.nonlinearity, layer.x.shape[1]
+    assert f is not None
+    found = _Steps(W_hh, f)
+    for stretch in stretches(layer, layer.x, layer.state_init):
         found.add(stretch)
         if progress is not None:
-            progress(len(found.records) / x.shape[1])
+            progress(len(found.records) / seq_len)
     steps = len(found.records)
     return Spectrum(
-        eigenvalues=eigenvalues_by_modulus(weights.W_hh),
-        singular_values=torch.linalg.svdvals(weights.W_hh),
-        nonlinearity=weights.nonlinearity,
+        eigenvalues=eigenvalues_by_modulus(W_hh),
+        singular_values=torch.linalg.svdvals(W_hh),
+        nonlinearity=f.name,
         steps=tuple(found.records),
         dead_fraction=found.dead_fraction,
-        first_nonfinite_step=steps if steps < x.shape[1] else None,
+        first_nonfinite_step=steps if steps < seq_len else None,
     )
 
 
 class _Steps:
     """Collects one record per time step, and which units no step has seen alive."""
 
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
+    def __init__(self, W_hh: Tensor, f: Nonlinearity) -> None:
+        self.W_hh, self.f = W_hh, f
         self.records: list[Mapping[str, Any]] = []
         self.never_alive: Tensor | None = None
 
-    def add(self, stretch: ElmanStretch) -> None:
+    def add(self, stretch: Stretch) -> None:
         """The records of consecutive steps."""
-        h, slope = stretch.h, stretch.slope
-        norms = jacobian_norms(slope.flatten(0, 1), self.weights.W_hh).view(h.shape[:2])
-        is_tanh = self.weights.nonlinearity == "tanh"
+        h, slope = stretch.state, stretch.slopes.slopes.squeeze(2)
+        norms = jacobian_norms(slope.flatten(0, 1), self.W_hh).view(h.shape[:2])
         dead = (slope == 0).all(dim=1)
         columns = (
             norms.mean(dim=1),
@@ -181,16 +196,21 @@ class _Steps:
             (h.abs() > SATURATED).double().mean(dim=(1, 2)),
             dead.double().mean(dim=1),
         )
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        for t, (mean, largest, mean_slope, saturated, dead_share) in enumerate(rows, start=stretch.start):
-            record = {"t": t, "jacobian_norm_mean": mean, "jacobian_norm_max": largest, "mean_slope": mean_slope}
-            kind = {"saturated": saturated if is_tanh else None, "dead": None if is_tanh else dead_share}
-            self.records.append({**record, **kind})
+        names = ("jacobian_norm_mean", "jacobian_norm_max", "mean_slope", "saturated", "dead")
+        for t, values in enumerate(zip(*(column.tolist() for column in columns), strict=True), start=stretch.start):
+            self.records.append({"t": t, **dict(zip(names, values, strict=True)), **self._unasked})
         always = dead.all(dim=0)
         self.never_alive = always if self.never_alive is None else self.never_alive & always
 
     @property
+    def _unasked(self) -> dict[str, None]:
+        """What says nothing of this f_h."""
+        known = {"saturated": self.f.saturates, "dead": self.f.can_die}
+        return dict.fromkeys(name for name, is_known in known.items() if not is_known)
+
+    @property
     def dead_fraction(self) -> float | None:
-        if self.weights.nonlinearity == "tanh" or self.never_alive is None:
+        """Share of units that no step has seen alive, of an f_h that can die."""
+        if not self.f.can_die or self.never_alive is None:
             return None
         return float(self.never_alive.double().mean())

@@ -11,9 +11,9 @@ from torch.func import functional_call
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import VerificationError
-from rnnctl.gradients.problem import Problem, model_states
 from rnnctl.losses import attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_tape
+from rnnctl.models.hand_written import Problem, model_states
 
 W_HH = "rnn_cell.hidden_to_hidden.weight"
 # Of the gradient's uncancelled magnitude: rounding of T accumulated steps, with room.
@@ -104,15 +104,27 @@ def autograd_reference(
 
 def agreement(found: Swept, reference: Reference, states: str) -> Agreement:
     """Compare the sum of the contributions with autograd's gradient."""
-    expected = reference.grad_W_hh.to(found.grad_W_hh.dtype)
     tolerance = TOLERANCES[reference.grad_W_hh.dtype]
+    return compared(found.grad_W_hh, reference.grad_W_hh, found.magnitude, tolerance, states)
+
+
+def compared(found: Tensor, expected: Tensor, magnitude: float, tolerance: float, states: str) -> Agreement:
+    """How well a sum of contributions agrees with what autograd says.
+
+    Args:
+        found, expected: shape of the weight.
+        magnitude: an upper bound of their norm that cancelling terms do not shrink.
+        tolerance: rounding that is allowed, as a share of the magnitude.
+        states: as of ``Agreement``.
+    """
+    expected = expected.to(found.dtype)
     if not torch.isfinite(expected).all():
         # Nothing to compare with: autograd itself left the range of the dtype.
         return Agreement(math.nan, tolerance, True, states)
-    error = float(torch.linalg.vector_norm(found.grad_W_hh - expected))
+    error = float(torch.linalg.vector_norm(found - expected))
     norm = float(torch.linalg.vector_norm(expected))
     relative = error / norm if norm > 0 else (0.0 if error == 0 else math.inf)
-    return Agreement(relative, tolerance, error <= tolerance * found.magnitude, states)
+    return Agreement(relative, tolerance, error <= tolerance * magnitude, states)
 
 
 def along_states(problem: Problem, sweep: Callable[[Tensor], S], verify: bool) -> tuple[S, Agreement | None]:

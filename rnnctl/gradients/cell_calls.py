@@ -7,60 +7,82 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rnnctl.gradients.contributions import gate_contributions, step_norms, takes_products, wide_dtype
 from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.layer_calls import StepNorms, unless_rounding
-from rnnctl.gradients.layer_sweep import LayerRun, layer_norms
+from rnnctl.gradients.layer_sweep import layer_norms
 from rnnctl.models.calls import CellCall
-from rnnctl.recurrence.elman import elman_states, slope_from_state
-from rnnctl.recurrence.gru import gru_slopes, gru_states
-from rnnctl.recurrence.lstm import lstm_gates, lstm_slopes, lstm_states
-from rnnctl.recurrence.weights import GATES, LayerWeights
+from rnnctl.recurrence.cell_kind import CellKind
+from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.slopes import Slopes, State
+from rnnctl.recurrence.weights import LayerWeights
 
+# Calls taken together: their blocks stay in the cache, and a long run needs no memory of its length squared.
 CHUNK = 48
 
 
-def cell_kind(module: nn.Module) -> str:
-    """ "RNN", "GRU", "LSTM", or "Linear" for a map that is a cell by the user's word."""
-    if isinstance(module, nn.Linear):
-        return "Linear"
-    if isinstance(module, nn.LSTMCell):
-        return "LSTM"
-    return "GRU" if isinstance(module, nn.GRUCell) else "RNN"
-
-
-def stepped_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Tensor | None = None) -> StepNorms:
+def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Tensor | None = None) -> StepNorms:
     """The norms of every call, in order.
 
     Args:
         lengths: real steps of every sequence, (batch,), where there may be calls for padding, too.
     """
     with torch.inference_mode():
-        steps = [step for chunk in _chunks(calls) for step in [_Steps.of(chunk)]]
+        steps = [_Steps.of(chunk) for chunk in _chunks(calls)]
         norms = [_norms(chunk) for chunk in steps]
-        grad_W_hh = sum((total for total, _ in norms), torch.zeros_like(norms[0][0]))
-        gates = torch.cat([by_gate.cpu().double() for _, by_gate in norms])
-        grad_h, direct = _grad_h_and_direct(calls, steps)
-        norm_h = torch.stack([torch.linalg.vector_norm(grad) for grad in grad_h]).cpu().double()
-        norm_direct = torch.stack([torch.linalg.vector_norm(grad) for grad in direct]).cpu().double()
-        delta, before = (torch.cat([step_norms(getattr(s, name)) for s in steps]) for name in ("delta", "h_before"))
-        cells = [step_norms(s.grad_c) for s in steps if s.grad_c is not None]
+        grad_norm_gates = torch.cat([by_gate.cpu().double() for _, by_gate in norms])
+        grad_norm_h, grad_norm_h_direct = (_all_norms(part) for part in _grad_h_and_direct(calls, steps))
+        delta = torch.cat([step_norms(each.delta) for each in steps])
+        before = torch.cat([step_norms(each.before[0]) for each in steps])
+        errors = [error for each in steps if (error := each.recovered_error()) is not None]
         padded = None if lengths is None else _padded(steps, lengths)
-        errors = [error for s in steps if (error := s.recovered_error()) is not None]
     return StepNorms(
-        W_hh=torch.linalg.vector_norm(gates, dim=1),
-        gates=gates.clone(),
-        h=norm_h.clone(),
-        h_direct=norm_direct.clone(),
-        c=torch.cat(cells) if cells else None,
-        grad_W_hh=grad_W_hh.clone(),
+        grad_norm_W_hh=torch.linalg.vector_norm(grad_norm_gates, dim=1),
+        grad_norm_gates=grad_norm_gates.clone(),
+        grad_norm_h=grad_norm_h.clone(),
+        grad_norm_h_direct=grad_norm_h_direct.clone(),
+        grad_norm_c=_grad_norm_c(steps),
+        grad_W_hh=torch.stack([total for total, _ in norms]).sum(0).clone(),
         magnitude=float((delta * before).sum()),
         recovered_error=max(errors) if errors else None,
-        decay=_decay(calls, norm_h, norm_direct) if want_decay else None,
+        decay=_decay(calls, grad_norm_h, grad_norm_h_direct) if want_decay else None,
         padded=padded,
     )
+
+
+def window_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) -> Tensor:
+    """The sum of the G_t of the last so many steps up to one, for every window, (windows, rows, hidden), float64.
+
+    Args:
+        calls: one a step.
+        last: the step at which the windows end.
+        windows: how many steps, the last one included.
+    """
+    with torch.inference_mode():
+        found: Tensor | None = None
+        start = 0
+        for steps in (_Steps.of(chunk) for chunk in _chunks(calls)):
+            delta, before = steps.delta, steps.before[0]
+            if found is None:
+                found = delta.new_zeros(len(windows), delta.shape[2], before.shape[2])
+            for place, window in enumerate(windows):
+                seen = slice(max(0, last + 1 - window - start), max(0, last + 1 - start))
+                found[place].addmm_(delta[seen].flatten(0, 1).t(), before[seen].flatten(0, 1))
+            start += delta.shape[0]
+        assert found is not None
+    return found.clone()
+
+
+def _all_norms(parts: Sequence[Tensor]) -> Tensor:
+    """The norm of each, shape (parts,), float64."""
+    return torch.stack([torch.linalg.vector_norm(part) for part in parts]).cpu().double()
+
+
+def _grad_norm_c(steps: "Sequence[_Steps]") -> Tensor | None:
+    norms = [step_norms(each.grads[1]) for each in steps if each.grads is not None and len(each.grads) > 1]
+    return torch.cat(norms) if norms else None
 
 
 def _chunks(calls: Sequence[CellCall]) -> Iterator[list[CellCall]]:
@@ -78,81 +100,69 @@ def _chunks(calls: Sequence[CellCall]) -> Iterator[list[CellCall]]:
 class _Steps:
     """Consecutive calls as blocks (steps, batch, features), in float64; small batches are filled up with zeros.
 
-    ``delta`` is the gradient of W_hh h_{t-1} + b_hh, (steps, batch, gates * hidden).
+    ``before`` and ``after`` are the states around every call, ``grads`` all that arrives at those after it;
+    ``delta`` is the gradient of W_hh h_{t-1} + b_hh, (steps, batch, gates * hidden). Of a linear map no more
+    is known than that and what it was given.
     """
 
-    kind: str
-    nonlinearity: str
     weights: LayerWeights
-    x: Tensor | None
-    h_before: Tensor
-    h_after: Tensor | None
-    c: tuple[Tensor, Tensor] | None
-    grad_h: Tensor | None
-    grad_c: Tensor | None
+    before: State
     delta: Tensor
-    keep: Tensor | None
     products: bool
+    kind: CellKind | None = None
+    x: Tensor | None = None
+    after: State = ()
+    grads: State | None = None
+    slopes: Slopes | None = None
 
     @classmethod
     def of(cls, calls: Sequence[CellCall]) -> "_Steps":
         first = calls[0]
-        kind = cell_kind(first.module)
         weights = first.weights.to(wide_dtype(first.before[0]))
-        h_before = _block([call.before[0] for call in calls])
+        before = _states([call.before for call in calls])
         products = takes_products(first.before[0].unsqueeze(0))
-        if kind == "Linear":
-            delta = _block([_gradient(call, "output", call.W_hh.shape[0]) for call in calls])
-            return cls(kind, "", weights, None, h_before, None, None, None, None, delta, None, products)
-        x, h_after = _block([_given(call.x) for call in calls]), _block([call.after[0] for call in calls])
-        grad_h = _block([_gradient(call, "h", h_after.shape[2]) for call in calls])
-        c = grad_c = keep = None
-        nonlinearity = getattr(first.module, "nonlinearity", "")
-        if kind == "RNN":
-            slope = torch.empty_like(h_after)
-            slope_from_state(h_after, nonlinearity, out=slope)
-            delta = slope * grad_h
-        elif kind == "GRU":
-            slopes = gru_slopes(x, h_before, weights)
-            delta, keep = (slopes.hidden * grad_h.unsqueeze(2)).flatten(2), slopes.keep
-        else:
-            c = _block([call.before[1] for call in calls]), _block([call.after[1] for call in calls])
-            delta, grad_c = _lstm_delta(calls, lstm_gates(x, h_before, weights), c, grad_h)
-        return cls(kind, nonlinearity, weights, x, h_before, h_after, c, grad_h, grad_c, delta, keep, products)
+        if first.kind is None:
+            delta = _block([_gradient(call, "output", call.parameters[0].shape[0]) for call in calls])
+            return cls(weights, before, delta, products)
+        x, after = _block([_given(call.x) for call in calls]), _states([call.after for call in calls])
+        slopes = first.kind.slopes(x, before, after, weights)
+        grads = _arrived(calls, after, slopes)
+        return cls(weights, before, slopes.delta(grads), products, first.kind, x, after, grads, slopes)
 
     def carried(self, row: int) -> Tensor:
         """What this call sends back to the state that it was given, (batch, hidden)."""
-        grad = self.delta[row] @ self.weights.W_hh
-        if self.keep is None or self.grad_h is None:
-            return grad
-        return grad + self.keep[row] * self.grad_h[row]
+        delta = self.delta[row]
+        if self.slopes is None or self.grads is None:
+            return delta @ self.weights.W_hh
+        return self.slopes[row].back(tuple(part[row] for part in self.grads), delta)[0]
 
     def recovered_error(self) -> float | None:
         """How far the states are from those that the weights make; None for a linear map, which has no more."""
-        if self.x is None or self.h_after is None:
+        if self.kind is None or self.x is None:
             return None
-        if self.kind == "RNN":
-            found = elman_states(self.x, self.h_before, self.weights, self.nonlinearity)
-        elif self.c is None:
-            found = gru_states(self.x, self.h_before, self.weights)
-        else:
-            gates = lstm_gates(self.x, self.h_before, self.weights)
-            found = lstm_states(gates, gates[:, :, 1] * self.c[0] + gates[:, :, 0] * gates[:, :, 2], None)
-        present = self.h_after.ne(0) | (self.x.ne(0).any(2, keepdim=True))
-        return float(((found - self.h_after).abs() * present / self.h_after.abs().clamp_min(1)).max())
+        found, after = self.kind.next_states(self.x, self.before, self.weights)[0], self.after[0]
+        # Rows that were filled up with zeros are no states.
+        present = after.ne(0) | (self.x.ne(0).any(2, keepdim=True))
+        # Relative beyond 1: states of relu have no bound, and rounding grows with them.
+        return float(((found - after).abs() * present / after.abs().clamp_min(1)).max())
 
 
-def _lstm_delta(
-    calls: Sequence[CellCall], gates: Tensor, c: tuple[Tensor, Tensor], grad_h: Tensor
-) -> tuple[Tensor, Tensor]:
-    """delta, (steps, batch, 4 * hidden), and dL/dc_t in all, (steps, batch, hidden)."""
-    slopes = lstm_slopes(gates, *c)
-    grad_c = _block([_gradient(call, "c", grad_h.shape[2]) for call in calls])
-    fused = torch.tensor([call.fused for call in calls], device=grad_h.device).view(-1, 1, 1)
+def _states(states: Sequence[State]) -> State:
+    """h, or h and c, of all calls."""
+    return tuple(_block(parts) for parts in zip(*states, strict=True))
+
+
+def _arrived(calls: Sequence[CellCall], after: State, slopes: Slopes) -> State:
+    """dL/dh_t and dL/dc_t in all, each (steps, batch, units)."""
+    grads = tuple(
+        _block([_gradient(call, name, state.shape[2]) for call in calls])
+        for name, state in zip(("h", "c"), after, strict=False)
+    )
+    if len(grads) == 1:
+        return grads
     # The fused kernel returns both states from one node; else dL/dc_t came with the part through h_t.
-    grad_c = torch.where(fused, grad_c + slopes.to_cell * grad_h, grad_c)
-    entering = torch.stack([grad_c, grad_c, grad_c, grad_h], dim=2)
-    return (slopes.gates * entering).flatten(2), grad_c
+    apart = torch.tensor([call.fused for call in calls], device=grads[0].device).view(-1, 1, 1)
+    return grads[0], torch.where(apart, slopes.arrived(grads)[1], grads[1])
 
 
 def _block(rows: Sequence[Tensor]) -> Tensor:
@@ -178,7 +188,8 @@ def _gradient(call: CellCall, name: str, features: int) -> Tensor:
 
 def _norms(steps: _Steps) -> tuple[Tensor, Tensor]:
     """Sum of G_t, and the norm of every gate's rows of each, (steps, gates)."""
-    return gate_contributions(steps.delta, steps.h_before, steps.products, max(1, len(GATES.get(steps.kind, ()))))
+    blocks = 1 if steps.kind is None else steps.kind.blocks
+    return gate_contributions(steps.delta, steps.before[0], steps.products, blocks)
 
 
 def _padded(chunks: Sequence["_Steps"], lengths: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -192,7 +203,7 @@ def _padded(chunks: Sequence["_Steps"], lengths: Tensor) -> tuple[Tensor, Tensor
         steps = torch.arange(t, t + chunk.delta.shape[0], device=chunk.delta.device)
         padding = (steps[:, None] >= lengths.to(steps.device)).unsqueeze(-1)
         for norms, kept in zip(found, (padding, ~padding), strict=True):
-            _, by_gate = gate_contributions(chunk.delta * kept, chunk.h_before, chunk.products, 1)
+            _, by_gate = gate_contributions(chunk.delta * kept, chunk.before[0], chunk.products, 1)
             norms.append(by_gate.squeeze(1).cpu().double())
         t += chunk.delta.shape[0]
     return torch.cat(found[0]).clone(), torch.cat(found[1]).clone()
@@ -201,9 +212,9 @@ def _padded(chunks: Sequence["_Steps"], lengths: Tensor) -> tuple[Tensor, Tensor
 def _grad_h_and_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> tuple[list[Tensor], list[Tensor]]:
     """dL/dh_t of every call, in all, and without what later calls of the same cell send back."""
     rows = [(chunk, row) for chunk in chunks for row in range(chunk.delta.shape[0])]
-    if chunks[0].kind == "Linear":
+    total = [chunk.grads[0][row] for chunk, row in rows if chunk.grads is not None]
+    if not total:
         return _of_linear(calls, rows)
-    total = [_given(chunk.grad_h)[row] for chunk, row in rows]
     direct = list(total)
     for number, call in enumerate(calls):
         if call.source is not None:
@@ -222,7 +233,7 @@ def _of_linear(calls: Sequence[CellCall], rows: Sequence[tuple[_Steps, int]]) ->
     eps = torch.finfo(calls[0].before[0].dtype).eps
     total, direct = [], []
     for call, (chunk, row) in zip(calls[1:], rows[1:], strict=True):
-        whole = _gradient(call, "input", call.W_hh.shape[1]).to(chunk.delta.dtype)
+        whole = _gradient(call, "input", call.parameters[0].shape[1]).to(chunk.delta.dtype)
         total.append(whole)
         direct.append(unless_rounding(whole - chunk.carried(row)[: whole.shape[0]], whole, eps))
     unseen = torch.full_like(calls[-1].before[0], torch.nan, dtype=rows[0][0].delta.dtype)
@@ -235,27 +246,27 @@ def _fit(grad: Tensor, like: Tensor) -> Tensor:
     return grad[: like.shape[0]] if short <= 0 else torch.nn.functional.pad(grad, (0, 0, 0, short))
 
 
-def _decay(calls: Sequence[CellCall], norm_h: Tensor, norm_direct: Tensor) -> Decay | None:
+def _decay(calls: Sequence[CellCall], grad_norm_h: Tensor, grad_norm_h_direct: Tensor) -> Decay | None:
     """Of a gradient that enters at the last step: as it is, or swept along a chain of calls."""
-    if not bool(norm_direct[:-1].nan_to_num().any()):
-        return decay_over_time(norm_h.log())
-    run = _as_layer(calls)
-    return None if run is None else decay_over_time(layer_norms(run).contributions.log_norm_h.clone())
+    if not bool(grad_norm_h_direct[:-1].nan_to_num().any()):
+        return decay_over_time(grad_norm_h.log())
+    run = as_layer(calls)
+    return None if run is None else decay_over_time(layer_norms(run).contributions.log_grad_norm_h.clone())
 
 
-def _as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
+def as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
     """The calls as one layer over time with a gradient at its end, where each takes the state of the one before."""
+    first, last = calls[0], calls[-1]
     chained = all(call.source == number for number, call in enumerate(calls[1:]))
-    same = all(call.before[0].shape == calls[0].before[0].shape for call in calls)
-    if not chained or not same or calls[0].x is None:
+    same = all(call.before[0].shape == first.before[0].shape for call in calls)
+    if not chained or not same or first.x is None or first.kind is None:
         return None
-    h = torch.stack([calls[0].before[0], *(call.after[0] for call in calls)])
+    h = torch.stack([first.before[0], *(call.after[0] for call in calls)])
     return LayerRun(
-        cell=cell_kind(calls[0].module),
-        nonlinearity=getattr(calls[0].module, "nonlinearity", ""),
-        weights=calls[0].weights,
+        kind=first.kind,
+        weights=first.weights,
         x=torch.stack([_given(call.x) for call in calls]),
         h=h,
-        c_init=calls[0].before[1] if len(calls[0].before) > 1 else None,
-        direct=_gradient(calls[-1], "h", h.shape[2]).unsqueeze(0),
+        c_init=first.before[1] if len(first.before) > 1 else None,
+        direct=_gradient(last, "h", h.shape[2]).unsqueeze(0),
     )

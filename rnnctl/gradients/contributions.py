@@ -57,22 +57,22 @@ class Contributions:
         self.grad_W_hh.add_(total, alpha=math.ldexp(1.0, -exponent) if exponent > -1024 else math.inf)
 
     @cached_property
-    def log_norm_h(self) -> Float[Tensor, " time"]:
+    def log_grad_norm_h(self) -> Float[Tensor, " time"]:
         """ln ||dL/dh_t||, shape (time,), float64 on the CPU; -inf where it is 0."""
         return torch.cat([part.norm_h.log() - math.log(2) * part.exponent_h for part in reversed(self._parts)])
 
     @cached_property
-    def norm_h(self) -> Float[Tensor, " time"]:
+    def grad_norm_h(self) -> Float[Tensor, " time"]:
         """||dL/dh_t||, shape (time,), float64 on the CPU."""
         return _unscaled([(part.norm_h, part.exponent_h) for part in reversed(self._parts)])
 
     @cached_property
-    def norm_gates(self) -> Float[Tensor, "time gates"]:
+    def grad_norm_gates(self) -> Float[Tensor, "time gates"]:
         """The norm of every gate's rows of G_t, shape (time, gates), float64 on the CPU."""
         return _unscaled([(part.norms, part.exponent) for part in reversed(self._parts)])
 
     @cached_property
-    def norm_W_hh(self) -> Float[Tensor, " time"]:
+    def grad_norm_W_hh(self) -> Float[Tensor, " time"]:
         """||G_t||, shape (time,), float64 on the CPU."""
         parts = reversed(self._parts)
         return _unscaled([(torch.linalg.vector_norm(part.norms, dim=1), part.exponent) for part in parts])

@@ -12,11 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
+from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import Agreement, along_states
-from rnnctl.gradients.blocks import loss_step_blocks, require_room_for_blocks
-from rnnctl.gradients.contributions import step_norms, sweep_dtype
-from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
+from rnnctl.gradients.contributions import step_norms
+from rnnctl.gradients.loss_layout import laid_out
+from rnnctl.gradients.loss_passes import LossPasses
+from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
+from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
+from rnnctl.models.objective import Objective
 from rnnctl.recurrence.sweep import chunk_steps
 
 ONE_PERCENT = 0.01
@@ -117,36 +121,49 @@ def flow(
     """The contribution of every source step t to the gradient of the loss at every step k.
 
     Args:
-        model, x, target, loss, h_init, verify, progress: as in ``gradnorm``. L_k is step k's share
-            of the loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
+        model: a ``FullRNN``, or any module whose output is (batch, time, output).
+        x, target, loss, h_init, verify, progress: as in ``gradnorm``. L_k is step k's share of the
+            loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
+        only, linear: as in ``probe``; of a model with several recurrent weights they must leave one.
     Returns:
         A frozen ``Flow``.
     Raises:
-        InputError: as ``gradnorm``; TooLargeError where (time, time) results do not fit.
+        InputError: as ``gradnorm``; several weights or none; a loss step that depends on later steps (another
+            direction); TooLargeError where (time, time) results do not fit.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, eq. 3 to 5, each term by itself.
     """
-    if not isinstance(model, FullRNN):
-        from rnnctl.gradients.loss_steps import model_flow
+    if isinstance(model, FullRNN) and only is None:
+        problem = posed(model, x, target, loss, "all", h_init)
+        _require_room(problem.seq_len)
+        require_room_for_blocks(problem)
+        swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), progress), verify)
+        first = first_nonfinite_step(swept.h, swept.grad_W_hh)
+        return swept.result(compared, first, model.rnn_cell.hidden_to_hidden.weight.dtype)
+    require_own_start(h_init)
+    with LossPasses(model, Objective(x, target, loss, "all"), only, linear) as passes:
+        _require_room(passes.seq_len)
+        steps = laid_out(passes)
+        swept = _by_passes(passes, progress) if steps is None else _swept(steps, progress)
+        compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
+    return swept.result(compared, None, swept.grad_W_hh.dtype)
 
-        more: dict[str, Any] = {"target": target, "loss": loss, "only": only, "linear": linear}
-        return model_flow(model, x, **more, verify=verify, progress=progress)
-    problem = posed(model, x, target, loss, "all", h_init)
-    require_memory(7 * 8 * problem.seq_len**2, f"{problem.seq_len} x {problem.seq_len} norms")
-    require_room_for_blocks(problem)
-    swept, compared = along_states(problem, lambda h: _swept(problem, h, progress), verify)
-    return Flow(
-        norms=swept.log_norms.exp().clone(),
-        sensitivity=swept.log_sensitivity.exp().clone(),
-        log_relative=(swept.log_sensitivity - swept.log_sensitivity.diagonal().clone()[:, None]).clone(),
-        loss=swept.loss,
-        grad_W_hh=swept.grad_W_hh.to(model.rnn_cell.hidden_to_hidden.weight.dtype, copy=True),
-        agreement=compared,
-        first_nonfinite_step=first_nonfinite_step(swept.h, swept.grad_W_hh),
-    )
+
+# The name from before flow took any model.
+model_flow = flow
+
+
+def _require_room(seq_len: int) -> None:
+    require_memory(7 * 8 * seq_len**2, f"{seq_len} x {seq_len} norms")
 
 
 @dataclass(frozen=True)
 class _Swept:
+    """What a sweep of all losses tells.
+
+    ``log_norms`` and ``log_sensitivity`` are ln of the norms, (time, time), by loss and source step; the others
+    as of ``rnnctl.gradients.agreement.Swept``.
+    """
+
     loss: float
     log_norms: Tensor
     log_sensitivity: Tensor
@@ -154,28 +171,63 @@ class _Swept:
     magnitude: float
     h: Tensor
 
+    def result(self, agreement: Agreement | None, first_nonfinite_step: int | None, dtype: torch.dtype) -> Flow:
+        """The ``Flow``, its gradient in this dtype."""
+        return Flow(
+            # Copies, because tensors made in inference mode refuse autograd.
+            norms=self.log_norms.exp().clone(),
+            sensitivity=self.log_sensitivity.exp().clone(),
+            log_relative=(self.log_sensitivity - self.log_sensitivity.diagonal().clone()[:, None]).clone(),
+            loss=self.loss,
+            grad_W_hh=self.grad_W_hh.to(dtype, copy=True),
+            agreement=agreement,
+            first_nonfinite_step=first_nonfinite_step,
+        )
 
-def _swept(problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> _Swept:
-    loss, direct = problem.direct(h)
-    h, direct = sweep_dtype(h), sweep_dtype(direct)
-    seq_len = problem.seq_len
+
+def _swept(steps: LossSteps, progress: Callable[[float], None] | None) -> _Swept:
+    """One sweep of all losses."""
+    h, seq_len = steps.h, steps.seq_len
     with torch.inference_mode():
         # By source step, then by loss step from the last to the first, as the blocks come.
         norms, sensitivity = h.new_zeros(2, seq_len, seq_len).unbind(0)
         exponents = h.new_zeros(seq_len, seq_len, dtype=torch.float64)
         factors, powers = norm_factors(h[:-1])
-        summed = torch.zeros_like(h[1:])
-        for rows, block in loss_step_blocks(problem, h, direct, progress):
+        summed: Tensor | None = None
+        bounds = torch.zeros(seq_len, dtype=torch.float64)
+        for rows, block in steps.blocks(progress):
             t = block.t
             sensitivity[t, rows] = block.norm
             mixed_norms(block.delta, factors[t], out=norms[t, rows])
             exponents[t, rows] = block.exponents
+            bounds[t] += float((steps.norm_delta(block).double() * torch.exp2(-block.exponents)).sum())
+            summed = h.new_zeros(seq_len, *block.delta.shape[1:]) if summed is None else summed
             summed[t].view(-1).addmv_(block.delta.flatten(1).t(), block.weights)
+        assert summed is not None
         total = summed.flatten(0, 1).t() @ h[:-1].flatten(0, 1)
-        log_sensitivity = _unscaled(sensitivity, exponents)
-        magnitude = float((log_sensitivity.exp().sum(0) * step_norms(h[:-1])).sum())
         log_norms = _unscaled(norms, exponents.cpu() + powers[:, None])
-        return _Swept(loss, log_norms, log_sensitivity, total.double(), magnitude, h)
+        log_sensitivity = _unscaled(sensitivity, exponents)
+        magnitude = float((bounds * step_norms(h[:-1])).sum())
+        return _Swept(steps.loss, log_norms, log_sensitivity, total.double(), magnitude, h)
+
+
+def _by_passes(passes: LossPasses, progress: Callable[[float], None] | None) -> _Swept:
+    """One backward pass for every loss."""
+    seq_len = passes.seq_len
+    norms, sensitivity = torch.zeros(2, seq_len, seq_len, dtype=torch.float64).unbind(0)
+    totals, magnitude = list[Tensor](), 0.0
+    for k, weight in passes:
+        if weight is not None:
+            norms[k], sensitivity[k] = weight.grad_norm_W_hh, weight.grad_norm_h
+            totals.append(weight.grad_W_hh)
+            magnitude += weight.magnitude
+        if progress is not None:
+            progress((k + 1) / seq_len)
+    if not totals:
+        raise InputError(f"the loss of no step reaches {passes.name}")
+    # Of the states themselves nothing more is asked.
+    nothing = norms.new_empty(0)
+    return _Swept(passes.loss, norms.log(), sensitivity.log(), torch.stack(totals).sum(0), magnitude, nothing)
 
 
 def _unscaled(by_source: Tensor, exponents: Tensor) -> Tensor:

@@ -11,19 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import Agreement, along_states
-from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype, takes_products
-from rnnctl.gradients.decay import Decay, decay_over_time
-from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
+from rnnctl.gradients.decay import Decay
+from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
+from rnnctl.gradients.model_gradnorm import Chosen, ModelGradNorms, itemised
+from rnnctl.gradients.verdict import conditions_of, require_thresholds
 from rnnctl.memory import require_memory
-from rnnctl.recurrence.elman import reverse_chunks
+from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_own_start
+from rnnctl.models.objective import Objective
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
-from rnnctl.recurrence.threads import threads_for
-
-# Below so many multiply-adds a step the sweep runs in float64: small networks lose most digits to
-# rounding, and their time goes into calls, not arithmetic.
-FLOAT64_BELOW = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +111,7 @@ class GradNorms:
     @property
     def conditions(self) -> Mapping[str, bool]:
         """Which of "nonfinite", "vanishing" and "exploding" hold; the verdict is the first."""
-        ratio = self.decay.first_over_last
-        # NaN compares as neither.
-        ratio = math.nan if ratio is None else ratio
-        return {
-            "nonfinite": not self.is_finite,
-            "vanishing": ratio < self.vanish_below,
-            "exploding": ratio > self.explode_above,
-        }
+        return conditions_of(self.decay.first_over_last, self.is_finite, self.vanish_below, self.explode_above)
 
     def require_agreement(self) -> None:
         """Raise VerificationError if autograd was asked and disagrees."""
@@ -152,120 +141,112 @@ def gradnorm(
     vanish_below: float = 1e-3,
     explode_above: float = 1e3,
     progress: Callable[[float], None] | None = None,
-) -> Any:
+) -> GradNorms | ModelGradNorms:
     """How much every time step contributes to dL/dW_hh, from one forward and one reverse sweep.
 
     Args:
-        model: a ``FullRNN``; nothing of it is changed.
-        x: inputs, shape (batch, time, input).
+        model: a ``FullRNN``, or any module with recurrent parts; nothing of it is changed.
+        x: inputs, shape (batch, time, input); with ``lengths`` padded by anything finite.
         target: shape (batch, time, output), integers (batch, time) for cross-entropy; with the
             loss at the last step also without the time axis. None means zeros (class 0).
         loss: "mse" (mean over batch and outputs), "cross-entropy" (mean over batch) or "sum"
             (of all outputs, no target); the means also run over the steps that carry a loss.
         loss_at: "last" or "all" steps.
-        h_init: hidden state before step 0, shape (batch, hidden); zeros if left out.
-        verify: also differentiate the model by autograd and record how well the two agree.
+        loss_fn: takes (output, target) in place of these, output being what the model returned.
+        h_init: hidden state of a ``FullRNN`` before step 0, shape (batch, hidden); zeros if left out.
+        lengths: real steps of every sequence, (batch,). A model whose ``forward`` takes ``lengths`` is
+            given them; the loss counts real steps only, and ``padded_shares`` tells what would fall on
+            padding without either.
+        only, linear: which recurrent weights, as in ``probe``; all if left out.
+        verify: record how well the sum of the contributions agrees with autograd; if left out, where autograd
+            runs anyway: for any model but a ``FullRNN``.
         vanish_below, explode_above: thresholds on the norm of d(loss at the last step)/dh_t at
             step 0 over that at the last step.
         progress: called with the fraction of the reverse sweep that is done.
     Returns:
-        A frozen ``GradNorms``.
+        A frozen ``GradNorms`` of a ``FullRNN``; of any other model, and where ``lengths``, ``loss_fn`` or ``only``
+        are given, a frozen ``ModelGradNorms``, which has every recurrent weight by its name.
     Raises:
-        InputError: ShapeError, DtypeError, DeviceError, or TooLargeError where it does not fit.
+        InputError: as ``probe``; an output or a target that does not fit; ShapeError, DtypeError, DeviceError, or
+            TooLargeError where it does not fit into memory.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.
     """
     require_thresholds(vanish_below, explode_above)
-    if not isinstance(model, FullRNN) or lengths is not None or loss_fn is not None or only is not None:
-        from rnnctl.gradients.model_gradnorm import model_gradnorm
+    judged = {"vanish_below": vanish_below, "explode_above": explode_above}
+    if isinstance(model, FullRNN) and lengths is None and loss_fn is None and only is None:
+        problem = posed(model, x, target, loss, loss_at, h_init)
+        return own_gradnorm(problem, verify=bool(verify), progress=progress, **judged)
+    require_own_start(h_init)
+    objective = Objective(x, target, loss, loss_at, loss_fn, lengths)
+    # Of another model autograd runs anyway: the comparison costs nothing.
+    return itemised(model, objective, Chosen(only, linear), verify=verify is not False, **judged)
 
-        more: dict[str, Any] = {"loss_fn": loss_fn, "lengths": lengths, "only": only, "linear": linear}
-        more |= {"verify": verify is not False, "vanish_below": vanish_below, "explode_above": explode_above}
-        return model_gradnorm(model, x, target=target, loss=loss, loss_at=loss_at, **more)
-    problem = posed(model, x, target, loss, loss_at, h_init)
-    _require_room(model, x, loss_at)
-    result, compared = along_states(problem, lambda h: _swept(problem, h, progress), bool(verify))
-    return _grad_norms(problem, result, compared, vanish_below, explode_above)
+
+def own_gradnorm(
+    problem: Problem,
+    *,
+    verify: bool = False,
+    vanish_below: float = 1e-3,
+    explode_above: float = 1e3,
+    progress: Callable[[float], None] | None = None,
+) -> GradNorms:
+    """``gradnorm`` of the hand-written network.
+
+    Args:
+        verify, vanish_below, explode_above, progress: as of ``gradnorm``.
+    """
+    _require_room(problem.model, problem.x, problem.loss_at)
+    swept, compared = along_states(problem, lambda h: _Swept.along(problem, h, progress), verify)
+    return swept.result(problem, compared, vanish_below, explode_above)
 
 
 @dataclass(frozen=True)
 class _Swept:
+    """The hand-written network swept back along its states."""
+
     loss: float
-    contributions: Contributions
-    grad_norm_W_hh: Tensor
-    grad_norm_h: Tensor
-    grad_norm_h_direct: Tensor
-    decay: Decay
+    norms: LayerNorms
+
+    @classmethod
+    def along(cls, problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> "_Swept":
+        """Along h, shape (time + 1, batch, hidden)."""
+        loss, direct = problem.direct(h)
+        run = problem.run(h, direct)
+        # The states are our own: nothing is learned from making them once more.
+        return cls(loss, layer_norms(run, want_decay=True, check_states=False, progress=progress))
 
     @property
     def grad_W_hh(self) -> Tensor:
-        return self.contributions.grad_W_hh
+        return self.norms.contributions.grad_W_hh
 
     @property
     def magnitude(self) -> float:
-        return self.contributions.magnitude
+        return self.norms.contributions.magnitude
 
     @property
     def h(self) -> Tensor:
-        return self.contributions.h
+        return self.norms.contributions.h
 
-
-def _swept(problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> _Swept:
-    """Sweep back along h, shape (time + 1, batch, hidden)."""
-    loss, direct = problem.direct(h)
-    cell = problem.model.rnn_cell
-    W_hh, nonlinearity = sweep_dtype(cell.hidden_to_hidden.weight), cell.nonlinearity
-    h, direct = sweep_dtype(h), sweep_dtype(direct)
-    products = takes_products(h)
-    if h.dtype == torch.float32 and h.shape[1] * h.shape[2] ** 2 < FLOAT64_BELOW and h.device.type != "mps":
-        h, direct, W_hh = h.double(), direct.double(), W_hh.double()
-    contributions = Contributions(h, products)
-    with torch.inference_mode(), threads_for(*h.shape[1:]):
-        for chunk in reverse_chunks(h, direct, W_hh, nonlinearity):
-            contributions.add(chunk)
-            if progress is not None:
-                progress(1 - chunk.start / problem.seq_len)
-        last = contributions.log_norm_h
-        if direct.shape[0] > 1:
-            last = torch.empty_like(last)
-            for chunk in reverse_chunks(h, direct[-1:], W_hh, nonlinearity):
-                last[chunk.start : chunk.stop] = chunk.log_norm
-        norms = torch.zeros(h.shape[0] - 1, dtype=torch.float64)
-        norms[norms.shape[0] - direct.shape[0] :] = step_norms(direct)
-        norm_W_hh, norm_h = contributions.norm_W_hh, contributions.norm_h
-        return _Swept(loss, contributions, norm_W_hh, norm_h, norms, decay_over_time(last))
-
-
-def _grad_norms(
-    problem: Problem,
-    swept: _Swept,
-    compared: Agreement | None,
-    vanish_below: float,
-    explode_above: float,
-) -> GradNorms:
-    W_hh = problem.model.rnn_cell.hidden_to_hidden.weight.detach()
-    found = swept.contributions
-    return GradNorms(
-        # Copies, because tensors made in inference mode refuse autograd.
-        grad_norm_W_hh=swept.grad_norm_W_hh.clone(),
-        grad_norm_h=swept.grad_norm_h.clone(),
-        grad_norm_h_direct=swept.grad_norm_h_direct.clone(),
-        grad_W_hh=found.grad_W_hh.to(W_hh.dtype, copy=True),
-        loss=swept.loss,
-        W_hh=W_hh.clone(),
-        decay=swept.decay,
-        agreement=compared,
-        h_init_is_zero=not bool(problem.h_init.any()),
-        first_nonfinite_step=first_nonfinite_step(found.h, found.grad_W_hh),
-        vanish_below=vanish_below,
-        explode_above=explode_above,
-    )
-
-
-def require_thresholds(vanish_below: float, explode_above: float) -> None:
-    if not 0 <= vanish_below < explode_above:
-        raise InputError(
-            "the verdict needs 0 <= vanish_below < explode_above; "
-            f"got vanish_below {vanish_below} and explode_above {explode_above}"
+    def result(
+        self, problem: Problem, compared: Agreement | None, vanish_below: float, explode_above: float
+    ) -> GradNorms:
+        """The ``GradNorms``."""
+        W_hh, found = problem.model.rnn_cell.hidden_to_hidden.weight.detach(), self.norms.contributions
+        assert self.norms.decay is not None
+        return GradNorms(
+            # Copies, because tensors made in inference mode refuse autograd.
+            grad_norm_W_hh=found.grad_norm_W_hh.clone(),
+            grad_norm_h=found.grad_norm_h.clone(),
+            grad_norm_h_direct=self.norms.grad_norm_h_direct.clone(),
+            grad_W_hh=found.grad_W_hh.to(W_hh.dtype, copy=True),
+            loss=self.loss,
+            W_hh=W_hh.clone(),
+            decay=self.norms.decay,
+            agreement=compared,
+            h_init_is_zero=not bool(problem.h_init.any()),
+            first_nonfinite_step=first_nonfinite_step(found.h, found.grad_W_hh),
+            vanish_below=vanish_below,
+            explode_above=explode_above,
         )
 
 

@@ -1,7 +1,7 @@
 """``gradnorm`` of any model: one training step of it, itemised for every recurrent weight."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import VerificationError
-from rnnctl.gradients.gradnorm import require_thresholds
 from rnnctl.gradients.probe import ProbedWeight, Trace, probe
+from rnnctl.gradients.verdict import conditions_of, require_thresholds
+from rnnctl.models.modules import LINEAR
 from rnnctl.models.objective import Objective, backward, called, must_have_lengths, without_padding
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
 
@@ -117,17 +118,13 @@ class ModelGradNorms:
         }
 
     def _verdict(self, weight: ProbedWeight) -> str:
-        if not _is_finite(weight) or not math.isfinite(self.loss):
-            return "nonfinite"
         ratio = weight.decay.first_over_last if weight.decay else None
-        if not ratio and not bool(weight.grad_norm_W_hh.any()):
+        finite = _is_finite(weight) and math.isfinite(self.loss)
+        held = conditions_of(ratio, finite, self.vanish_below, self.explode_above)
+        if not held["nonfinite"] and not ratio and not bool(weight.grad_norm_W_hh.any()):
             # None arrives; or all at first steps, before which there is no state to go back to.
             return "no gradient"
-        if ratio is None:
-            return "undecided"
-        if ratio < self.vanish_below:
-            return "vanishing"
-        return "exploding" if ratio > self.explode_above else "stable"
+        return next((name for name, holds in held.items() if holds), "undecided" if ratio is None else "stable")
 
     @property
     def conditions(self) -> Mapping[str, bool]:
@@ -151,61 +148,57 @@ class ModelGradNorms:
                 )
 
 
-def model_gradnorm(
-    model: nn.Module,
-    x: Tensor,
-    *,
-    target: Tensor | None = None,
-    loss: str = "mse",
-    loss_at: str = "last",
-    loss_fn: Callable[[Any, Any], Tensor] | None = None,
-    lengths: Tensor | None = None,
-    only: str | None = None,
-    linear: str | Sequence[str] = (),
-    verify: bool = True,
-    vanish_below: float = 1e-3,
-    explode_above: float = 1e3,
+@dataclass(frozen=True)
+class Chosen:
+    """Which recurrent weights, as of ``probe``."""
+
+    only: str | None = None
+    linear: str | Sequence[str] = ()
+
+
+def itemised(
+    model: nn.Module, objective: Objective, chosen: Chosen, *, verify: bool, vanish_below: float, explode_above: float
 ) -> ModelGradNorms:
-    """How much every time step contributes to dL/dW_hh of every recurrent weight of a model.
+    """``gradnorm`` of any model, from one training step that is probed.
 
     Args:
-        model: any module with recurrent parts; its parameters and their ``.grad`` are left as they are.
-        x: inputs, shape (batch, time, input); with ``lengths`` padded by anything finite.
-        target, loss, loss_at: as in ``gradnorm``, for an output of shape (batch, time, output) or
-            (batch, output); of several outputs the first.
-        loss_fn: takes (output, target) instead, output being what the model returned.
-        lengths: real steps of every sequence, (batch,). A model whose ``forward`` takes ``lengths`` is
-            given them; the loss counts real steps only, and ``padded_shares`` tells what would fall on
-            padding without either.
-        only, linear: as in ``probe``.
-        verify: record how well the sum of the contributions agrees with autograd.
-        vanish_below, explode_above: as in ``gradnorm``.
-    Returns:
-        A frozen ``ModelGradNorms``.
-    Raises:
-        InputError: as ``probe``; an output or a target that does not fit.
+        objective: its ``lengths`` may come with a target that has anything in its padding.
+        verify, vanish_below, explode_above: as in ``gradnorm``.
     """
-    require_thresholds(vanish_below, explode_above)
-    names = (linear,) if isinstance(linear, str) else tuple(linear)
-    real = target if loss_fn is not None else without_padding(target, lengths, x.shape[1])
-    objective = Objective(x, real, loss, loss_at, loss_fn, lengths)
-    trace, value = _one_step(model, objective, lengths, only, names)
+    lengths = objective.lengths
+    if objective.loss_fn is None:
+        real = without_padding(objective.target, lengths, objective.x.shape[1])
+        objective = replace(objective, target=real)
+    trace, value = _one_step(model, objective, lengths, chosen)
     shares: dict[str, float | None] = {}
     if lengths is not None:
         # The audit: the loss as it would be without packing, padding included.
         careless = objective if must_have_lengths(model) else replace(objective, lengths=None)
-        audited, _ = _one_step(model, careless, lengths, only, names)
+        audited, _ = _one_step(model, careless, lengths, chosen)
         shares = {name: weight.padded_share for name, weight in audited.items()}
     return ModelGradNorms(
         MappingProxyType(dict(trace)), value, verify, MappingProxyType(shares), vanish_below, explode_above
     )
 
 
-def _one_step(
-    model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None, linear: Sequence[str]
-) -> tuple[Trace, float]:
+def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **settings: Any) -> ModelGradNorms:
+    """``gradnorm`` with every recurrent weight by its name, of a ``FullRNN`` as well.
+
+    Args:
+        model, x, target: as in ``gradnorm``, x of shape (batch, time, input).
+        settings: of ``gradnorm``: loss, loss_at, loss_fn, lengths, only, linear, verify, vanish_below, explode_above.
+    """
+    judged = {"verify": True, "vanish_below": 1e-3, "explode_above": 1e3}
+    judged |= {name: settings.pop(name) for name in judged if name in settings}
+    require_thresholds(judged["vanish_below"], judged["explode_above"])
+    chosen = Chosen(settings.pop("only", None), settings.pop("linear", ()))
+    return itemised(model, Objective(x, target, **settings), chosen, **judged)  # type: ignore[arg-type]
+
+
+def _one_step(model: nn.Module, objective: Objective, lengths: Tensor | None, chosen: Chosen) -> tuple[Trace, float]:
     """Forward and backward once, the model's ``.grad`` left alone; ``lengths`` tell what is padding."""
-    with torch.enable_grad(), probe(model, only=only, linear=linear, decay=True, lengths=lengths) as trace:
+    probing = probe(model, only=chosen.only, linear=chosen.linear, decay=True, lengths=lengths)
+    with torch.enable_grad(), probing as trace:
         value = objective.value(called(model, objective.x, objective.lengths))
         backward(value, model)
     return trace, float(value.detach())
@@ -262,6 +255,6 @@ def _extremity(summary: Mapping[str, Any]) -> float:
 
 def _is_finite(weight: ProbedWeight) -> bool:
     # A linear map does not see the last state: NaN there is none of the gradient's.
-    unseen = weight.cell == "Linear"
+    unseen = weight.cell == LINEAR
     tensors = (weight.grad_norm_W_hh, weight.grad_norm_h[:-1] if unseen else weight.grad_norm_h, weight.grad_W_hh)
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

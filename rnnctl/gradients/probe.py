@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError, did_you_mean
-from rnnctl.gradients.agreement import TOLERANCES
-from rnnctl.gradients.cell_calls import cell_kind, stepped_norms
+from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
+from rnnctl.gradients.cell_calls import cell_norms
 from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carried
 from rnnctl.models.calls import CellCall, LayeredCall
-from rnnctl.models.modules import recurrent_modules, weight_names
+from rnnctl.models.modules import LINEAR, recurrent_modules, weight_names
 from rnnctl.models.recording import Calls, Recording
-from rnnctl.recurrence.weights import GATES
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +41,8 @@ class ProbedWeight:
         steps_per_call: steps of each call, in order; they sum to T.
         autograd_relative_error: of the sum of G_t (over all names of a shared weight) against what
             autograd brought to the weight within the block; None where the weight takes no gradient.
-        autograd_tolerance: rounding that is allowed, as a share of sum ||delta_t|| ||h_{t-1}||.
+        magnitude: sum over t of ||delta_t|| ||h_{t-1}||, which cancelling terms do not shrink.
+        autograd_tolerance: rounding that is allowed, as a share of it.
         agrees: whether the difference is within that; None where there is nothing to compare. It is not
             where the weight enters the loss by another way as well (a penalty), or its gradient is
             changed by a hook.
@@ -69,6 +69,7 @@ class ProbedWeight:
     W_hh: Tensor
     steps_per_call: tuple[int, ...]
     autograd_relative_error: float | None
+    magnitude: float
     autograd_tolerance: float
     agrees: bool | None
     recovered_error: float | None
@@ -243,8 +244,7 @@ class _Part:
     @property
     def keys(self) -> frozenset[int]:
         """What tells the weight from others, under whatever names; several where each call had a new one."""
-        found = (call.W_hh[self.index] if isinstance(call, LayeredCall) else call.W_hh for call in self.calls.kept)
-        return frozenset(id(weight) for weight in found)
+        return frozenset(id(call.parameters[self.index]) for call in self.calls.kept)
 
 
 def _norms_by_weight(calls: Calls, want_decay: bool, lengths: Tensor | None) -> list[tuple[str, list[StepNorms]]]:
@@ -253,7 +253,7 @@ def _norms_by_weight(calls: Calls, want_decay: bool, lengths: Tensor | None) -> 
         by_call = without_carried(layered, [layered_norms(call, want_decay, lengths) for call in layered])
         return [(name, [norms[i] for norms in by_call]) for i, name in enumerate(calls.found.weights)]
     cells = [call for call in calls.kept if isinstance(call, CellCall)]
-    return [(calls.found.weights[0], [stepped_norms(cells, want_decay, lengths)])]
+    return [(calls.found.weights[0], [cell_norms(cells, want_decay, lengths)])]
 
 
 class _Sums:
@@ -262,47 +262,44 @@ class _Sums:
     def __init__(self, parts: Sequence[_Part], totals: Mapping[int, Tensor]) -> None:
         self._parts, self._totals = parts, totals
 
-    def compared(self, part: _Part, tolerance: float) -> tuple[float | None, bool | None]:
-        """Relative error, and whether it is within the tolerance; None where autograd says nothing."""
+    def compared(self, part: _Part, tolerance: float) -> Agreement | None:
+        """How the sum of all contributions under all names agrees with it; None where autograd says nothing."""
         sharing = [other for other in self._parts if other.keys & part.keys]
         keys = frozenset[int]().union(*(other.keys for other in sharing))
         brought = [self._totals[key] for key in keys if key in self._totals]
         if not brought or not all(bool(torch.isfinite(total).all()) for total in brought):
-            return None, None
+            return None
         norms = [each for other in sharing for each in other.norms]
         found, expected = torch.stack([each.grad_W_hh for each in norms]).sum(0), torch.stack(brought).sum(0)
-        error = float(torch.linalg.vector_norm(found - expected))
-        norm = float(torch.linalg.vector_norm(expected))
-        relative = error / norm if norm > 0 else (0.0 if error == 0 else math.inf)
-        return relative, error <= tolerance * sum(each.magnitude for each in norms)
+        return compared(found, expected, sum(each.magnitude for each in norms), tolerance, "model")
 
 
 def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
     tolerance = _tolerance(last)
-    relative, agrees = sums.compared(part, tolerance)
+    agreement = sums.compared(part, tolerance)
     errors = [each.recovered_error for each in norms if each.recovered_error is not None]
     error = max(errors) if errors else None
-    kind = cell_kind(last.module) if isinstance(last, CellCall) else last.module.mode.partition("_")[0]
-    gates = GATES.get(kind, ())
-    by_gate = torch.cat([each.gates for each in norms])
-    cells = [each.c for each in norms if each.c is not None]
+    gates = () if last.kind is None else last.kind.letters
+    by_gate = torch.cat([each.grad_norm_gates for each in norms])
+    cells = [each.grad_norm_c for each in norms if each.grad_norm_c is not None]
     return ProbedWeight(
         name=part.name,
-        cell=kind,
+        cell=LINEAR if last.kind is None else last.kind.name,
         gates=gates,
-        grad_norm_W_hh=torch.cat([each.W_hh for each in norms]),
+        grad_norm_W_hh=torch.cat([each.grad_norm_W_hh for each in norms]),
         grad_norm_gates={gate: by_gate[:, i].clone() for i, gate in enumerate(gates)},
-        grad_norm_h=torch.cat([each.h for each in norms]),
-        grad_norm_h_direct=torch.cat([each.h_direct for each in norms]),
+        grad_norm_h=torch.cat([each.grad_norm_h for each in norms]),
+        grad_norm_h_direct=torch.cat([each.grad_norm_h_direct for each in norms]),
         grad_norm_c=torch.cat(cells) if cells else None,
         grad_W_hh=torch.stack([each.grad_W_hh for each in norms]).sum(0),
         W_hh=weights.W_hh,
         steps_per_call=_steps_per_call(part),
-        autograd_relative_error=relative,
+        autograd_relative_error=agreement.relative_error if agreement else None,
+        magnitude=sum(each.magnitude for each in norms),
         autograd_tolerance=tolerance,
-        agrees=agrees,
+        agrees=agreement.holds if agreement else None,
         recovered_error=error,
         states_agree=error is None or math.isnan(error) or error <= 10 * tolerance,
         h_init_is_zero=_starts_from_zeros(part),
@@ -313,7 +310,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
 
 def _decay_of_calls(norms: list[StepNorms]) -> Decay | None:
     """Over several calls only where nothing enters before the last step."""
-    h, direct = (torch.cat([getattr(each, name) for each in norms]) for name in ("h", "h_direct"))
+    h, direct = (torch.cat([getattr(each, name) for each in norms]) for name in ("grad_norm_h", "grad_norm_h_direct"))
     return None if bool(direct[:-1].nan_to_num().any()) else decay_over_time(h.log())
 
 
@@ -330,7 +327,7 @@ def _padded_share(part: _Part, lengths: Tensor | None) -> float | None:
 def _steps_per_call(part: _Part) -> tuple[int, ...]:
     if isinstance(part.last, CellCall):
         return (1,) * len(part.calls.kept)
-    return tuple(each.W_hh.shape[0] for each in part.norms)
+    return tuple(each.grad_norm_W_hh.shape[0] for each in part.norms)
 
 
 def _starts_from_zeros(part: _Part) -> bool:

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import Agreement, along_states
-from rnnctl.gradients.blocks import loss_step_blocks, require_room_for_blocks
-from rnnctl.gradients.contributions import step_norms, sweep_dtype
-from rnnctl.gradients.problem import Problem, first_nonfinite_step, posed
+from rnnctl.gradients.contributions import step_norms
+from rnnctl.gradients.loss_layout import laid_out
+from rnnctl.gradients.loss_passes import LossPasses
+from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
+from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
+from rnnctl.models.objective import Objective
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
 
@@ -99,7 +102,7 @@ def truncation(
     """The gradient that truncated BPTT would give, every loss step seeing its own last K steps.
 
     Args:
-        model, x, target, loss, h_init, verify, progress: as in ``flow``; every step carries a loss.
+        model, x, target, loss, h_init, only, linear, verify, progress: as in ``flow``; every step carries a loss.
         windows: K from 1 to T; 1, 2, 4, ... if left out. T is always added.
     Returns:
         A frozen ``Truncation``.
@@ -108,24 +111,31 @@ def truncation(
     Source: Williams & Peng 1990, "An efficient gradient-based algorithm for on-line training of
         recurrent network trajectories".
     """
-    if not isinstance(model, FullRNN):
-        from rnnctl.gradients.loss_steps import model_truncation
+    if isinstance(model, FullRNN) and only is None:
+        problem = posed(model, x, target, loss, "all", h_init)
+        chosen = chosen_windows(windows, problem.seq_len)
+        hidden = model.rnn_cell.hidden_size
+        require_memory(3 * 8 * len(chosen) * hidden**2, f"{len(chosen)} gradients of shape ({hidden}, {hidden})")
+        require_room_for_blocks(problem)
+        swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), chosen, progress), verify)
+        return swept.result(chosen, compared, first_nonfinite_step(swept.h, swept.gradients))
+    require_own_start(h_init)
+    with LossPasses(model, Objective(x, target, loss, "all"), only, linear) as passes:
+        chosen = chosen_windows(windows, passes.seq_len)
+        steps = laid_out(passes)
+        swept = _by_passes(passes, chosen, progress) if steps is None else _swept(steps, chosen, progress)
+        compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
+    return swept.result(chosen, compared, None)
 
-        more: dict[str, Any] = {"target": target, "loss": loss, "only": only, "linear": linear}
-        return model_truncation(model, x, windows=windows, **more, verify=verify, progress=progress)
-    problem = posed(model, x, target, loss, "all", h_init)
-    chosen = chosen_windows(windows, problem.seq_len)
-    hidden = model.rnn_cell.hidden_size
-    require_memory(3 * 8 * len(chosen) * hidden**2, f"{len(chosen)} gradients of shape ({hidden}, {hidden})")
-    require_room_for_blocks(problem)
-    swept, compared = along_states(problem, lambda h: _swept(problem, h, chosen, progress), verify)
-    return Truncation(
-        chosen, swept.gradients.clone(), swept.loss, compared, first_nonfinite_step(swept.h, swept.gradients)
-    )
+
+# The name from before truncation took any model.
+model_truncation = truncation
 
 
 @dataclass(frozen=True)
 class _Swept:
+    """What a sweep of all losses tells: ``gradients`` by window, (windows, rows, hidden); else as of ``flow``."""
+
     loss: float
     gradients: Tensor
     magnitude: float
@@ -135,24 +145,50 @@ class _Swept:
     def grad_W_hh(self) -> Tensor:
         return self.gradients[-1]
 
+    def result(
+        self, windows: tuple[int, ...], agreement: Agreement | None, first_nonfinite_step: int | None
+    ) -> Truncation:
+        """The ``Truncation``."""
+        return Truncation(windows, self.gradients.clone(), self.loss, agreement, first_nonfinite_step)
 
-def _swept(problem: Problem, h: Tensor, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
-    loss, direct = problem.direct(h)
-    h, direct = sweep_dtype(h), sweep_dtype(direct)
-    hidden = h.shape[2]
+
+def _swept(steps: LossSteps, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
+    """Partial sums of the uncut sweep: every way from a loss to a later use of W_hh passes later steps alone.
+
+    So what a window of K steps leaves of the loss at step k are the contributions of its steps, t > k - K, as they
+    are without any window, in every layer.
+    """
+    h = steps.h
     with torch.inference_mode():
-        gradients = h.new_zeros(len(windows), hidden, hidden, dtype=torch.float64)
+        gradients: Tensor | None = None
         norms_h, magnitude = step_norms(h[:-1]), 0.0
-        loss_steps = torch.arange(problem.seq_len - 1, -1, -1, device=h.device)
+        loss_steps = torch.arange(steps.seq_len - 1, -1, -1, device=h.device)
         limits = torch.tensor(windows, device=h.device)[:, None]
-        for rows, block in loss_step_blocks(problem, h, direct, progress):
+        for rows, block in steps.blocks(progress):
             # A loss step sees itself and the window - 1 steps before it.
             seen = loss_steps[rows] < block.t + limits
             summed = (seen * block.weights) @ block.delta.flatten(1)
-            summed = summed.view(len(windows), *h.shape[1:])
+            summed = summed.view(len(windows), *block.delta.shape[1:])
+            if gradients is None:
+                gradients = h.new_zeros(len(windows), block.delta.shape[2], h.shape[2], dtype=torch.float64)
             gradients += summed.mT @ h[block.t]
-            magnitude += float((block.norm * block.weights).sum() * norms_h[block.t])
-        return _Swept(loss, gradients, magnitude, h)
+            magnitude += float((steps.norm_delta(block) * block.weights).sum() * norms_h[block.t])
+        assert gradients is not None
+        return _Swept(steps.loss, gradients, magnitude, h)
+
+
+def _by_passes(passes: LossPasses, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
+    """One backward pass for every loss, whose contributions are summed over each window."""
+    found, magnitude = list[Tensor](), 0.0
+    for k, weight in passes:
+        if weight is not None:
+            found.append(passes.window_sums(k, windows))
+            magnitude += weight.magnitude
+        if progress is not None:
+            progress((k + 1) / passes.seq_len)
+    if not found:
+        raise InputError(f"the loss of no step reaches {passes.name}")
+    return _Swept(passes.loss, torch.stack(found).sum(0), magnitude, found[0].new_empty(0))
 
 
 def default_windows(seq_len: int) -> list[int]:

@@ -16,13 +16,18 @@ class Received:
         by_name: name -> gradient, in the shape of what was watched.
         double_backward: whether a gradient was itself to be differentiated.
         on_gradient: called whenever one arrives.
+        keeps_graph: whether ``places`` are noted, which keeps autograd's graph alive with this object.
+        places: name -> the node of the graph that made what was watched, and which of its results it is.
     """
 
     by_name: dict[str, Tensor] = field(default_factory=dict)
     double_backward: bool = False
     on_gradient: Callable[[], None] = field(default=lambda: None)
+    keeps_graph: bool = False
+    places: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    _seen: set[tuple[int, int]] = field(default_factory=set)
     _handles: list[Any] = field(default_factory=list)
-    _places: set[tuple[int, int]] = field(default_factory=set)
+    _shapes: dict[str, "_Shape"] = field(default_factory=dict)
 
     def watch(self, name: str, tensor: Tensor) -> None:
         """Keep the gradient of this tensor once backward has it.
@@ -34,25 +39,47 @@ class Received:
             return
         base = tensor._base if tensor._is_view() and tensor._base is not None else tensor
         node = base.grad_fn
-        if node is None or (place := (id(node), base.output_nr)) in self._places:
+        result = base.output_nr
+        if node is None or (id(node), result) in self._seen:
             # Two views of one memory: its gradient holds both.
             return
-        self._places.add(place)
-        like = _Shape(tensor, base)
-        handle = node.register_prehook(lambda grads: self._take(name, grads[place[1]], like))
-        self._handles.append(handle)
+        self._seen.add((id(node), result))
+        self._shapes[name] = _Shape(tensor, base)
+        if self.keeps_graph:
+            self.places[name] = node, result
+        self._handles.append(node.register_prehook(lambda grads: self._take(name, grads[result])))
 
     def unwatch(self) -> None:
         """Take the hooks away."""
         while self._handles:
             self._handles.pop().remove()
+        self.places.clear()
 
-    def _take(self, name: str, grad: Tensor | None, like: "_Shape") -> None:
+    def sent_by(self, loss: Tensor) -> "Received":
+        """What a loss sends to the results, without a backward pass through what made them.
+
+        Args:
+            loss: shape (), whose graph is kept.
+        """
+        if not loss.requires_grad:
+            return Received()
+        edges = [torch.autograd.graph.GradientEdge(*place) for place in self.places.values()]
+        # Asked for in the middle of a sweep, which runs in inference mode, where autograd does not.
+        with torch.inference_mode(False):
+            grads = torch.autograd.grad(loss, edges, retain_graph=True, allow_unused=True)
+        found = {
+            name: self._shapes[name].part_of(grad.detach())
+            for name, grad in zip(self.places, grads, strict=False)
+            if grad is not None
+        }
+        return Received(found)
+
+    def _take(self, name: str, grad: Tensor | None) -> None:
         if grad is None:
             return
         # With create_graph the gradient is itself to be differentiated.
         self.double_backward |= torch.is_grad_enabled()
-        found = like.part_of(grad.detach())
+        found = self._shapes[name].part_of(grad.detach())
         self.by_name[name] = self.by_name[name] + found if name in self.by_name else found
         self.on_gradient()
 

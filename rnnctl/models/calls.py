@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnctl.cells import ManualRNNCell
 from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.modules import directions
+from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.weights import LayerWeights
 
 
@@ -23,8 +24,9 @@ class LayeredCall:
 
     Attributes:
         module: what was called; only its settings are read later.
+        kind: what one step of it is.
         weights: of every layer and direction, forward before reverse, as they were.
-        W_hh: the recurrent weights themselves, in the same order, to know them again.
+        parameters: the recurrent weights themselves, in the same order, to know them again.
         x: inputs, (time, batch, input), or packed (steps, input).
         batch_sizes: how many sequences have a step t, (time,), or None.
         order: of the batch in the packed data, or None.
@@ -40,8 +42,9 @@ class LayeredCall:
     """
 
     module: nn.RNNBase
+    kind: CellKind
     weights: tuple[LayerWeights, ...]
-    W_hh: tuple[Tensor, ...]
+    parameters: tuple[Tensor, ...]
     x: Tensor
     batch_sizes: Tensor | None
     order: Tensor | None
@@ -74,8 +77,9 @@ class CellCall:
 
     Attributes:
         module: what was called.
+        kind: what one step of it is; None for a linear map.
         weights: as they were.
-        W_hh: the recurrent weight itself, to know it again.
+        parameters: the recurrent weight itself, to know it again.
         x: (batch, input); of a linear map None.
         before: h_{t-1} and, of an LSTM, c_{t-1}.
         after: h_t and, of an LSTM, c_t; of a linear map what it returned. Copied.
@@ -87,8 +91,9 @@ class CellCall:
     """
 
     module: nn.Module
+    kind: CellKind | None
     weights: LayerWeights
-    W_hh: Tensor
+    parameters: tuple[Tensor]
     x: Tensor | None
     before: tuple[Tensor, ...]
     after: tuple[Tensor, ...]

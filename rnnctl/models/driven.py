@@ -1,6 +1,6 @@
 """One layer of anybody's recurrent model with the input that drives it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,15 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rnnctl.cells import require_like_weights, require_shape
-from rnnctl.dynamics.trajectory import Weights, require_finite, widened
+from rnnctl.cells import FullRNN, require_like_weights, require_shape
 from rnnctl.errors import InputError, ShapeError
-from rnnctl.models.calls import cell_weights, layer_weights
-from rnnctl.recurrence.fused import layer_outputs
-from rnnctl.recurrence.weights import GATES, LayerWeights
-
-LAYERED = (nn.RNN, nn.GRU, nn.LSTM)
-CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
+from rnnctl.models.calls import argument, cell_weights, layer_weights, rows_of
+from rnnctl.models.hand_written import require_own_start
+from rnnctl.models.modules import (
+    Found,
+    class_of,
+    directions,
+    is_layer,
+    kind_of,
+    known_kind,
+    recurrent_modules,
+    spoken,
+    weight_names,
+)
+from rnnctl.models.objective import called
+from rnnctl.recurrence.cell_kind import CellKind
+from rnnctl.recurrence.kinds import kind_named
+from rnnctl.recurrence.slopes import State, stacked
+from rnnctl.recurrence.weights import LayerWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +35,11 @@ class DrivenLayer:
     """One layer in one direction, and the inputs and the start of its trajectory; of any dtype and device.
 
     Attributes:
-        cell: "RNN", "GRU" or "LSTM".
+        cell: name of its kind, "RNN", "GRU", "LSTM", ...
         weights: of the layer, in torch's layout.
         x: what the layer receives, in the order of its recurrence, shape (batch, time, input).
         h_init: hidden state before its first step, shape (batch, hidden), of a projected LSTM (batch, proj).
-        c_init: the LSTM's cell state before it, shape (batch, hidden); None for the other cells.
+        c_init: cell state before it, shape (batch, hidden); None for a cell that has none.
         nonlinearity: of an RNN, "tanh" or "relu".
         name: for messages and notes.
     Raises:
@@ -44,13 +55,13 @@ class DrivenLayer:
     name: str = "the layer"
 
     def __post_init__(self) -> None:
-        if self.cell not in GATES:
-            raise InputError(f"{self.name}: cell must be one of {', '.join(GATES)}; got {self.cell!r}")
-        if self.cell == "RNN" and self.nonlinearity not in ("tanh", "relu"):
-            raise InputError(f"{self.name}: nonlinearity must be tanh or relu; got {self.nonlinearity!r}")
-        if (self.c_init is None) == (self.cell == "LSTM"):
-            needs = "an LSTM needs c_init" if self.cell == "LSTM" else f"c_init is an LSTM's; {self.cell} has no c"
-            raise InputError(f"{self.name}: {needs}")
+        try:
+            kind = self.kind
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
+        if (self.c_init is None) == kind.has_cell_state:
+            none = f"c_init is an LSTM's; {self.cell} has no c"
+            raise InputError(f"{self.name}: {f'{kind.with_article} needs c_init' if kind.has_cell_state else none}")
         self._check_weights()
         require_shape(f"x of {self.name}", self.x, ("batch", "time", self.weights.W_ih.shape[1]))
         require_shape(f"h_init of {self.name}", self.h_init, (self.x.shape[0], self.weights.W_hh.shape[1]))
@@ -58,33 +69,51 @@ class DrivenLayer:
             require_shape(f"c_init of {self.name}", self.c_init, (self.x.shape[0], self.hidden_size))
 
     @property
+    def kind(self) -> CellKind:
+        """What one step of it is."""
+        return kind_named(self.cell, self.nonlinearity)
+
+    @property
     def hidden_size(self) -> int:
         """Units of every gate."""
-        return self.weights.W_hh.shape[0] // max(1, len(GATES[self.cell]))
+        return self.weights.W_hh.shape[0] // self.kind.blocks
 
     @property
     def state_size(self) -> int:
-        """Numbers that the next step takes: those of h, of an LSTM those of h and c."""
-        return self.weights.W_hh.shape[1] + (self.hidden_size if self.cell == "LSTM" else 0)
+        """Numbers that the next step takes: those of h, and those of c where there is one."""
+        return self.weights.W_hh.shape[1] + (self.hidden_size if self.kind.has_cell_state else 0)
 
     @property
     def state_init(self) -> Tensor:
-        """h_init, of an LSTM with c_init after it, shape (batch, state), float64."""
-        parts = [self.h_init] if self.c_init is None else [self.h_init, self.c_init]
-        return torch.cat([widened(part) for part in parts], dim=1)
+        """h_init, with c_init after it where there is one, shape (batch, state), float64."""
+        return stacked([widened(part) for part in (self.h_init, self.c_init) if part is not None])
+
+    def states_of(self, state: Tensor) -> State:
+        """h, or h and c, of the two side by side, shape (batch, state)."""
+        sizes = [self.weights.W_hh.shape[1], *([self.hidden_size] if self.kind.has_cell_state else ())]
+        return torch.split(state, sizes, dim=1)
+
+    @property
+    def wide_weights(self) -> LayerWeights:
+        """The weights in float64 on the CPU, apart from autograd; InputError where one is not finite."""
+        given = {field.name: getattr(self.weights, field.name) for field in fields(self.weights)}
+        wide: dict[str, Any] = {name: None if value is None else widened(value) for name, value in given.items()}
+        for name, value in wide.items():
+            require_finite(f"{name} of {self.name}" if self.name else name, value)
+        return LayerWeights(**wide)
 
     def _check_weights(self) -> None:
-        weights, gates = self.weights, max(1, len(GATES[self.cell]))
+        weights, kind = self.weights, self.kind
         rows, fed_back = weights.W_hh.shape
-        units = rows // gates
-        if rows % gates or (weights.W_hr is None and fed_back != units):
+        units = rows // kind.blocks
+        if rows % kind.blocks or (weights.W_hr is None and fed_back != units):
             hint = "" if rows % max(1, fed_back) else f" {rows // fed_back} x {fed_back} rows are another cell's."
             raise ShapeError(
-                f"{self.name}: W_hh of {'an' if self.cell != 'GRU' else 'a'} {self.cell} must have shape "
-                f"({gates} x hidden, hidden); got ({rows}, {fed_back}).{hint}"
+                f"{self.name}: W_hh of {kind.with_article} must have shape ({kind.blocks} x hidden, hidden); "
+                f"got ({rows}, {fed_back}).{hint}"
             )
         if weights.W_hr is not None:
-            if self.cell != "LSTM":
+            if not kind.projects:
                 raise ShapeError(f"{self.name}: W_hr, a projection, is an LSTM's; got {self.cell}")
             require_shape(f"W_hr of {self.name}", weights.W_hr, (fed_back, units))
         require_shape(f"W_ih of {self.name}", weights.W_ih, (rows, "input"))
@@ -93,31 +122,40 @@ class DrivenLayer:
                 require_shape(f"{name} of {self.name}", bias, (rows,))
 
 
-def wide_weights(layer: DrivenLayer) -> LayerWeights:
-    """The weights in float64 on the CPU, apart from autograd; InputError where one is not finite."""
-    given = {field.name: getattr(layer.weights, field.name) for field in fields(layer.weights)}
-    wide: dict[str, Any] = {name: None if value is None else widened(value) for name, value in given.items()}
-    for name, value in wide.items():
-        require_finite(f"{name} of {layer.name}", value)
-    return LayerWeights(**wide)
+def widened(tensor: Tensor) -> Tensor:
+    """The values in float64 on the CPU, apart from autograd, of any shape."""
+    return tensor.detach().cpu().double()
 
 
-def elman_weights(layer: DrivenLayer) -> Weights:
-    """Those of an RNN as the Elman recurrence takes them; InputError where one is not finite."""
-    wide = wide_weights(layer)
-    biases = [b for b in (wide.b_ih, wide.b_hh) if b is not None]
-    return Weights(wide.W_ih, wide.W_hh, sum(biases[1:], biases[0]) if biases else None, layer.nonlinearity)
+def require_finite(name: str, tensor: Tensor | None) -> None:
+    """Raise InputError for a weight of any shape that is not."""
+    if tensor is None or torch.isfinite(tensor).all():
+        return
+    place = tuple(int(i) for i in (~torch.isfinite(tensor)).nonzero()[0])
+    raise InputError(
+        f"{name} must be finite; it holds {float(tensor[place])} at {place}. A nonfinite weight has no spectrum"
+    )
+
+
+def own_layer(model: FullRNN, x: Tensor, h_init: Tensor) -> DrivenLayer:
+    """The hand-written network's layer.
+
+    Args:
+        x: inputs, shape (batch, time, input).
+        h_init: hidden state before step 0, shape (batch, hidden).
+    """
+    cell = model.rnn_cell
+    weights = cell_weights(cell)
+    return DrivenLayer("RNN", weights, x, h_init, nonlinearity=cell.nonlinearity, name="")
 
 
 def require_alone(*given: Tensor | None) -> None:
-    """Raise InputError where a ``DrivenLayer`` comes with an input or a state beside its own."""
+    """Raise InputError where a ``DrivenLayer`` comes with an input or a state, of any shape, beside its own."""
     if any(each is not None for each in given):
         raise InputError("a DrivenLayer has its own x and initial state; leave out x, h_init and target")
 
 
-def driven_layer(
-    module: nn.RNNBase | nn.RNNCellBase, x: Tensor, hx: Any = None, *, layer: int = 0, direction: int = 0
-) -> DrivenLayer:
+def driven_layer(module: nn.Module, x: Tensor, hx: Any = None, *, layer: int = 0, direction: int = 0) -> DrivenLayer:
     """One layer and direction of a module of torch's, as this input drives it.
 
     Args:
@@ -134,61 +172,65 @@ def driven_layer(
             a packed sequence; ShapeError, DtypeError, DeviceError.
     """
     _require_plain(module, x)
-    if isinstance(module, nn.RNNCellBase):
+    if not isinstance(module, nn.RNNBase):
         _require_below(layer, 1, "layer", module)
         _require_below(direction, 1, "direction", module)
         return _driven_cell(module, x, hx)
-    directions = 2 if module.bidirectional else 1
+    count = directions(module)
     _require_below(layer, module.num_layers, "layer", module)
-    _require_below(direction, directions, "direction", module)
+    _require_below(direction, count, "direction", module)
     if layer > 0 and module.training and module.dropout > 0:
         raise InputError(
             f"the dropout of {module.dropout:g} between the layers is active, so that what layer {layer} receives "
             "differs from call to call. Try module.eval()"
         )
-    x, initial = _batched_input(module, x, hx, directions)
-    received = _received(module, x, initial, layer, directions)
-    index = layer * directions + direction
+    x, initial = _batched_input(module, x, hx)
+    received = _received(module, x, initial, layer)
+    index = layer * count + direction
     state = [part[index].detach() for part in initial]
     return DrivenLayer(
-        cell=module.mode.partition("_")[0],
+        **_kind_names(module),
         weights=layer_weights(module)[index][0],
         x=received.flip(0).transpose(0, 1) if direction else received.transpose(0, 1),
         h_init=state[0],
         c_init=state[1] if len(state) > 1 else None,
-        nonlinearity=module.mode.partition("_")[2].lower() or "tanh",
-        name=_name(module, layer, direction, directions),
+        name=_name(module, layer, direction),
     )
 
 
-def _driven_cell(cell: nn.RNNCellBase, x: Tensor, hx: Any) -> DrivenLayer:
+def _kind_names(module: nn.Module) -> dict[str, str]:
+    """cell and nonlinearity of a ``DrivenLayer``."""
+    kind = known_kind(module)
+    return {"cell": kind.name, "nonlinearity": "tanh" if kind.nonlinearity is None else kind.nonlinearity.name}
+
+
+def _driven_cell(cell: Any, x: Tensor, hx: Any) -> DrivenLayer:
     unbatched = isinstance(x, Tensor) and x.dim() == 2
     x = x.unsqueeze(0) if unbatched else x
     require_shape("x", x, ("batch", "time", cell.input_size))
-    require_like_weights("x", x, cell.weight_hh)
-    sizes = [cell.hidden_size] * (2 if isinstance(cell, nn.LSTMCell) else 1)
+    require_like_weights("x", x, cell_weights(cell).W_hh)
+    sizes = [cell.hidden_size] * len(known_kind(cell).states)
     state = _initial(hx, x, [(size,) if unbatched else (x.shape[0], size) for size in sizes])
     state = [part.unsqueeze(0) if unbatched else part for part in state]
     return DrivenLayer(
-        cell=_kind(cell, CELLS).removesuffix("Cell"),
+        **_kind_names(cell),
         weights=cell_weights(cell),
         x=x.detach(),
         h_init=state[0],
         c_init=state[1] if len(state) > 1 else None,
-        nonlinearity=str(getattr(cell, "nonlinearity", "tanh")),
         name=type(cell).__name__,
     )
 
 
-def _batched_input(module: nn.RNNBase, x: Tensor, hx: Any, directions: int) -> tuple[Tensor, list[Tensor]]:
+def _batched_input(module: nn.RNNBase, x: Tensor, hx: Any) -> tuple[Tensor, list[Tensor]]:
     """x as (time, batch, input), and the initial states as (layers * directions, batch, units)."""
     unbatched = isinstance(x, Tensor) and x.dim() == 2
     first, second = ("batch", "time") if module.batch_first and not unbatched else ("time", "batch")
     require_shape("x", x, (first, module.input_size) if unbatched else (first, second, module.input_size))
     require_like_weights("x", x, layer_weights(module)[0][1])
     batched = x.unsqueeze(1) if unbatched else x.transpose(0, 1) if module.batch_first else x
-    rows, fed_back = module.num_layers * directions, module.proj_size or module.hidden_size
-    sizes = [fed_back, module.hidden_size] if module.mode == "LSTM" else [fed_back]
+    rows, fed_back = module.num_layers * directions(module), module.proj_size or module.hidden_size
+    sizes = [fed_back, module.hidden_size][: len(known_kind(module).states)]
     shapes = [(rows, size) if unbatched else (rows, batched.shape[1], size) for size in sizes]
     initial = _initial(hx, x, shapes)
     return batched.detach(), [part.unsqueeze(1) if unbatched else part for part in initial]
@@ -208,26 +250,26 @@ def _initial(hx: Any, x: Tensor, shapes: Iterable[tuple[int, ...]]) -> list[Tens
     return [part.detach() for part in parts]
 
 
-def _received(module: nn.RNNBase, x: Tensor, initial: list[Tensor], layer: int, directions: int) -> Tensor:
+def _received(module: nn.RNNBase, x: Tensor, initial: list[Tensor], layer: int) -> Tensor:
     """What a layer receives: the output of those below it, shape (time, batch, features)."""
-    weights = [each for each, _ in layer_weights(module)]
+    weights, outputs = [each for each, _ in layer_weights(module)], known_kind(module).outputs
     for below in range(layer):
-        rows = slice(below * directions, (below + 1) * directions)
-        x = layer_outputs(module.mode, x, [part[rows].contiguous() for part in initial], weights[rows])
+        rows = rows_of(module, below)
+        x, _ = outputs(x, None, [part[rows].contiguous() for part in initial], weights[rows])
     return x
 
 
-def _require_plain(module: object, x: object) -> None:
-    if not isinstance(module, (*LAYERED, *CELLS)):
+def _require_plain(module: nn.Module, x: object) -> None:
+    known = class_of(module) if isinstance(module, nn.Module) else None
+    if known is None:
         raise InputError(
             "module must be an nn.RNN, nn.GRU or nn.LSTM, or a cell of one of them; "
             f"got {type(module).__name__}. A rnnctl.FullRNN needs no driven_layer"
         )
-    kind = next(each for each in (*LAYERED, *CELLS) if isinstance(module, each))
-    if type(module).forward is not kind.forward:
+    if type(module).forward is not known.forward:
         raise InputError(
             f"{type(module).__name__} has a forward of its own, which may be another recurrence than that of "
-            f"nn.{kind.__name__}. Try a module that holds an nn.{kind.__name__} instead of being one"
+            f"{spoken(known)}. Try a module that holds an {spoken(known)} instead of being one"
         )
     if isinstance(x, PackedSequence):
         raise InputError("x must be a tensor: a trajectory has one length. Try the sequences of one length at a time")
@@ -238,10 +280,81 @@ def _require_below(index: int, count: int, what: str, module: nn.Module) -> None
         raise InputError(f"{what} must be from 0 to {count - 1} of this {type(module).__name__}; got {index}")
 
 
-def _kind(module: nn.Module, kinds: Iterable[type]) -> str:
-    return next(each.__name__ for each in kinds if isinstance(module, each))
-
-
-def _name(module: nn.RNNBase, layer: int, direction: int, directions: int) -> str:
-    way = "" if directions == 1 else " reverse" if direction else " forward"
+def _name(module: nn.RNNBase, layer: int, direction: int) -> str:
+    way = "" if directions(module) == 1 else " reverse" if direction else " forward"
     return f"{type(module).__name__} layer {layer}{way}"
+
+
+def driven_along(model: nn.Module, x: Tensor | None, h_init: Tensor | None, only: str | None) -> DrivenLayer:
+    """The layer of one recurrent weight of any model, as x drives it.
+
+    Args:
+        x: the model's input, shape (batch, time, input).
+        h_init: None: only a ``FullRNN`` takes one beside its input.
+        only: as of ``driven_by``.
+    Raises:
+        InputError: x left out, h_init given; as ``driven_by``.
+    """
+    require_own_start(h_init)
+    if x is None:
+        raise InputError("a model needs x, its input of shape (batch, time, input)")
+    return driven_by(model, lambda: called(model, x, None), only)
+
+
+def driven_by(model: nn.Module, run: Callable[[], Any], only: str | None = None) -> DrivenLayer:
+    """The layer that one recurrent weight of a model belongs to, with what it receives in a run.
+
+    Args:
+        model: any module; hooks are set on one recurrent module of it while it runs, without gradients.
+        run: calls the model once.
+        only: a pattern of module or weight names that leaves one weight, as in ``probe``.
+    Returns:
+        A ``DrivenLayer`` for ``lyapunov`` and ``spectrum``.
+    Raises:
+        InputError: several weights or none; a module that was not called, or not in a way that has a
+            single trajectory; as ``driven_layer``.
+    """
+    found, weight = _only_one(recurrent_modules(model, only), only)
+    module = found.module
+    if kind_of(module) is None:
+        raise InputError(
+            f"spectrum and lyapunov need the whole step of {found.full(weight)}, which is known of recurrent layers "
+            f"and cells; this is a {type(module).__name__}"
+        )
+    calls = _calls_of(module, run)
+    if not calls:
+        raise InputError(f"{found.name or 'the model'} was not called")
+    if not is_layer(module):
+        return driven_layer(module, torch.stack([x for x, _ in calls], dim=-2), calls[0][1])
+    if len(calls) > 1:
+        raise InputError(f"{found.name} was called {len(calls)} times; one trajectory needs one call over all steps")
+    x, hx = calls[0]
+    if isinstance(x, PackedSequence):
+        raise InputError(f"{found.name} received packed sequences; give it sequences of one length")
+    index = found.weights.index(weight)
+    return driven_layer(module, x, hx, layer=index // directions(module), direction=index % directions(module))
+
+
+def _only_one(found: list[Found], only: str | None) -> tuple[Found, str]:
+    by_name = {each.full(weight): (each, weight) for each in found for weight in each.weights}
+    pairs = [by_name[name] for each in found for name in weight_names(each, only)]
+    if len(pairs) != 1:
+        names = ", ".join(each.full(weight) for each, weight in pairs)
+        raise InputError(f"spectrum and lyapunov look at one weight; pick one with --module of {names}")
+    return pairs[0]
+
+
+def _calls_of(module: nn.Module, run: Callable[[], Any]) -> list[tuple[Tensor, Any]]:
+    """Input and given state of every call."""
+    calls: list[tuple[Tensor, Any]] = []
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _result: Any) -> None:
+        calls.append((argument(args, kwargs, 0, "input", "x_t"), argument(args, kwargs, 1, "hx", "h_t_minus_1")))
+
+    handle = module.register_forward_hook(hook, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        handle.remove()
+    return calls

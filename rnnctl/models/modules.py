@@ -1,6 +1,6 @@
-"""The recurrent weights of somebody's model: which modules have them, and what they are called."""
+"""The recurrent parts of somebody's model: which modules have recurrent weights, of which kind, and their names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -9,10 +9,59 @@ from torch import nn
 
 from rnnctl.cells import ManualRNNCell
 from rnnctl.errors import InputError, did_you_mean
+from rnnctl.recurrence.cell_kind import CellKind
+from rnnctl.recurrence.kinds import kind_named
 
-LAYERED = (nn.RNN, nn.GRU, nn.LSTM)
-CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell, ManualRNNCell)
-SUPPORTED = "nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell, rnnctl.ManualRNNCell"
+
+def _elman(module: nn.Module) -> CellKind:
+    return kind_named("RNN", str(module.nonlinearity))
+
+
+# Which classes recur, and of which kind their step is.
+LAYERS: Mapping[type[nn.Module], Callable[[nn.Module], CellKind]] = {
+    nn.RNN: _elman,
+    nn.GRU: lambda module: kind_named("GRU"),
+    nn.LSTM: lambda module: kind_named("LSTM"),
+}
+CELLS: Mapping[type[nn.Module], Callable[[nn.Module], CellKind]] = {
+    nn.RNNCell: _elman,
+    nn.GRUCell: lambda module: kind_named("GRU"),
+    nn.LSTMCell: lambda module: kind_named("LSTM"),
+    ManualRNNCell: _elman,
+}
+# What a map is called that the user names in place of a cell.
+LINEAR = "Linear"
+
+
+def known_kind(module: nn.Module) -> CellKind:
+    """What one step of a module of these classes is."""
+    kind = kind_of(module)
+    assert kind is not None, type(module)
+    return kind
+
+
+def spoken(kind: type[nn.Module]) -> str:
+    """A class as one imports it: "nn.LSTM"."""
+    return f"{'nn' if kind.__module__.startswith('torch.') else 'rnnctl'}.{kind.__name__}"
+
+
+SUPPORTED = ", ".join(spoken(kind) for kind in (*LAYERS, *CELLS))
+
+
+def class_of(module: nn.Module) -> type[nn.Module] | None:
+    """Which of the classes above it is, itself or by inheritance; None for others."""
+    return next((kind for kind in (*LAYERS, *CELLS) if isinstance(module, kind)), None)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether one call runs over a whole sequence."""
+    return class_of(module) in LAYERS
+
+
+def kind_of(module: nn.Module) -> CellKind | None:
+    """What one step of it is; None for a module that is no cell, such as a linear map."""
+    known = class_of(module)
+    return None if known is None else {**LAYERS, **CELLS}[known](module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,18 +153,19 @@ def weight_names(found: Found, only: str | None) -> tuple[str, ...]:
     return tuple(name for name in names if fnmatch(name, only))
 
 
-def directions(module: nn.RNNBase) -> int:
+def directions(module: nn.Module) -> int:
     """2 for a bidirectional module, else 1."""
     return 2 if module.bidirectional else 1
 
 
 def _weights(module: nn.Module) -> tuple[str, ...]:
-    if isinstance(module, LAYERED):
+    if is_layer(module):
+        assert isinstance(module, nn.RNNBase)
         suffixes = ("", "_reverse")[: directions(module)]
         return tuple(f"weight_hh_l{layer}{suffix}" for layer in range(module.num_layers) for suffix in suffixes)
     if isinstance(module, ManualRNNCell):
         return ("hidden_to_hidden.weight",)
-    return ("weight_hh",) if isinstance(module, CELLS) else ()
+    return ("weight_hh",) if class_of(module) is not None else ()
 
 
 def _matches(found: Found, only: str) -> bool:
@@ -160,10 +210,10 @@ def _require_not_quantized(name: str, module: nn.Module) -> None:
 
 
 def _require_own_forward(name: str, module: nn.Module) -> None:
-    for kind in (*LAYERED, *CELLS):
-        if isinstance(module, kind) and type(module).forward is not kind.forward:
-            what = f"is a {type(module).__name__} with a forward of its own"
-            raise InputError(_refusal(name, what, f"let it hold an nn.{kind.__name__} instead of being one"))
+    kind = class_of(module)
+    if kind is not None and type(module).forward is not kind.forward:
+        what = f"is a {type(module).__name__} with a forward of its own"
+        raise InputError(_refusal(name, what, f"let it hold an {spoken(kind)} instead of being one"))
 
 
 def _refusal(name: str, what: str, remedy: str) -> str:

@@ -27,7 +27,7 @@ from rnnctl.models.calls import (
 )
 from rnnctl.models.hooks import Hook
 from rnnctl.models.lineage import Sources
-from rnnctl.models.modules import Found
+from rnnctl.models.modules import Found, known_kind
 from rnnctl.models.replay import layers_below
 from rnnctl.recurrence.weights import LayerWeights
 
@@ -61,12 +61,14 @@ class Recording:
 
     Args:
         found: the modules.
+        keeps_graph: whether the calls keep autograd's graph alive, so that it can be asked further questions.
     Attributes:
         calls: what each of them went through.
         totals: by the id of a recurrent weight, the gradient that backward brought it, in float64.
     """
 
-    def __init__(self, found: Iterable[Found]) -> None:
+    def __init__(self, found: Iterable[Found], *, keeps_graph: bool = False) -> None:
+        self._keeps_graph = keeps_graph
         self.calls = [Calls(each, []) for each in found]
         self.totals: dict[int, Tensor] = {}
         self._handles: list[RemovableHandle] = []
@@ -164,7 +166,7 @@ class Recording:
         output, hidden = result
         packed = output if isinstance(output, PackedSequence) else None
         order = packed.sorted_indices if packed else None
-        received = Received(on_gradient=self._weights.forget)
+        received = Received(on_gradient=self._weights.forget, keeps_graph=self._keeps_graph)
         received.watch("output", output.data if packed else output)
         for name, part in zip(("h_n", "c_n"), _parts(hidden), strict=False):
             received.watch(name, part)
@@ -174,8 +176,9 @@ class Recording:
         room = None if packed else _with_room(time_major(module, output))
         call = LayeredCall(
             module=module,
+            kind=known_kind(module),
             weights=tuple(self._weights.of(weights) for weights, _ in pairs),
-            W_hh=tuple(W_hh for _, W_hh in pairs),
+            parameters=tuple(W_hh for _, W_hh in pairs),
             x=packed_or_time_major(module, given).detach().clone(),
             batch_sizes=packed.batch_sizes if packed else None,
             order=order,
@@ -196,7 +199,7 @@ class Recording:
     ) -> CellCall:
         weights = cell_weights(module)
         self._watch(weights.W_hh)
-        received = Received(on_gradient=self._weights.forget)
+        received = Received(on_gradient=self._weights.forget, keeps_graph=self._keeps_graph)
         if isinstance(module, nn.Linear):
             return self._linear_call(weights, argument(args, kwargs, 0, "input"), module, result, received)
         x = argument(args, kwargs, 0, "input", "x_t")
@@ -210,8 +213,9 @@ class Recording:
         self._states.add(module, after[0], number)
         return CellCall(
             module=module,
+            kind=known_kind(module),
             weights=self._weights.of(weights),
-            W_hh=weights.W_hh,
+            parameters=(weights.W_hh,),
             x=_rows(x).detach().clone(),
             before=before,
             after=tuple(_rows(part).detach().clone() for part in after),
@@ -232,7 +236,7 @@ class Recording:
         W_hh = weights.W_hh
         narrowest = narrowest_dtype(W_hh)
         copied = self._weights.of(weights)
-        return CellCall(module, copied, W_hh, None, before, (), None, None, False, narrowest, received)
+        return CellCall(module, None, copied, (W_hh,), None, before, (), None, None, False, narrowest, received)
 
     def _watch(self, weight: Tensor) -> None:
         """Add up what backward brings to a weight, whoever uses it."""
@@ -245,7 +249,8 @@ class Recording:
     def _add(self, key: int, grad: Tensor | None) -> None:
         if grad is None:
             return
-        wide = grad.detach().to(torch.float32 if grad.device.type == "mps" else torch.float64)
+        # A copy, or clipping the gradients within the block would change what they are compared with.
+        wide = grad.detach().to(torch.float32 if grad.device.type == "mps" else torch.float64, copy=True)
         self.totals[key] = self.totals[key] + wide if key in self.totals else wide
         # An optimizer may be next, and may change a weight past its version counter.
         self._weights.forget()

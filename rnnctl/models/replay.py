@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnctl.models.calls import Below, LayeredCall, RefusedCallError, rows_of
-from rnnctl.recurrence.fused import layer_run
 
 
 def layers_below(call: LayeredCall, rng: Tensor | None) -> tuple[Below, ...]:
@@ -45,7 +44,7 @@ def _layers(call: LayeredCall, dropout: float) -> list[Below]:
     for layer in range(call.module.num_layers - 1):
         rows = rows_of(call.module, layer)
         initial = [part[rows] for part in initial_states(call)]
-        output, h_n = layer_run(call.module.mode, x, call.batch_sizes, initial, call.weights[rows])
+        output, h_n = call.kind.outputs(x, call.batch_sizes, initial, call.weights[rows])
         noise = F.dropout(torch.ones_like(output), dropout) if dropout > 0 else None
         error = (h_n - call.h_n[rows]).abs().max()
         found.append(Below(output, noise, float(error)))
@@ -54,11 +53,10 @@ def _layers(call: LayeredCall, dropout: float) -> list[Below]:
 
 
 def initial_states(call: LayeredCall) -> tuple[Tensor, ...]:
-    """h_0 and, of an LSTM, c_0 of all layers and directions, zeros where none were given."""
+    """h_0 and, of a cell with c, c_0 of all layers and directions, zeros where none were given."""
     if call.initial is not None:
         return call.initial
-    module = call.module
     h_0 = torch.zeros_like(call.h_n)
-    if module.mode != "LSTM":
+    if not call.kind.has_cell_state:
         return (h_0,)
-    return h_0, h_0.new_zeros(*h_0.shape[:2], module.hidden_size)
+    return h_0, h_0.new_zeros(*h_0.shape[:2], call.module.hidden_size)

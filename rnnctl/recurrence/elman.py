@@ -4,13 +4,19 @@ Time-major throughout: (time, batch, hidden). The hidden states come as h of sha
 (time + 1, batch, hidden), h[0] = h_init and h[t + 1] = h_t.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, State, chunk_steps, sweep_back
+from rnnctl.recurrence.cell_kind import CellKind
+from rnnctl.recurrence.fused import fused
+from rnnctl.recurrence.nonlinearities import NONLINEARITIES, Nonlinearity
+from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.slopes import HiddenSlopes, Linearized, State
+from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, chunk_steps
 from rnnctl.recurrence.weights import LayerWeights, affine
 
 
@@ -20,7 +26,7 @@ def hidden_states(
     W_xh: Float[Tensor, "hidden input"],
     W_hh: Float[Tensor, "hidden hidden"],
     b_h: Float[Tensor, " hidden"] | None,
-    nonlinearity: str,
+    nonlinearity: Nonlinearity,
 ) -> Float[Tensor, "time_plus_1 batch hidden"]:
     """h_init, h_0 .. h_{T-1}; the inputs of all steps go through one product, W_hh through T.
 
@@ -29,7 +35,7 @@ def hidden_states(
         h_init: hidden state before step 0, shape (batch, hidden).
         W_xh, W_hh: shapes (hidden, input), (hidden, hidden).
         b_h: b_xh + b_hh, shape (hidden,), or None.
-        nonlinearity: "tanh" or "relu".
+        nonlinearity: f_h.
     Returns:
         Shape (time + 1, batch, hidden).
     """
@@ -39,7 +45,7 @@ def hidden_states(
     _project_inputs(x, W_xh, b_h, h[1:])
     # A contiguous transpose makes every one of the T products about a tenth faster.
     W_hh_t = W_hh.t().contiguous()
-    activate = torch.Tensor.tanh_ if nonlinearity == "tanh" else torch.Tensor.relu_
+    activate = nonlinearity.activate
     states = h.unbind(0)
     for previous, current in zip(states[:-1], states[1:], strict=True):
         activate(current.addmm_(previous, W_hh_t))
@@ -60,40 +66,26 @@ def _project_inputs(x: Tensor, W_xh: Tensor, b_h: Tensor | None, out: Tensor) ->
             torch.addmm(b_h, rows, W_xh_t, out=target)
 
 
-def reverse_chunks(
-    h: Float[Tensor, "time_plus_1 batch hidden"],
-    grad_h_direct: Float[Tensor, "last_steps batch hidden"],
-    W_hh: Float[Tensor, "hidden hidden"],
-    nonlinearity: str,
-) -> Iterator[ReverseChunk]:
-    """dL/dh_t and dL/da_t from the last step to the first, a chunk of steps at a time.
-
-    Args:
-        h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
-        grad_h_direct: dL/dh_t through y_t alone at the last n steps, shape (n, batch, hidden);
-            no earlier step carries a loss.
-        W_hh: shape (hidden, hidden).
-        nonlinearity: "tanh" or "relu".
-    Yields:
-        Chunks as of ``sweep_back``.
-    """
-    return sweep_back(ElmanSteps(h, W_hh, nonlinearity), grad_h_direct)
-
-
 class ElmanSteps:
     """delta[t] = f'(a_t) * grad_h[t];  grad_h[t-1] = grad_h_direct[t-1] + delta[t] W_hh.
 
     Args:
-        h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
-        W_hh: shape (hidden, hidden).
-        nonlinearity: "tanh" or "relu".
-        mask: 1 where a sequence has a step, shape (time, batch, 1); None where all have all.
+        nonlinearity: f_h.
+        run: h of every step; where there is a mask, a sequence without a step sends nothing back.
     """
 
-    def __init__(self, h: Tensor, W_hh: Tensor, nonlinearity: str, mask: Tensor | None = None) -> None:
-        seq_len, (batch, hidden) = h.shape[0] - 1, h.shape[1:]
-        self.h, self.W_hh, self.nonlinearity, self.mask = h, W_hh, nonlinearity, mask
-        self.longest = chunk_steps(seq_len, batch, hidden, h.element_size())
+    # There is no c beside h.
+    c = None
+
+    def __init__(self, nonlinearity: Nonlinearity, run: LayerRun) -> None:
+        h, (batch, hidden) = run.h, run.h.shape[1:]
+        self.h, self.W_hh, self.mask, self._slope_from_state = (
+            h,
+            run.weights.W_hh,
+            run.mask,
+            nonlinearity.slope_from_state,
+        )
+        self.longest = chunk_steps(run.seq_len, batch, hidden, h.element_size())
         grad_h, self.delta, self.slope = h.new_empty(3, self.longest, batch, hidden).unbind(0)
         self.grads: State = (grad_h,)
         # Views taken once: indexing within the loop would cost as much as the arithmetic.
@@ -103,7 +95,7 @@ class ElmanSteps:
     def run(self, start: int, stop: int) -> None:
         """Fill the first ``stop - start`` rows of the buffers."""
         n, W_hh = stop - start, self.W_hh
-        slope_from_state(self.h[start + 1 : stop + 1], self.nonlinearity, out=self.slope[:n])
+        self._slope_from_state(self.h[start + 1 : stop + 1], self.slope[:n])
         if self.mask is not None:
             self.slope[:n] *= self.mask[start:stop]
         for grad_h, delta, slope, grad_h_before in reversed(self._steps[: n - 1]):
@@ -117,23 +109,66 @@ class ElmanSteps:
         """(delta[t] W_hh,)."""
         return (self.delta[row] @ self.W_hh,)
 
+    def input_delta(self, chunk: ReverseChunk) -> Tensor:
+        """x reaches a_t as h does."""
+        return chunk.delta
 
-def elman_states(x: Tensor, h: Tensor, weights: LayerWeights, nonlinearity: str) -> Tensor:
-    """h_t of every step from its input and the state before it, shape (steps, batch, hidden).
+
+def elman_kind(nonlinearity: Nonlinearity) -> CellKind:
+    """The Elman cell with this f_h."""
+    return CellKind(
+        name="RNN",
+        gates=(),
+        states=("h",),
+        keep=None,
+        outputs=partial(_outputs, nonlinearity),
+        next_states=partial(_next_states, nonlinearity),
+        slopes=partial(_slopes, nonlinearity),
+        exact=partial(exact_elman, nonlinearity),
+        reversible=partial(ElmanSteps, nonlinearity),
+        nonlinearity=nonlinearity,
+    )
+
+
+def exact_elman(f: Nonlinearity, x: Tensor, before: State, weights: LayerWeights) -> Linearized:
+    """Consecutive steps in float64, with slopes that saturation does not round to 0.
 
     Args:
+        f: f_h.
         x: shape (steps, batch, input).
-        h: the states before the steps, shape (steps, batch, hidden).
-        nonlinearity: "tanh" or "relu".
+        before: h before the first step, shape (batch, hidden).
     """
-    a = affine(x, weights.W_ih, weights.b_ih).add_(affine(h, weights.W_hh, weights.b_hh)).view(h.shape)
-    return a.tanh_() if nonlinearity == "tanh" else a.relu_()
+    W_xh, W_hh, b_h = weights.W_ih, weights.W_hh, weights.b_h
+    h = hidden_states(x.transpose(0, 1), before[0], W_xh, W_hh, b_h, f)
+
+    def a() -> Tensor:
+        a = torch.matmul(x, W_xh.t()) + torch.matmul(h[:-1], W_hh.t())
+        return a.add_(0 if b_h is None else b_h)
+
+    slope = f.exact_slope(h[1:], a)
+    return Linearized((h[1:],), None, HiddenSlopes(W_hh, slope.unsqueeze(2)))
 
 
-def slope_from_state(h: Tensor, nonlinearity: str, out: Tensor) -> None:
-    """f'(a_t), which tanh and relu give as a function of h_t alone."""
-    if nonlinearity == "tanh":
-        # As autograd forms it: where |h| is near 1, the rounding of h itself weighs as much.
-        torch.addcmul(h.new_ones(()), h, h, value=-1, out=out)
-    else:
-        torch.gt(h, 0, out=out)
+def _outputs(
+    f: Nonlinearity,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    initial: Sequence[Tensor],
+    weights: Sequence[LayerWeights],
+) -> tuple[Tensor, Tensor]:
+    return fused(f"RNN_{f.name.upper()}")(x, batch_sizes, initial, weights)
+
+
+def _next_states(f: Nonlinearity, x: Tensor, before: State, weights: LayerWeights) -> State:
+    """(h_t,) of every step from its input and the state before it, shape (steps, batch, hidden)."""
+    a = affine(x, weights.W_ih, weights.b_ih).add_(affine(before[0], weights.W_hh, weights.b_hh))
+    return (f.activate(a.view(before[0].shape)),)
+
+
+def _slopes(f: Nonlinearity, x: Tensor, before: State, after: State, weights: LayerWeights) -> HiddenSlopes:
+    slope = torch.empty_like(after[0])
+    f.slope_from_state(after[0], slope)
+    return HiddenSlopes(weights.W_hh, slope.unsqueeze(-2))
+
+
+ELMAN = {name: elman_kind(f) for name, f in NONLINEARITIES.items()}

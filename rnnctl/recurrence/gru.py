@@ -6,47 +6,37 @@ h' = (1 - z) n + z h, with h the state before the step.
 Source: Cho et al. 2014, arXiv:1406.1078, in the form of ``torch.nn.GRU``.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from rnnctl.recurrence.sweep import State, chunk_steps
+from rnnctl.recurrence.cell_kind import CellKind, Gate
+from rnnctl.recurrence.fused import fused
+from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.slopes import HiddenSlopes, Linearized, State
+from rnnctl.recurrence.sweep import ReverseChunk, chunk_steps
 from rnnctl.recurrence.weights import LayerWeights, affine
 
 
-@dataclass(frozen=True)
-class GRUSlopes:
-    """What dL/dh' is multiplied with, elementwise, each with leading axes (steps, batch).
+def gru_states(x: Tensor, before: State, weights: LayerWeights) -> State:
+    """(h',) of every step from its input and the state before it, shape (steps, batch, hidden).
 
-    Attributes:
-        hidden: on its way to W_hh h + b_hh, (..., 3, hidden), in the order r, z, n.
-        candidate: on its way to W_in x + b_in, (..., hidden); r and z take the same as ``hidden``.
-        keep: z itself, the way to h past W_hh, (..., hidden).
+    Args:
+        x: shape (steps, batch, input).
+        before: h before the steps, shape (steps, batch, hidden).
     """
-
-    hidden: Tensor
-    candidate: Tensor
-    keep: Tensor
+    _, z, n, _ = _gates(x, before[0], weights)
+    return (torch.lerp(n, before[0], z),)
 
 
-def gru_states(x: Tensor, h: Tensor, weights: LayerWeights) -> Tensor:
-    """h' of every step from its input and the state before it, shape (steps, batch, hidden).
+def gru_slopes(x: Tensor, h: Tensor, weights: LayerWeights) -> tuple[Tensor, Tensor, Tensor]:
+    """The slopes of every step from its input and the state before it, by one product each, as autograd rounds them.
 
     Args:
         x: shape (steps, batch, input).
         h: the states before the steps, shape (steps, batch, hidden).
-    """
-    _, z, n, _ = _gates(x, h, weights)
-    return torch.lerp(n, h, z)
-
-
-def gru_slopes(x: Tensor, h: Tensor, weights: LayerWeights) -> GRUSlopes:
-    """The slopes of every step from its input and the state before it, by one product each.
-
-    Args:
-        x: shape (steps, batch, input).
-        h: the states before the steps, shape (steps, batch, hidden).
+    Returns:
+        Of r, z, n on the way to W_hh h + b_hh, (steps, batch, 3, hidden); z, the way to h past W_hh; and of n on the
+        way to W_in x + b_in, which x reaches past the reset gate, both (steps, batch, hidden).
     """
     r, z, n, from_h = _gates(x, h, weights)
     slope_r, slope_z, slope_n = from_h.unbind(-2)
@@ -56,7 +46,11 @@ def gru_slopes(x: Tensor, h: Tensor, weights: LayerWeights) -> GRUSlopes:
     slope_r.copy_(torch.addcmul(r, r, r, value=-1).mul_(slope_n).mul_(candidate))
     torch.addcmul(z, z, z, value=-1, out=slope_z).mul_(h - n)
     torch.mul(candidate, r, out=slope_n)
-    return GRUSlopes(from_h, candidate, z)
+    return from_h, z, candidate
+
+
+def _slopes_of(x: Tensor, before: State, after: State, weights: LayerWeights) -> HiddenSlopes:
+    return HiddenSlopes(weights.W_hh, *gru_slopes(x, before[0], weights))
 
 
 def _gates(x: Tensor, h: Tensor, weights: LayerWeights) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -73,15 +67,16 @@ class GRUSteps:
     """delta[t] = slopes[t] * grad_h[t];  grad_h[t-1] = direct[t-1] + z[t] * grad_h[t] + delta[t] W_hh.
 
     Args:
-        x: shape (time, batch, input).
-        h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
-        mask: 1 where a sequence has a step, shape (time, batch, 1); None where all have all.
+        run: h and x of every step; where there is a mask, a sequence without a step sends nothing back.
     """
 
-    def __init__(self, x: Tensor, h: Tensor, weights: LayerWeights, mask: Tensor | None = None) -> None:
-        seq_len, (batch, hidden) = h.shape[0] - 1, h.shape[1:]
-        self.x, self.h, self.weights, self.mask = x, h, weights, mask
-        self.longest = chunk_steps(seq_len, batch, hidden, h.element_size())
+    # There is no c beside h.
+    c = None
+
+    def __init__(self, run: LayerRun) -> None:
+        h, (batch, hidden) = run.h, run.h.shape[1:]
+        self.x, self.h, self.weights, self.mask = run.x, h, run.weights, run.mask
+        self.longest = chunk_steps(run.seq_len, batch, hidden, h.element_size())
         self.grads: State = (h.new_empty(self.longest, batch, hidden),)
         self.delta = h.new_empty(self.longest, batch, 3 * hidden)
         self._slopes, self._keep = h.new_empty(self.longest, batch, 3, hidden), torch.empty_like(self.grads[0])
@@ -96,8 +91,7 @@ class GRUSteps:
     def run(self, start: int, stop: int) -> None:
         """Fill the first ``stop - start`` rows of the buffers."""
         n, W_hh = stop - start, self.weights.W_hh
-        slopes = gru_slopes(self.x[start:stop], self.h[start:stop], self.weights)
-        self._slopes[:n], self._keep[:n] = slopes.hidden, slopes.keep
+        self._slopes[:n], self._keep[:n], _ = gru_slopes(self.x[start:stop], self.h[start:stop], self.weights)
         if self.mask is not None:
             self._slopes[:n] *= self.mask[start:stop].unsqueeze(-1)
             self._keep[:n] *= self.mask[start:stop]
@@ -113,3 +107,48 @@ class GRUSteps:
         """(z * grad_h + delta W_hh,)."""
         grad_h = self.grads[0][row] * self._keep[row]
         return (grad_h.addmm_(self.delta[row], self.weights.W_hh),)
+
+    def input_delta(self, chunk: ReverseChunk) -> Tensor:
+        """x reaches the candidate past the reset gate."""
+        steps = slice(chunk.start, chunk.stop)
+        slopes, keep, candidate = gru_slopes(self.x[steps], self.h[steps], self.weights)
+        candidate = candidate if self.mask is None else candidate * self.mask[steps]
+        found = HiddenSlopes(self.weights.W_hh, slopes, keep, candidate)
+        return found.input_delta((chunk.grad_h,), chunk.delta)
+
+
+def exact_gru(x: Tensor, before: State, weights: LayerWeights) -> Linearized:
+    """Consecutive steps in float64, with slopes that saturation does not round to 0.
+
+    Sigmoids of the opposite in place of 1 - z, and cosh^-2 in place of 1 - n^2: those are 0 where
+    the gates are saturated, while the slopes are not and their logarithms count.
+
+    Args:
+        x: shape (steps, batch, input).
+        before: h before the first step, shape (batch, hidden).
+    """
+    h, _ = fused("GRU")(x, None, [before[0].unsqueeze(0)], [weights])
+    earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
+    shape = (*h.shape[:2], 3, h.shape[2])
+    from_x = affine(x, weights.W_ih, weights.b_ih).view(shape)
+    from_h = affine(earlier, weights.W_hh, weights.b_hh).view(shape)
+    rz = from_x[..., :2, :] + from_h[..., :2, :]
+    (r, z), (not_r, not_z) = rz.sigmoid().unbind(2), (-rz).sigmoid().unbind(2)
+    a_n = from_x[..., 2, :] + r * from_h[..., 2, :]
+    n, to_n = a_n.tanh(), not_z * a_n.cosh().pow(-2)
+    slopes = [r * not_r * from_h[..., 2, :] * to_n, z * not_z * (earlier - n), r * to_n]
+    gates = torch.stack([r, z, n], dim=2)
+    return Linearized((h,), gates, HiddenSlopes(weights.W_hh, torch.stack(slopes, dim=2), z))
+
+
+GRU = CellKind(
+    name="GRU",
+    gates=(Gate("r", "reset gate r"), Gate("z", "update gate z"), Gate("n", "candidate n", is_candidate=True)),
+    states=("h",),
+    keep="z",
+    outputs=fused("GRU"),
+    next_states=gru_states,
+    slopes=_slopes_of,
+    exact=exact_gru,
+    reversible=GRUSteps,
+)

@@ -14,13 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnnctl.recurrence.scaling import power_of_two, scale_into, times_power_of_two
+from rnnctl.recurrence.slopes import State
 
 # Bytes of one chunk of hidden states: it should stay in the cache of one core.
 CHUNK_BYTES = 1 << 20
 # In float64, whose range lets a gradient drift further, three times as many.
 LONGEST_CHUNK = 48
-# What travels back in time: (dL/dh,), of an LSTM (dL/dh, dL/dc).
-State = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class ReverseChunk:
 
     ``grad_h`` and ``delta`` are 2**exponent times dL/dh_t, shape (steps, batch, hidden), and the
     gradient of what W_hh h_{t-1} is added to, shape (steps, batch, gates * hidden), gate by gate;
-    of an LSTM also ``grad_c``, dL/dc_t. All are views into buffers that the next chunk overwrites.
+    of a cell with c also ``grad_c``, dL/dc_t. All are views into buffers that the next chunk overwrites.
     ``norm`` is the norm of the scaled ``grad_h`` at each step, shape (steps,), float64, ``norm_c`` that
     of ``grad_c``.
     """
@@ -56,8 +55,9 @@ class Reversible(Protocol):
     Attributes:
         h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden), in the sweep's dtype.
         longest: the most steps of one chunk.
-        grads: buffers for what travels back, each (longest, batch, units): dL/dh, of an LSTM also dL/dc.
+        grads: buffers for what travels back, each (longest, batch, units): dL/dh, of a cell with c also dL/dc.
         delta: buffer, shape (longest, batch, gates * hidden).
+        c: c_init, c_0 .. c_{T-1}, shape (time + 1, batch, hidden), of a cell that has them, else None.
     """
 
     h: Tensor
@@ -65,12 +65,18 @@ class Reversible(Protocol):
     grads: State
     delta: Tensor
 
+    @property
+    def c(self) -> Tensor | None: ...
+
     def run(self, start: int, stop: int) -> None:
         """Fill the first ``stop - start`` rows of the buffers, whose ``grads`` hold what enters at each
         step from outside, the last one already with what comes from later steps."""
 
     def carried(self, row: int) -> State:
         """What the step of this row sends to the step before it."""
+
+    def input_delta(self, chunk: ReverseChunk) -> Tensor:
+        """The gradient of W_ih x_t at the steps of a chunk just swept, (steps, batch, gates * hidden)."""
 
 
 def chunk_steps(steps: int, batch: int, hidden: int, itemsize: int) -> int:
@@ -91,7 +97,7 @@ def sweep_back(
         steps: the layer.
         direct: dL/dh_t from outside the recurrence at the last n steps, shape (n, batch, hidden); no
             earlier step has any.
-        more_direct: the same for the other parts of the state, dL/dc_t of an LSTM.
+        more_direct: the same for the other parts of the state, dL/dc_t of a cell that has it.
     Yields:
         Chunks that tile 0 .. T-1 from the end.
     Source: Rumelhart, Hinton & Williams 1986; Werbos 1990, "Backpropagation through time".

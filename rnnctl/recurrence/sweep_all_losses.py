@@ -1,17 +1,16 @@
-"""The reverse recurrence of many losses at once: one block of gradients, one product per step.
+"""The reverse recurrence of many losses at once: one block of gradients, one product per step and layer.
 
 Time-major as in ``rnnctl.recurrence.elman``; row j of a block belongs to the loss at step
 ``last - 1 - j``, so that a loss that sets in at an earlier step is appended at the end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.elman import slope_from_state
+from rnnctl.recurrence.slopes import Slopes, State
 
 # Steps between two looks at the magnitudes: at a factor of 2**6 per step float32 still holds.
 RESCALE_EVERY = 16
@@ -19,15 +18,36 @@ RESCALE_EVERY = 16
 NEAR_ONE = 16
 
 
+@dataclass(frozen=True, eq=False)
+class SlopedLayer:
+    """One layer on the way from the losses down to the weight that is asked about.
+
+    Attributes:
+        slopes: of all steps and sequences.
+        W_ih: on the way to the layer below, shape (gates * hidden, input); None for the last one down.
+        noise: what dropout multiplied its input with, shape (time, batch, input), or None.
+    """
+
+    slopes: Slopes
+    W_ih: Tensor | None = None
+    noise: Tensor | None = None
+
+    def numbers(self) -> int:
+        """How many numbers one loss step works on in this layer, for each sequence, temporaries included."""
+        gates, hidden = self.slopes.slopes.shape[-2:]
+        # The states' gradients and their next ones, twice the gates' and what reaches the layer below.
+        return 2 * self.slopes.state_size + 2 * gates * hidden + (0 if self.W_ih is None else 2 * self.W_ih.shape[1])
+
+
 @dataclass(frozen=True)
 class LossBlock:
-    """What all losses from step t on send to step t.
+    """What all losses from step t on send to step t of the last layer down.
 
     Attributes:
         t: the step.
         norm: of ``2**exponents`` times dL_k/dh_t, shape (losses,).
-        delta: ``2**exponents`` times dL_k/da_t, shape (losses, batch, hidden); a view into a
-            buffer that the next block overwrites.
+        delta: ``2**exponents`` times the gradient of W_hh h_{t-1}, shape (losses, batch, gates * hidden); a
+            view into a buffer that the next block overwrites.
         exponents: of the rows' scales, shape (losses,), float64; the next block may change them.
         weights: ``2**-exponents``, shape (losses,), in the dtype of ``delta``.
     """
@@ -39,61 +59,92 @@ class LossBlock:
     weights: Tensor
 
 
-def reverse_by_loss_step(
-    h: Float[Tensor, "time_plus_1 batch hidden"],
-    grad_h_direct: Float[Tensor, "time batch hidden"],
-    W_hh: Float[Tensor, "hidden hidden"],
-    nonlinearity: str,
-    first: int,
-    last: int,
-) -> Iterator[LossBlock]:
-    """dL_k/da_t of the losses at steps first .. last - 1, for t = last - 1 down to 0.
+def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, last: int) -> Iterator[LossBlock]:
+    """What the losses at steps first .. last - 1 send back, for t = last - 1 down to 0.
 
     Args:
-        h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
-        grad_h_direct: dL_k/dh_k through y_k, shape (time, batch, hidden).
-        W_hh: shape (hidden, hidden).
-        nonlinearity: "tanh" or "relu".
+        layers: from the one that the losses are read out of down to the one that is asked about.
+        direct: dL_k/dh_k from outside the recurrence, shape (time, batch, hidden); or where a loss step reads
+            earlier states as well, dL_k/dh_t, shape (losses, time, batch, hidden), of losses first .. last - 1.
         first, last: which losses.
     Yields:
         One block per step.
-    Source: as ``reverse_chunks``, for every loss by itself.
+    Source: as ``sweep_back``, for every loss by itself.
     """
-    batch, hidden = h.shape[1:]
-    block, spare = h.new_empty(2, last - first, batch, hidden).unbind(0)
+    rows = [_Rows(layer.slopes, last - first, direct) for layer in layers]
+    scales = _Scales(last - first, direct)
     # Row j sets in at step last - 1 - j.
-    own = grad_h_direct[first:last].flip(0)
-    exponents = torch.zeros(last - first, dtype=torch.float64, device=h.device)
-    weights = h.new_ones(last - first)
-    _rescale(own, exponents, weights)
-    slope = torch.empty_like(h[0])
+    own = direct[first:last].flip(0) if direct.dim() == 3 else direct.flip(0)
+    scales.rescale([own], last - first)
     for t in range(last - 1, -1, -1):
         active = min(last - t, last - first)
-        if t >= first:
-            block[active - 1] = own[active - 1]
-        now = block[:active]
+        _enter(rows[0].grads[0], own, t, first, active)
         if t % RESCALE_EVERY == 0:
-            _rescale(now, exponents[:active], weights[:active])
-        norm = torch.linalg.vector_norm(now.view(active, -1), dim=1)
-        slope_from_state(h[t + 1], nonlinearity, out=slope)
-        yield LossBlock(t, norm, now.mul_(slope), exponents[:active], weights[:active])
-        torch.mm(now.view(-1, hidden), W_hh, out=spare[:active].view(-1, hidden))
-        block, spare = spare, block
+            scales.rescale([part for each in rows for part in each.grads], active)
+        norm = direct.new_empty(active)
+        for place, (layer, each) in enumerate(zip(layers, rows, strict=True)):
+            if place == len(rows) - 1:
+                torch.linalg.vector_norm(each.grads[0][:active].flatten(1), dim=1, out=norm)
+            below = each.step(layer, t, active)
+            if below is not None:
+                rows[place + 1].grads[0][:active] += below
+        yield LossBlock(t, norm, rows[-1].delta[:active], scales.exponents[:active], scales.weights[:active])
 
 
-def _rescale(rows: Tensor, exponents: Tensor, weights: Tensor) -> None:
-    """Bring rows that are far from magnitude 1 back to it, by powers of two, and note it."""
-    largest = torch.linalg.vector_norm(rows.flatten(1), float("inf"), dim=1)
-    powers = torch.frexp(largest).exponent
-    far = (powers.abs() > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
-    found = far.nonzero().squeeze(1)
-    if found.numel() == 0:
-        return
-    by = -powers[found]
-    # In two factors: 2**149 itself is beyond float32.
-    half = by // 2
-    ones = torch.ones_like(largest[found])
-    scales = [torch.ldexp(ones, part).view(-1, 1, 1) for part in (half, by - half)]
-    rows[found] = rows[found] * scales[0] * scales[1]
-    exponents[found] += by.double()
-    weights[found] = torch.exp2(-exponents[found]).to(weights.dtype)
+def _enter(grad_h: Tensor, own: Tensor, t: int, first: int, active: int) -> None:
+    """What the losses send to step t of the first layer from outside."""
+    if own.dim() == 4:
+        grad_h[:active] += own[:active, t]
+    elif t >= first:
+        grad_h[active - 1] += own[active - 1]
+
+
+class _Rows:
+    """The gradients of one layer's states for every loss, and their deltas."""
+
+    def __init__(self, slopes: Slopes, losses: int, like: Tensor) -> None:
+        batch, (gates, hidden) = like.shape[-2], slopes.slopes.shape[-2:]
+        # Zeros, because a row whose loss has not set in yet has none.
+        h, spare = like.new_zeros(2, losses, batch, slopes.W_hh.shape[1]).unbind(0)
+        has_c = slopes.state_size > slopes.W_hh.shape[1]
+        self.grads: State = (h, like.new_zeros(losses, batch, hidden)) if has_c else (h,)
+        self.delta = like.new_empty(losses, batch, gates * hidden)
+        self._spare = spare
+
+    def step(self, layer: SlopedLayer, t: int, active: int) -> Tensor | None:
+        """Write delta of step t, go one step back, and say what reaches the layer below, (losses, batch, input)."""
+        slopes, now, delta = layer.slopes[t], tuple(part[:active] for part in self.grads), self.delta[:active]
+        now = slopes.arrived(now, out=now)
+        slopes.delta(now, out=delta)
+        below = None if layer.W_ih is None else slopes.input_delta(now, delta) @ layer.W_ih
+        slopes.back(now, delta, out=(self._spare[:active], *now[1:]))
+        self._spare, self.grads = self.grads[0], (self._spare, *self.grads[1:])
+        return below if below is None or layer.noise is None else below * layer.noise[t]
+
+
+class _Scales:
+    """Powers of two that hold the rows near magnitude 1, all layers of a loss alike."""
+
+    def __init__(self, losses: int, like: Tensor) -> None:
+        self.exponents = torch.zeros(losses, dtype=torch.float64, device=like.device)
+        self.weights = like.new_ones(losses)
+
+    def rescale(self, parts: Sequence[Tensor], active: int) -> None:
+        """Bring rows that are far from magnitude 1 back to it, and note by how much."""
+        norms = [torch.linalg.vector_norm(part[:active].flatten(1), float("inf"), dim=1) for part in parts]
+        largest = norms[0] if len(norms) == 1 else torch.stack(norms).amax(dim=0)
+        powers = torch.frexp(largest).exponent
+        far = (powers.abs() > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
+        found = far.nonzero().squeeze(1)
+        if found.numel() == 0:
+            return
+        by = -powers[found]
+        # In two factors: 2**149 itself is beyond float32.
+        half = by // 2
+        ones = torch.ones_like(largest[found])
+        for part in parts:
+            ends = [1] * (part.dim() - 1)
+            scales = [torch.ldexp(ones, power).view(-1, *ends) for power in (half, by - half)]
+            part[found] = part[found] * scales[0] * scales[1]
+        self.exponents[found] += by.double()
+        self.weights[found] = torch.exp2(-self.exponents[found]).to(self.weights.dtype)

@@ -1,13 +1,9 @@
-"""The weights of one gated layer, and what their gates are called."""
+"""The weights of one layer in one direction, in torch's layout."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-
-# In the order of torch's rows of weight_ih and weight_hh.
-GATES: Mapping[str, tuple[str, ...]] = {"RNN": (), "GRU": ("r", "z", "n"), "LSTM": ("i", "f", "g", "o")}
 
 
 @dataclass(frozen=True)
@@ -26,6 +22,12 @@ class LayerWeights:
     b_ih: Tensor | None = None
     b_hh: Tensor | None = None
     W_hr: Tensor | None = None
+
+    @property
+    def b_h(self) -> Tensor | None:
+        """b_ih + b_hh, shape (gates * hidden,), or None."""
+        biases = [b for b in (self.b_ih, self.b_hh) if b is not None]
+        return biases[0] + biases[1] if len(biases) == 2 else next(iter(biases), None)
 
     def to(self, dtype: torch.dtype) -> "LayerWeights":
         """The same weights in another dtype."""

@@ -33,7 +33,7 @@ def flow(
     require_places(plot, out)
     from rnnctl.cli.setup.either import with_loss_at_every_step
     from rnnctl.gradients.flow import flow as hand_written
-    from rnnctl.gradients.loss_steps import model_flow
+    from rnnctl.gradients.flow import model_flow
 
     made = with_loss_at_every_step(own, model, data, run, out, loss.loss)
     with progress_bar("flow", quiet=out.quiet) as progress, made.running():

@@ -45,7 +45,7 @@ def truncation(
     require_places(plot, out)
     chosen = window.chosen
     from rnnctl.cli.setup.either import with_loss_at_every_step
-    from rnnctl.gradients.loss_steps import model_truncation
+    from rnnctl.gradients.truncation import model_truncation
     from rnnctl.gradients.truncation import truncation as hand_written
 
     made = with_loss_at_every_step(own, model, data, run, out, loss.loss)

@@ -46,7 +46,7 @@ def along_a_trajectory(
     """What spectrum and lyapunov look into: the network and its input, or one driven layer that holds both."""
     from rnnctl.cli.setup.experiment import build, require_hand_written
     from rnnctl.cli.setup.yours import build_yours
-    from rnnctl.models.captured import driven_by
+    from rnnctl.models.driven import driven_by
     from rnnctl.models.objective import called
 
     if own.given:

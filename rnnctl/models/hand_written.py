@@ -1,13 +1,19 @@
-"""A model, a batch and a loss, checked once; and the states that they lead to."""
+"""The hand-written network with a batch and a loss, checked once; and the run that they lead to."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rnnctl.cells import FullRNN, require_full_rnn
+from rnnctl.cells import FullRNN, ManualRNNCell, require_full_rnn
+from rnnctl.errors import InputError
 from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
+from rnnctl.models.calls import cell_weights
+from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.elman import hidden_states
+from rnnctl.recurrence.kinds import kind_named
+from rnnctl.recurrence.nonlinearities import NONLINEARITIES
+from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.threads import threads_for
 
 
@@ -53,6 +59,21 @@ class Problem:
             (direct,) = torch.autograd.grad(loss, leaf)
         return float(loss.detach()), direct
 
+    def run(self, h: Tensor, direct: Tensor) -> LayerRun:
+        """The network's one layer along these states.
+
+        Args:
+            h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
+            direct: dL/dh_t through y_t alone at the last n steps, shape (n, batch, hidden).
+        """
+        cell = self.model.rnn_cell
+        weights = cell_weights(cell).to(h.dtype)
+        return LayerRun(_kind(cell), weights, self.x.transpose(0, 1).to(h.dtype), h, None, direct)
+
+
+def _kind(cell: ManualRNNCell) -> CellKind:
+    return kind_named("RNN", cell.nonlinearity)
+
 
 def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor | None) -> Problem:
     """The problem, or InputError, ShapeError, DtypeError, DeviceError before any arithmetic."""
@@ -64,6 +85,12 @@ def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: 
     return Problem(model, x.detach(), start.detach(), target, loss, loss_at)
 
 
+def require_own_start(h_init: Tensor | None) -> None:
+    """Raise InputError where another model than ours is given an initial state, shape (batch, hidden)."""
+    if h_init is not None:
+        raise InputError("h_init is for a rnnctl.FullRNN; another model starts as it does by itself. Leave it out")
+
+
 def model_states(model: FullRNN, x: Tensor, h_init: Tensor) -> Tensor:
     """h_init, h_0 .. h_{T-1} of the model, by the fast forward pass, shape (time + 1, batch, hidden).
 
@@ -72,16 +99,9 @@ def model_states(model: FullRNN, x: Tensor, h_init: Tensor) -> Tensor:
         h_init: shape (batch, hidden).
     """
     cell = model.rnn_cell
-    biases = cell.input_to_hidden.bias, cell.hidden_to_hidden.bias
+    weights = cell_weights(cell)
     with torch.inference_mode(), threads_for(x.shape[0], cell.hidden_size):
-        return hidden_states(
-            x,
-            h_init,
-            cell.input_to_hidden.weight,
-            cell.hidden_to_hidden.weight,
-            None if biases[0] is None else biases[0] + biases[1],
-            cell.nonlinearity,
-        )
+        return hidden_states(x, h_init, weights.W_ih, weights.W_hh, weights.b_h, NONLINEARITIES[cell.nonlinearity])
 
 
 def first_nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> int | None:

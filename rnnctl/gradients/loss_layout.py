@@ -1,0 +1,136 @@
+"""How the losses of anybody's model are laid out for one sweep of all of them.
+
+Of a layer of torch's, what a loss sends to its outputs is read without going through it; of a chain of cell calls,
+from the edges that lead from the readout to the states. Where every loss reads the state of its own step alone, the
+sum of all losses tells what each of them sends; else each is asked by itself, through the readout only.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rnnctl.gradients.cell_calls import as_layer
+from rnnctl.gradients.layer_sweep import in_sweep_dtype
+from rnnctl.gradients.loss_passes import LossPasses
+from rnnctl.gradients.loss_steps import LossSteps
+from rnnctl.models.arriving_gradients import Received
+from rnnctl.models.calls import CellCall, LayeredCall
+from rnnctl.models.modules import directions
+from rnnctl.models.readout import Readout, each_reads_its_own, step_weights
+from rnnctl.models.sequences import Geometry, with_received
+from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.sweep_all_losses import SlopedLayer
+
+
+def laid_out(passes: LossPasses) -> LossSteps | None:
+    """All losses of a model for one sweep, or None where it cannot be laid out so.
+
+    Raises:
+        InputError: steps and outputs that are not one to one; a loss that depends on later steps.
+    """
+    kept = passes.calls.kept
+    if passes.calls.refusal is not None or not kept:
+        return None
+    if len(kept) == 1 and isinstance(kept[0], LayeredCall):
+        return _of_layer(passes, kept[0])
+    cells = [call for call in kept if isinstance(call, CellCall)]
+    return _of_cells(passes, cells) if len(cells) == len(kept) else None
+
+
+def _of_layer(passes: LossPasses, call: LayeredCall) -> LossSteps | None:
+    count = directions(call.module)
+    layer, reverse = divmod(passes.index, count)
+    top = call.module.num_layers - 1
+    # With a reverse direction above, a layer's step depends on later ones; a packed batch has no common steps.
+    if call.batch_sizes is not None or reverse or (count == 2 and layer != top):
+        return None
+    passes.require_one_to_one(call.x.shape[0])
+    weights = step_weights(passes.seq_len, call.x)
+    plain, weighted = (_sent_to_layer(call, passes.total(by)) for by in (None, weights))
+    if plain is None or weighted is None:
+        return None
+    runs = [_run(call, each, Received()) for each in range(top, layer - 1, -1)]
+    noises = [_noise(call, each) for each in range(top, layer, -1)]
+    own = each_reads_its_own(plain, weighted, weights)
+    return _swept_together(runs, noises, plain if own else _of_every_loss(passes, call), passes.loss)
+
+
+def _of_every_loss(passes: LossPasses, call: LayeredCall) -> Callable[[int, int], Tensor]:
+    """What makes dL_k/dh_t of losses first .. last - 1, (losses, time, batch, hidden), through the readout only."""
+
+    def direct(first: int, last: int) -> Tensor:
+        found = []
+        for k in range(first, last):
+            sent = _sent_to_layer(call, passes.losses[k])
+            # The sum of all losses sent nothing past the outputs: only an exact cancellation could hide this.
+            assert sent is not None
+            passes.require_past(k, sent)
+            found.append(sent)
+        return torch.stack(found)
+
+    return direct
+
+
+def _sent_to_layer(call: LayeredCall, loss: Tensor) -> Tensor | None:
+    """What a loss sends to the last layer's states, (time, batch, hidden); None where it sends something past them."""
+    sent = call.received.sent_by(loss)
+    runs = [_run(call, layer, sent) for layer in range(call.module.num_layers)]
+    past = any(run.direct_c is not None or (run is not runs[-1] and bool(run.direct.any())) for run in runs)
+    return None if past else _at_every_step(runs[-1])
+
+
+def _run(call: LayeredCall, layer: int, sent: Received) -> LayerRun:
+    """One layer forward, with what was sent to its results."""
+    told, geometry = with_received(call, sent), Geometry.of(call, None)
+    above = geometry.received(told) if layer == call.module.num_layers - 1 else None
+    return geometry.run(told, layer, 0, above)
+
+
+def _at_every_step(run: LayerRun) -> Tensor:
+    """dL/dh_t from outside at all steps, shape (time, batch, hidden)."""
+    missing = run.seq_len - run.direct.shape[0]
+    return torch.cat([run.direct.new_zeros(missing, *run.direct.shape[1:]), run.direct]) if missing else run.direct
+
+
+def _noise(call: LayeredCall, layer: int) -> Tensor | None:
+    """What dropout multiplied a layer's input with."""
+    return call.below[layer - 1].noise
+
+
+def _of_cells(passes: LossPasses, calls: Sequence[CellCall]) -> LossSteps | None:
+    run = as_layer(calls)
+    if run is None or any("h" not in call.received.places for call in calls):
+        return None
+    passes.require_one_to_one(len(calls))
+    places = [call.received.places for call in calls]
+    readout = Readout(passes.losses, [each["h"] for each in places], [each["c"] for each in places if "c" in each])
+    if not readout.reads_h_alone:
+        return None
+    like, weights = list(run.h[1:]), step_weights(passes.seq_len, run.h)
+    losses = passes.total(), passes.total(weights)
+    plain, weighted = (torch.stack(readout.gradients(loss, passes.parameters, like)) for loss in losses)
+    passes.forget_gradients()
+    return _swept_together([run], [], plain, passes.loss) if each_reads_its_own(plain, weighted, weights) else None
+
+
+def _swept_together(
+    runs: Sequence[LayerRun],
+    noises: Sequence[Tensor | None],
+    direct: Tensor | Callable[[int, int], Tensor],
+    loss: float,
+) -> LossSteps:
+    """Layers from the last one down to the one that is asked about, in the dtype of a sweep."""
+    with torch.inference_mode():
+        wide = [in_sweep_dtype(run) for run in runs]
+        # One dtype for all that are swept together: the widest that any of them asks for.
+        dtype = max((run.h.dtype for run in wide), key=lambda dtype: dtype.itemsize)
+        wide = [run.to(dtype) for run in wide]
+        layers = [
+            SlopedLayer(run.slopes(), run.weights.W_ih, None if noise is None else noise.to(dtype))
+            for run, noise in zip(wide, noises, strict=False)
+        ]
+        layers.append(SlopedLayer(wide[-1].slopes()))
+    if isinstance(direct, Tensor):
+        return LossSteps(tuple(layers), direct.to(dtype), wide[-1].h, loss)
+    return LossSteps(tuple(layers), lambda first, last: direct(first, last).to(dtype), wide[-1].h, loss)

@@ -1,0 +1,181 @@
+"""Anybody's model run forward once with hooks on, and what the loss of every step then did to one recurrent weight."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from rnnctl.errors import InputError
+from rnnctl.gradients.agreement import Agreement, compared
+from rnnctl.gradients.cell_calls import window_sums
+from rnnctl.gradients.probe import ProbedWeight, probed
+from rnnctl.models.calls import CellCall
+from rnnctl.models.modules import recurrent_modules, weight_names
+from rnnctl.models.objective import Objective, backward, called
+from rnnctl.models.recording import Calls, Recording
+
+
+class LossPasses:
+    """One forward pass of a model, and whatever of its losses is asked of autograd afterwards.
+
+    Iterating gives k and what the loss at step k did to the weight, or None where it does not reach it.
+
+    Args:
+        model: any module.
+        objective: with the loss at all steps.
+        only, linear: as of ``probe``; they must leave one recurrent weight.
+    Attributes:
+        name: of the weight.
+        losses: of every step, each of shape ().
+    Raises:
+        InputError: several weights or none.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, only: str | None, linear: str | Sequence[str]) -> None:
+        self._model, self._objective, self._only = model, objective, only
+        linear = (linear,) if isinstance(linear, str) else tuple(linear)
+        self._recording = Recording(recurrent_modules(model, only, linear), keeps_graph=True)
+        names = [name for calls in self._recording.calls for name in weight_names(calls.found, only)]
+        if len(names) != 1:
+            raise InputError(f"flow and truncation follow one weight; pick one with --module of {', '.join(names)}")
+        self.name, self.losses = names[0], list[Tensor]()
+
+    def __enter__(self) -> "LossPasses":
+        try:
+            self._recording.attach()
+            with torch.enable_grad():
+                output = called(self._model, self._objective.x, None)
+                self.losses = self._objective.at_every_step(output)
+        except BaseException:
+            self._recording.detach()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._recording.detach()
+
+    @property
+    def loss(self) -> float:
+        """Over all steps."""
+        return float(self.total().detach())
+
+    @property
+    def seq_len(self) -> int:
+        """T."""
+        return len(self.losses)
+
+    @property
+    def calls(self) -> Calls:
+        """Of the module that the weight belongs to."""
+        return next(c for c in self._recording.calls if self.name in weight_names(c.found, self._only))
+
+    @property
+    def index(self) -> int:
+        """Which of its module's weights it is."""
+        found = self.calls.found
+        return [found.full(weight) for weight in found.weights].index(self.name)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Of the model, those that take a gradient."""
+        return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+
+    def total(self, weights: Tensor | None = None) -> Tensor:
+        """The sum of all losses, times weights of shape (time,) where they are given; shape ()."""
+        losses = torch.stack(self.losses)
+        return losses.sum() if weights is None else (losses * weights.to(losses)).sum()
+
+    def __iter__(self) -> Iterator[tuple[int, ProbedWeight | None]]:
+        for k, loss in enumerate(self.losses):
+            self.forget_gradients()
+            if loss.requires_grad:
+                backward(loss, self._model, again=True)
+            yield k, self._at(k)
+
+    def forget_gradients(self) -> None:
+        """Before another backward pass."""
+        self._recording.forget_gradients()
+
+    def _at(self, k: int) -> ProbedWeight | None:
+        weight = self._probed()
+        if weight is None:
+            return None
+        self.require_one_to_one(len(weight.grad_norm_W_hh))
+        self.require_past(k, weight.grad_norm_h.nan_to_num())
+        return weight
+
+    def _probed(self) -> ProbedWeight | None:
+        """What the last backward pass did to the weight, or None where it did not reach it."""
+        if not any(call.received for call in self.calls.kept):
+            return None
+        results, missing = probed(self._recording, self._only)
+        if self.name not in results:
+            raise InputError(f"{self.name}: {missing[self.name]}")
+        return results[self.name]
+
+    def require_one_to_one(self, steps: int) -> None:
+        """Raise InputError unless every step of the weight has an output, and the other way round."""
+        if steps != self.seq_len:
+            raise InputError(f"{self.name} ran {steps} steps; the output has {self.seq_len}. They must be one to one")
+
+    def require_past(self, k: int, sent: Tensor) -> None:
+        """Raise InputError where the loss at step k sends something to later steps.
+
+        Args:
+            sent: to every step, of shape (time, ...).
+        """
+        if k + 1 < self.seq_len and bool(sent[k + 1 :].any()):
+            raise InputError(
+                f"the loss at step {k} depends on later steps of {self.name} (a reverse direction?); flow and "
+                "truncation ask how far back the past reaches. gradnorm takes any model"
+            )
+
+    def window_sums(self, k: int, windows: Sequence[int]) -> Tensor:
+        """The contributions of the last steps up to k to what the loss at step k has just brought, summed.
+
+        Args:
+            windows: how many steps, step k included.
+        Returns:
+            Shape (windows, rows of the weight, hidden), float64.
+        Raises:
+            InputError: not one call a step.
+        """
+        cells = [call for call in self.calls.kept if isinstance(call, CellCall)]
+        if len(cells) != len(self.calls.kept):
+            raise InputError(
+                "truncation cuts layers in one direction, called once with a plain tensor, and cells that are called "
+                f"once a step; {self.name} was called {len(self.calls.kept)} times, or otherwise"
+            )
+        return window_sums(cells, k, windows)
+
+    def agreement(self, grad_W_hh: Tensor, magnitude: float) -> Agreement:
+        """How well the sum of all contributions agrees with autograd's gradient of the sum of all losses.
+
+        Args:
+            grad_W_hh: that sum, shape of the weight.
+            magnitude: an upper bound of its norm that cancelling terms do not shrink.
+        """
+        self.forget_gradients()
+        backward(self.total(), self._model, again=True)
+        weight = self._probed()
+        if weight is None:
+            raise InputError(f"the loss of no step reaches {self.name}")
+        expected = weight.grad_W_hh if self._is_shared() else self._autograds()
+        found = compared(grad_W_hh, expected, magnitude, weight.autograd_tolerance, "model")
+        # The probe's own comparison covers a weight of several names, and states that its weights do not make.
+        return replace(found, holds=found.holds and weight.agrees is not False and weight.states_agree)
+
+    def _keys(self, calls: Calls) -> set[int]:
+        return {id(parameter) for call in calls.kept for parameter in call.parameters}
+
+    def _is_shared(self) -> bool:
+        """Whether other modules use it as well, so that autograd's gradient holds more than is asked for."""
+        own = {id(call.parameters[self.index]) for call in self.calls.kept}
+        return any(own & self._keys(calls) for calls in self._recording.calls if calls is not self.calls)
+
+    def _autograds(self) -> Tensor:
+        """What the last backward pass brought to the weight, in all."""
+        keys = {id(call.parameters[self.index]) for call in self.calls.kept}
+        return torch.stack([self._recording.totals[key] for key in keys if key in self._recording.totals]).sum(0)

@@ -1,0 +1,96 @@
+"""What one step of a cell is: the record that every kind of cell fills in, once.
+
+Nothing above ``recurrence`` and ``models`` asks which kind it has; it asks the kind.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from torch import Tensor
+
+from rnnctl.recurrence.nonlinearities import Nonlinearity
+from rnnctl.recurrence.slopes import Linearized, Slopes, State
+from rnnctl.recurrence.sweep import Reversible
+from rnnctl.recurrence.weights import LayerWeights
+
+if TYPE_CHECKING:
+    from rnnctl.recurrence.run import LayerRun
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One block of rows of W_hh.
+
+    Attributes:
+        letter: "f".
+        words: "forget gate f".
+        is_candidate: a tanh, whose ends are -1 and 1, and no sigmoid.
+    """
+
+    letter: str
+    words: str
+    is_candidate: bool = False
+
+
+# One layer in all its directions forward, without autograd's tape: from x (time, batch, input), or packed
+# (steps, input) with how many sequences have a step t; h_0 and, where the state has it, c_0, each
+# (directions, batch, units); and the weights of every direction; to the outputs, and the last h of every
+# direction, (directions, batch, units).
+LayerOutputs: TypeAlias = Callable[
+    [Tensor, Tensor | None, Sequence[Tensor], Sequence[LayerWeights]], tuple[Tensor, Tensor]
+]
+
+
+@dataclass(frozen=True)
+class CellKind:
+    """One kind of cell.
+
+    Attributes:
+        name: as results, run files and messages call it: "GRU".
+        gates: in the order of the rows of W_hh; none where W_hh is one square matrix.
+        states: what a step hands to the next: ("h",) or ("h", "c").
+        keep: the letter of the gate that passes the state on past W_hh, or None.
+        outputs: a layer forward.
+        next_states: from x_t, (h_{t-1}, c_{t-1}) and the weights, the states after the step, for any leading
+            axes (steps, batch): what the states of a run are held against.
+        slopes: from the same and the states after, what a gradient is multiplied with, as autograd rounds it.
+        exact: consecutive steps from x (time, batch, input) and the states before them, (batch, units) each, in
+            float64, the slopes to all their digits: saturated units have small ones, whose logarithms count.
+        reversible: a run, ready to be swept back for one loss.
+        nonlinearity: f_h, where there is just one.
+        projects: whether h may be a projection of the units.
+    """
+
+    name: str
+    gates: tuple[Gate, ...]
+    states: tuple[str, ...]
+    keep: str | None
+    outputs: LayerOutputs
+    next_states: Callable[[Tensor, State, LayerWeights], State]
+    slopes: Callable[[Tensor, State, State, LayerWeights], Slopes]
+    exact: Callable[[Tensor, State, LayerWeights], Linearized]
+    reversible: "Callable[[LayerRun], Reversible]"
+    nonlinearity: Nonlinearity | None = None
+    projects: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Into how many blocks of rows W_hh falls."""
+        return max(1, len(self.gates))
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The gates' letters in the order of the rows of W_hh."""
+        return tuple(gate.letter for gate in self.gates)
+
+    @property
+    def has_cell_state(self) -> bool:
+        """Whether there is a c beside h."""
+        return "c" in self.states
+
+    @property
+    def with_article(self) -> str:
+        """Such as "an LSTM"."""
+        # Letters are spoken by their names: an RNN, an LSTM, but a GRU.
+        return f"{'an' if self.name[0] in 'AEFHILMNORSX' and self.name.isupper() else 'a'} {self.name}"
