@@ -8,7 +8,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +23,8 @@ from torch import nn
 
 from rnnctl import __version__, watch
 from rnnctl.__main__ import main
+from rnnctl.cli import options
 from rnnctl.cli.app import app
-from rnnctl.cli.options import groups as options
 
 COMMANDS = ("cell", "forward", "unroll", "gradnorm", "flow", "truncation", "spectrum", "lyapunov", "check", "bench")
 QUICK_BENCH = "bench --hidden-size 3 --repeats 1 --no-memory"
@@ -227,7 +229,8 @@ def test_every_option_of_the_app_has_a_case_that_it_changes() -> None:
 
 
 def test_every_option_group_is_taken_by_a_command() -> None:
-    groups = [group for group in vars(options).values() if dataclasses.is_dataclass(group)]
+    modules = [import_module(f"{options.__name__}.{each.name}") for each in iter_modules(options.__path__)]
+    groups = [group for module in modules for group in vars(module).values() if hasattr(group, "panel")]
     declared = {field.name for group in groups for field in dataclasses.fields(group)}
     assert declared == {name for parameters in parameters_of_app().values() for name in parameters}
 

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import rnnctl
 from rnnctl.cli.commands.history import show_history
-from rnnctl.cli.options.groups import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.errors import InputError
 from rnnctl.files.runs import read_run
 from rnnctl.view.figures import FIGURES

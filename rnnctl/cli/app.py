@@ -18,8 +18,8 @@ from rnnctl.cli.commands.truncation import truncation
 from rnnctl.cli.commands.unroll import unroll
 from rnnctl.cli.commands.weights import weights
 from rnnctl.cli.exits import ExitCode
+from rnnctl.cli.options.command import with_options
 from rnnctl.cli.options.config import UsageProblem
-from rnnctl.cli.options.groups import with_options
 from rnnctl.cli.streams import abandon_stdout, tell, write_stdout
 
 app = typer.Typer(

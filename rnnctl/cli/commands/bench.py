@@ -1,13 +1,11 @@
 """``rnnctl bench``."""
 
-from rnnctl.cli.options.groups import (
-    BenchOptions,
-    DataOptions,
-    LossStepOptions,
-    ModelOptions,
-    OutputOptions,
-    RunOptions,
-)
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.loss import LossStepOptions
+from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.question import BenchOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit, require_output
 from rnnctl.errors import InputError
 from rnnctl.view.progress import progress_bar

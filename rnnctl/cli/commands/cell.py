@@ -1,6 +1,9 @@
 """``rnnctl cell``."""
 
-from rnnctl.cli.options.groups import DataOptions, ModelOptions, OutputOptions, RunOptions
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit, require_output
 
 

@@ -1,6 +1,10 @@
 """``rnnctl check``."""
 
-from rnnctl.cli.options.groups import DataOptions, LossOptions, ModelOptions, OutputOptions, RunOptions
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.loss import LossOptions
+from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit, require_output
 from rnnctl.view.progress import progress_bar
 

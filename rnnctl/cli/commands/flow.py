@@ -2,16 +2,11 @@
 
 from typing import Any
 
-from rnnctl.cli.options.groups import (
-    DataOptions,
-    LossOptions,
-    ModelOptions,
-    OutputOptions,
-    PlotOptions,
-    RunOptions,
-    VerifyOptions,
-    YourModelOptions,
-)
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.loss import LossOptions, VerifyOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 

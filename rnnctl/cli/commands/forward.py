@@ -1,13 +1,9 @@
 """``rnnctl forward``."""
 
-from rnnctl.cli.options.groups import (
-    DataOptions,
-    LengthOptions,
-    ModelOptions,
-    OutputOptions,
-    RunOptions,
-    YourModelOptions,
-)
+from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit, require_output
 
 

@@ -2,21 +2,11 @@
 
 from typing import Any
 
-from rnnctl.cli.options.groups import (
-    DataOptions,
-    HistoryOptions,
-    LengthOptions,
-    LossFunctionOptions,
-    LossOptions,
-    LossStepOptions,
-    ModelOptions,
-    OutputOptions,
-    PlotOptions,
-    RunOptions,
-    VerdictOptions,
-    VerifyOptions,
-    YourModelOptions,
-)
+from rnnctl.cli.options.data import DataOptions, HistoryOptions, LengthOptions
+from rnnctl.cli.options.loss import LossFunctionOptions, LossOptions, LossStepOptions, VerdictOptions, VerifyOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import require_places, show
 from rnnctl.errors import InputError
 from rnnctl.view.progress import progress_bar

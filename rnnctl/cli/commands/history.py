@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rnnctl.cli.options.groups import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.output.emit import require_not_read
 from rnnctl.cli.output.plotting import require_places, show
 from rnnctl.cli.streams import tell

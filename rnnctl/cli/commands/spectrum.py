@@ -1,13 +1,9 @@
 """``rnnctl spectrum``."""
 
-from rnnctl.cli.options.groups import (
-    DataOptions,
-    ModelOptions,
-    OutputOptions,
-    PlotOptions,
-    RunOptions,
-    YourModelOptions,
-)
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import require_places, show
 from rnnctl.view.progress import progress_bar
 

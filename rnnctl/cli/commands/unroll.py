@@ -1,6 +1,10 @@
 """``rnnctl unroll``."""
 
-from rnnctl.cli.options.groups import DataOptions, GraphOptions, ModelOptions, OutputOptions, RunOptions
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.question import GraphOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import chosen_format, deliver, emit, judge, require_output, terminal
 from rnnctl.errors import InputError
 

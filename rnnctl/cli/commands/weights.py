@@ -1,6 +1,7 @@
 """``rnnctl weights``."""
 
-from rnnctl.cli.options.groups import CheckpointArgument, OutputOptions
+from rnnctl.cli.options.model import CheckpointArgument
+from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.emit import emit, require_not_read, require_output
 from rnnctl.cli.streams import tell
 from rnnctl.view.progress import progress_bar

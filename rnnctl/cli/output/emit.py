@@ -11,7 +11,7 @@ import typer
 
 from rnnctl import __version__
 from rnnctl.cli.exits import ExitCode
-from rnnctl.cli.options.groups import OutputOptions
+from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.conditions import held, parsed, require_known
 from rnnctl.cli.streams import require_stdout, tell, write_stdout
 from rnnctl.errors import InputError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from rnnctl.cli.options.groups import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.output.emit import emit, require_output
 from rnnctl.cli.streams import tell
 from rnnctl.errors import InputError

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnctl.cli.options.groups import DataOptions, LengthOptions, ModelOptions, OutputOptions
+from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.emit import require_not_read
 from rnnctl.cli.streams import tell
 from rnnctl.errors import DeviceError, InputError

@@ -5,7 +5,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from rnnctl.cli.options.groups import DataOptions, ModelOptions, OutputOptions, RunOptions, YourModelOptions
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.run import RunOptions
 
 
 @dataclass(frozen=True)

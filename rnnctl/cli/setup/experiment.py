@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from rnnctl.cells import FullRNN
-from rnnctl.cli.options.groups import (
-    DataOptions,
-    LengthOptions,
-    LossFunctionOptions,
-    ModelOptions,
-    OutputOptions,
-    RunOptions,
-    YourModelOptions,
-)
+from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.loss import LossFunctionOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.setup.batch import (
     chosen_device,
     fitted,

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rnnctl.cli.options.groups import DataOptions, ModelOptions
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.model import ModelOptions
 from rnnctl.errors import InputError
 from rnnctl.files.arrays import Sequences
 from rnnctl.files.weights import Weights

@@ -5,7 +5,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from rnnctl.benchmark.methods import Workload
-from rnnctl.cli.options.groups import DataOptions, LossStepOptions, ModelOptions, OutputOptions, RunOptions
+from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.loss import LossStepOptions
+from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.setup.experiment import build
 from rnnctl.cli.setup.sizes import DEFAULT_SIZES
 from rnnctl.errors import InputError

@@ -8,14 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnctl.cli.options.groups import (
-    DataOptions,
-    LengthOptions,
-    ModelOptions,
-    OutputOptions,
-    RunOptions,
-    YourModelOptions,
-)
+from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.setup.batch import (
     chosen_device,
     fitted,

@@ -1,0 +1,71 @@
+"""What single commands ask beside what all of them do."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from rnnctl.cli.options.flags import option, whole
+from rnnctl.errors import InputError
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """The windows of truncated BPTT."""
+
+    panel: ClassVar[str] = "Truncation"
+    windows: Annotated[
+        str | None,
+        option("--windows", help="Steps back, with commas between.", metavar="K,K,...", show_default="1, 2, 4, ... T"),
+    ] = None
+
+    @property
+    def chosen(self) -> list[int] | None:
+        """The windows as numbers, or None."""
+        if self.windows is None:
+            return None
+        try:
+            return [int(text) for text in self.windows.split(",")]
+        except ValueError:
+            raise InputError(
+                f"--windows must be whole numbers with commas between, such as 5,20,100; got {self.windows!r}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class LyapunovOptions:
+    """What is measured, and over which steps."""
+
+    panel: ClassVar[str] = "Lyapunov"
+    count: Annotated[
+        int | None, whole("--count", "How many of the largest exponents.", 1, show_default="all hidden units")
+    ] = None
+    steps: Annotated[
+        int | None,
+        whole("--steps", "Steps to measure.", 1, show_default="to the end of the sequence; --autonomous: 1000"),
+    ] = None
+    warmup: Annotated[
+        int | None, whole("--warmup", "Steps before those, not counted.", 0, show_default="a tenth of the steps")
+    ] = None
+    autonomous: Annotated[
+        bool, option("--autonomous/--driven", help="Run freely, on the biases alone, or along the sequence.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """How a graph is drawn."""
+
+    panel: ClassVar[str] = "Graph"
+    drawn_as: Annotated[Literal["text", "mermaid", "dot"], option("--as", help="How the graph is drawn.")] = "text"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How a benchmark is measured."""
+
+    panel: ClassVar[str] = "Benchmark"
+    repeats: Annotated[int, whole("--repeats", "Interleaved rounds; medians are shown.", 1)] = 5
+    flow: Annotated[bool, option("--flow", help="Measure flow instead of gradnorm.")] = False
+    probe: Annotated[bool, option("--probe", help="Measure probed training steps of torch's layers.")] = False
+    memory: Annotated[
+        bool, option("--memory/--no-memory", help="Also peak memory, each method in its own process.")
+    ] = True
