@@ -177,7 +177,7 @@ def test_a_condition_that_cannot_be_parsed_is_refused_before_computing(cli, monk
     def too_late(*_: Any, **__: Any) -> None:
         raise AssertionError("computed before the condition was read")
 
-    monkeypatch.setattr("rnnctl.cli.setup.experiment.build", too_late)
+    monkeypatch.setattr("rnnctl.cli.setup.experiment.experiment", too_late)
     code, out, err = cli("gradnorm", "--fail-on", text)
     assert (code, out) == (2, "")
     assert text in err

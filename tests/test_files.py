@@ -1167,7 +1167,7 @@ def test_an_unwritable_place_is_refused_before_computing(cli, tmp_path, monkeypa
     def too_late(*_: Any, **__: Any) -> None:
         raise AssertionError("a network was built before the place was looked at")
 
-    monkeypatch.setattr("rnnctl.cli.setup.experiment.FullRNN", too_late)
+    monkeypatch.setattr("rnnctl.cells.FullRNN.__init__", too_late)
     (tmp_path / "file").touch()
     code, out, err = cli("forward", flag, tmp_path / name)
     assert (code, out) == (2, "")

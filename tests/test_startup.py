@@ -64,6 +64,15 @@ def test_importing_the_package_does_not_import_torch() -> None:
         ("gradnorm --from run.jsonl --json --format csv", 2),
         ("bench --probe --flow", 2),
         ("bench --probe --weights w.pt", 2),
+        ("gradnorm --model train:build --cell gru", 2),
+        ("gradnorm --model train:build --hidden-size 3", 2),
+        ("flow --module encoder", 2),
+        ("spectrum --cell gru --h-init normal", 2),
+        ("cell --target next", 2),
+        ("unroll --as dot --json", 2),
+        ("forward --save-weights w.pt", 2),
+        ("lyapunov --columns a", 2),
+        ("gradnorm --from run.jsonl --cell gru", 2),
     ],
 )
 def test_help_version_and_usage_errors_do_not_import_torch(line: str, code: int) -> None:

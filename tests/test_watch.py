@@ -11,14 +11,12 @@ import warnings
 
 import pytest
 import torch
-import typer
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 import rnnctl
-from rnnctl.cli.commands.history import show_history
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.__main__ import main
 from rnnctl.errors import InputError
 from rnnctl.files.runs import read_run
 from rnnctl.view.figures import FIGURES
@@ -706,8 +704,9 @@ def test_the_figure_has_training_steps_by_their_own_numbers(path):
     assert [shown.mask[0, 0], *shown.mask[2]] == [True] * 4
 
 
-def shown(path, capsys, plot=None, **out):
-    show_history(path, out.pop("module", None), PlotOptions(plot), OutputOptions(**out))
+def shown(path, capsys, *flags, code=0):
+    capsys.readouterr()
+    assert main(["gradnorm", "--from", str(path), *map(str, flags)]) == code
     return capsys.readouterr()
 
 
@@ -717,25 +716,22 @@ def test_the_history_is_shown_in_every_format(path, capsys):
     assert table.out.startswith(f"gradnorm-history: {path}\n")
     assert "core.weight_hh_l0_reverse, core.weight_hh_l1" in table.out
     assert "holds 2 runs" in table.err
-    assert shown(path, capsys, quiet=True).err == ""
-    found = json.loads(shown(path, capsys, format="json", module="core.weight_hh_l1").out)
+    assert shown(path, capsys, "-q").err == ""
+    found = json.loads(shown(path, capsys, "--json", "--module", "core.weight_hh_l1").out)
     assert (found["schema"], found["scalars"]["weight"]) == ("rnnctl.gradnorm-history", "core.weight_hh_l1")
     assert (len(found["rows"]), len(found["by_step"]), found["failed"]) == (30, 5, [])
-    csv = shown(path, capsys, format="csv").out.splitlines()
+    csv = shown(path, capsys, "--format", "csv").out.splitlines()
     assert (csv[0], len(csv)) == ("step,t,grad_norm_W_hh,grad_norm_h", 31)
-    assert len(shown(path, capsys, format="jsonl").out.splitlines()) == 30
+    assert len(shown(path, capsys, "--format", "jsonl").out.splitlines()) == 30
 
 
 def test_the_history_is_drawn_and_judged(path, tmp_path, capsys):
     path.write_text(line() + line(step=10, agrees=False))
-    assert "wrote" in shown(path, capsys, plot=tmp_path / "history.png").err
+    assert "wrote" in shown(path, capsys, "--plot", tmp_path / "history.png").err
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(typer.Exit) as ended:
-        shown(path, capsys, fail_on=["disagreements>0"])
-    assert ended.value.exit_code == 3
-    shown(path, capsys, fail_on=["nonfinite"])
-    with pytest.raises(InputError, match="is read by this very command"):
-        shown(path, capsys, output=path, force=True)
+    shown(path, capsys, "--fail-on", "disagreements>0", code=3)
+    shown(path, capsys, "--fail-on", "nonfinite")
+    assert "is read by this very command" in shown(path, capsys, "-o", path, "--force", code=2).err
 
 
 def test_steps_that_failed_are_shown_with_the_reason(path, capsys):

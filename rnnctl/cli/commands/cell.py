@@ -1,17 +1,30 @@
 """``rnnctl cell``."""
 
+from dataclasses import dataclass
+
+from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import DataOptions
 from rnnctl.cli.options.model import ModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
-from rnnctl.cli.output.emit import emit, require_output
+from rnnctl.cli.output.emit import emit
+from rnnctl.cli.setup.prepared import prepared
 
 
-def cell(model: ModelOptions, data: DataOptions, run: RunOptions, out: OutputOptions) -> None:
+@dataclass(frozen=True)
+class CellOptions(CommandOptions):
+    """What ``rnnctl cell`` takes."""
+
+    model: ModelOptions
+    data: DataOptions
+    run: RunOptions
+    out: OutputOptions
+
+
+def cell(given: CellOptions) -> None:
     """One time step: the shape of every tensor of the equation of h_t, and the parameters."""
-    require_output(out)
-    from rnnctl.cli.setup.experiment import build
+    made = prepared(given)
     from rnnctl.shapes.hand_written import step_shapes
 
-    made = build(model, data, run, out)
-    emit(step_shapes(made.model.rnn_cell, made.x[:, 0], made.h_init), made.config, out)
+    network, h_init = made.hand_written
+    emit(step_shapes(network.rnn_cell, made.x[:, 0], h_init), made.config, given.out)

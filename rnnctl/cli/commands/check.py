@@ -1,32 +1,42 @@
 """``rnnctl check``."""
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import DataOptions
 from rnnctl.cli.options.loss import LossOptions
 from rnnctl.cli.options.model import ModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
-from rnnctl.cli.output.emit import emit, require_output
+from rnnctl.cli.output.emit import emit
+from rnnctl.cli.setup.prepared import prepared
 from rnnctl.view.progress import progress_bar
 
 
-def check(model: ModelOptions, data: DataOptions, loss: LossOptions, run: RunOptions, out: OutputOptions) -> None:
+@dataclass(frozen=True)
+class CheckOptions(CommandOptions):
+    """What ``rnnctl check`` takes."""
+
+    dtype: ClassVar[str] = "float64"
+
+    model: ModelOptions
+    data: DataOptions
+    loss: LossOptions
+    run: RunOptions
+    out: OutputOptions
+
+
+def check(given: CheckOptions) -> None:
     """Prove this installation on your sizes: FullRNN against nn.RNN, the sweep against autograd."""
-    require_output(out)
+    made = prepared(given)
     from rnnctl import checks
     from rnnctl.cells import NONLINEARITIES
-    from rnnctl.cli.setup.experiment import build
 
-    made = build(model, data, run, out, loss=loss.loss, dtype="float64")
-    chosen = (model.nonlinearity,) if model.nonlinearity else tuple(NONLINEARITIES)
-    with progress_bar("check", quiet=out.quiet) as progress:
-        report = checks.check(
-            made.model,
-            made.x,
-            target=made.target,
-            loss=loss.loss,
-            h_init=made.h_init,
-            nonlinearities=chosen,
-            progress=progress,
-        )
-    emit(report, {**made.config, "nonlinearity": " and ".join(chosen)}, out)
+    network, h_init = made.hand_written
+    chosen = (given.model.nonlinearity,) if given.model.nonlinearity else tuple(NONLINEARITIES)
+    how: dict[str, Any] = {"target": made.target, "h_init": h_init, "nonlinearities": chosen, **vars(given.loss)}
+    with progress_bar("check", quiet=given.out.quiet) as progress, made.running():
+        report = checks.check(network, made.x, **how, progress=progress)
+    emit(report, {**made.config, "nonlinearity": " and ".join(chosen)}, given.out)
     report.require_all()

@@ -2,25 +2,30 @@
 
 from pathlib import Path
 
+from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import require_not_read
+from rnnctl.cli.output.emit import require_not_read, tell_notes
 from rnnctl.cli.output.plotting import require_places, show
-from rnnctl.cli.streams import tell
+from rnnctl.cli.setup.request import request_of
+from rnnctl.errors import InputError
 
 
-def show_history(path: Path, module: str | None, plot: PlotOptions, out: OutputOptions) -> None:
-    """Show the last run of a file that ``rnnctl.watch`` wrote.
-
-    Args:
-        path: the file.
-        module: a weight or a module of the run; the first if left out.
-    """
+def show_history(path: Path, given: CommandOptions) -> None:
+    """Show the last run of a file that ``rnnctl.watch`` wrote: the weight that --module names, or the first."""
+    plot, out = given.group(PlotOptions) or PlotOptions(), given.group(OutputOptions) or OutputOptions()
+    require_places(plot, out)
+    _require_nothing_to_run(given)
     for written in (out.output, plot.plot):
         require_not_read(written, path, out.config)
-    require_places(plot, out)
     from rnnctl.gradients.history import gradnorm_history
 
+    module = request_of(given).own.module
     result = gradnorm_history(path, module)
-    for note in () if out.quiet else result.notes:
-        tell(f"Note: {note}")
+    tell_notes(result.notes, out)
     show(result, {"file": str(path), "module": module}, plot, out)
+
+
+def _require_nothing_to_run(given: CommandOptions) -> None:
+    request = request_of(given)
+    if not request.hand_written or request.data.input is not None:
+        raise InputError("--from shows a run that is over; it takes no --model, --cell or --input")

@@ -1,30 +1,38 @@
 """``rnnctl spectrum``."""
 
+from dataclasses import dataclass
+
+from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import DataOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
-from rnnctl.cli.output.plotting import require_places, show
+from rnnctl.cli.output.plotting import show
+from rnnctl.cli.setup.prepared import prepared
 from rnnctl.view.progress import progress_bar
 
 
-def spectrum(
-    own: YourModelOptions,
-    model: ModelOptions,
-    data: DataOptions,
-    run: RunOptions,
-    plot: PlotOptions,
-    out: OutputOptions,
-) -> None:
+@dataclass(frozen=True)
+class SpectrumOptions(CommandOptions):
+    """What ``rnnctl spectrum`` takes."""
+
+    own: YourModelOptions
+    model: ModelOptions
+    data: DataOptions
+    run: RunOptions
+    plot: PlotOptions
+    out: OutputOptions
+
+
+def spectrum(given: SpectrumOptions) -> None:
     """Eigenvalues and singular values of W_hh, and the step Jacobians along the sequence.
 
     Of --cell or --model: of one layer in one direction; a gated one has a matrix for every gate.
     """
-    require_places(plot, out)
-    from rnnctl.cli.setup.either import along_a_trajectory
-    from rnnctl.dynamics import spectrum as dynamics
+    made = prepared(given)
+    from rnnctl.dynamics.spectrum import spectrum
 
-    made = along_a_trajectory(own, model, data, run, out)
-    with progress_bar("spectrum", quiet=out.quiet) as progress:
-        result = dynamics.spectrum(made.model, made.x, progress=progress, **made.how)
-    show(result, made.config, plot, out)
+    made.require_cells("spectrum and lyapunov know")
+    with progress_bar("spectrum", quiet=given.out.quiet) as progress, made.running():
+        result = spectrum(made.model, made.x, h_init=made.h_init, only=made.only, progress=progress)
+    show(result, made.config, given.plot, given.out)

@@ -1,28 +1,42 @@
 """``rnnctl unroll``."""
 
+from dataclasses import dataclass
+
+from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import DataOptions
 from rnnctl.cli.options.model import ModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.question import GraphOptions
 from rnnctl.cli.options.run import RunOptions
-from rnnctl.cli.output.emit import chosen_format, deliver, emit, judge, require_output, terminal
+from rnnctl.cli.output.emit import chosen_format, deliver, emit, judge, terminal
+from rnnctl.cli.setup.prepared import prepared
 from rnnctl.errors import InputError
 
 
-def unroll(model: ModelOptions, data: DataOptions, graph: GraphOptions, run: RunOptions, out: OutputOptions) -> None:
+@dataclass(frozen=True)
+class UnrollOptions(CommandOptions):
+    """What ``rnnctl unroll`` takes."""
+
+    model: ModelOptions
+    data: DataOptions
+    graph: GraphOptions
+    run: RunOptions
+    out: OutputOptions
+
+
+def unroll(given: UnrollOptions) -> None:
     """The network unrolled through time as a graph, with its one shared W_hh."""
-    require_output(out)
-    _require_drawable(graph, out)
-    from rnnctl.cli.setup.experiment import build
+    _require_drawable(given.graph, given.out)
+    made = prepared(given)
     from rnnctl.graph import drawn, unroll
 
-    made = build(model, data, run, out)
-    result = unroll(made.model, made.x, made.h_init)
-    if chosen_format(out) != "table":
-        return emit(result, made.config, out)
-    text = drawn(result, graph.drawn_as, every=out.all, ascii_only=terminal(out).ascii_only)
-    deliver(text + "\n", out)
-    judge(result, out)
+    network, h_init = made.hand_written
+    result = unroll(network, made.x, h_init)
+    if chosen_format(given.out) != "table":
+        return emit(result, made.config, given.out)
+    text = drawn(result, given.graph.drawn_as, every=given.out.all, ascii_only=terminal(given.out).ascii_only)
+    deliver(text + "\n", given.out)
+    judge(result, given.out)
 
 
 def _require_drawable(graph: GraphOptions, out: OutputOptions) -> None:

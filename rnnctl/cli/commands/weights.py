@@ -1,20 +1,30 @@
 """``rnnctl weights``."""
 
+from dataclasses import dataclass
+
+from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.model import CheckpointArgument
 from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.output.emit import emit, require_not_read, require_output
-from rnnctl.cli.streams import tell
+from rnnctl.cli.output.emit import emit, require_not_read, require_output, tell_notes
 from rnnctl.view.progress import progress_bar
 
 
-def weights(checkpoint: CheckpointArgument, out: OutputOptions) -> None:
+@dataclass(frozen=True)
+class WeightsOptions(CommandOptions):
+    """What ``rnnctl weights`` takes."""
+
+    checkpoint: CheckpointArgument
+    out: OutputOptions
+
+
+def weights(given: WeightsOptions) -> None:
     """What a checkpoint holds: names, shapes, dtypes, and the norms of every W_hh. No code of its model is needed."""
-    require_not_read(out.output, checkpoint.file, out.config)
+    file, out = given.checkpoint.file, given.out
+    require_not_read(out.output, file, out.config)
     require_output(out)
     from rnnctl.dynamics.checkpoint import checkpoint_contents
 
     with progress_bar("weights", quiet=out.quiet) as progress:
-        result = checkpoint_contents(checkpoint.file, progress=progress)
-    for note in () if out.quiet else result.notes:
-        tell(f"Note: {note}")
-    emit(result, {"file": str(checkpoint.file)}, out)
+        result = checkpoint_contents(file, progress=progress)
+    tell_notes(result.notes, out)
+    emit(result, {"file": str(file)}, out)

@@ -1,11 +1,11 @@
-"""A command that takes groups of options, as typer can read it."""
+"""The options of one command, made of groups; and a command that takes them, as typer can read it."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import MISSING, fields
-from typing import Annotated, Any, get_args, get_type_hints
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 
 import typer
 
@@ -13,34 +13,79 @@ from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.streams import tell
 from rnnctl.errors import InputError, RnnctlError
 
+Group = TypeVar("Group")
+Options = TypeVar("Options", bound="CommandOptions")
 
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a function of option groups into one that typer can read, and errors into exit codes."""
-    groups = {name: group for name, group in get_type_hints(command).items() if name != "return"}
-    parameters = [parameter for group in groups.values() for parameter in _parameters(group)]
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """Base of what a command takes: a frozen dataclass whose fields are groups, in the order of the help's panels.
+
+    Attributes:
+        dtype: of weights and data where --dtype does not say.
+        loss_at: the steps that carry a loss where no option says; None where the command asks for no loss.
+    """
+
+    dtype: ClassVar[str] = "float32"
+    loss_at: ClassVar[str | None] = None
+
+    def group(self, kind: type[Group]) -> Group | None:
+        """The group of this kind, or None where the command does not take it."""
+        return next((value for value in vars(self).values() if isinstance(value, kind)), None)
+
+    def having(self, *groups: Any) -> Self:
+        """The same options with these groups in place of those of their kind."""
+        kinds = {type(group): group for group in groups}
+        changed = {name: kinds[type(value)] for name, value in vars(self).items() if type(value) in kinds}
+        return replace(self, **changed)
+
+
+def with_options(command: Callable[[Any], None]) -> Callable[..., None]:
+    """Turn a function of one ``CommandOptions`` into one that typer can read, and errors into exit codes."""
+    (kind,) = (hint for name, hint in get_type_hints(command).items() if name != "return")
 
     @functools.wraps(command)
     def flat(**values: Any) -> None:
-        taken = {name: _gathered(group, values) for name, group in groups.items()}
         try:
-            command(**taken)
+            command(gathered(kind, values))
         except RnnctlError as error:
             tell(f"Error: {error}")
             code = ExitCode.BAD_INPUT if isinstance(error, InputError) else ExitCode.FAILED
             raise typer.Exit(code) from None
 
-    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return flat
+    return declared(flat, kind)
 
 
-def _parameters(group: type) -> list[inspect.Parameter]:
+def declared(function: Callable[..., None], kind: type[CommandOptions]) -> Callable[..., None]:
+    """The function with the options of all groups as its parameters, for typer to find."""
+    parameters = [parameter for group in _groups(kind).values() for parameter in _parameters(group)]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
+
+
+def gathered(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """The options of a command from the values of single ones, by name; those left out have their defaults."""
+    groups: dict[str, Any] = _groups(kind)
+    return kind(**{name: _filled(group, values) for name, group in groups.items()})
+
+
+def _groups(kind: type[CommandOptions]) -> dict[str, type]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _filled(group: Any, values: Mapping[str, Any]) -> Any:
+    return group(**{field.name: values[field.name] for field in fields(group) if field.name in values})
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     found = []
     for field in fields(group):
         kind, info = get_args(hints[field.name])
         info = copy(info)
-        info.rich_help_panel = group.panel  # type: ignore[attr-defined]
+        info.rich_help_panel = group.panel
         found.append(
             inspect.Parameter(
                 field.name,
@@ -51,7 +96,3 @@ def _parameters(group: type) -> list[inspect.Parameter]:
             )
         )
     return found
-
-
-def _gathered(group: Any, values: dict[str, Any]) -> Any:
-    return group(**{field.name: values.pop(field.name) for field in fields(group)})

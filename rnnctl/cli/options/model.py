@@ -74,11 +74,6 @@ class YourModelOptions:
         False
     )
 
-    @property
-    def given(self) -> bool:
-        """Whether there is anything but the hand-written network."""
-        return self.model is not None or self.cell != "manual"
-
 
 @dataclass(frozen=True)
 class CheckpointArgument:

@@ -31,8 +31,8 @@ class WindowOptions:
 
 
 @dataclass(frozen=True)
-class LyapunovOptions:
-    """What is measured, and over which steps."""
+class MeasureOptions:
+    """Which exponents are measured, and over which steps."""
 
     panel: ClassVar[str] = "Lyapunov"
     count: Annotated[
@@ -59,7 +59,7 @@ class GraphOptions:
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class TimingOptions:
     """How a benchmark is measured."""
 
     panel: ClassVar[str] = "Benchmark"

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,14 @@ def deliver(text: str, out: OutputOptions) -> None:
     from rnnctl.files.writing import write_whole
 
     write_whole(out.output, text.encode("utf-8", "backslashreplace"))
+    tell_notes((f"wrote {out.output}",), out)
+
+
+def tell_notes(notes: Iterable[str], out: OutputOptions) -> None:
+    """One line on stderr for each of them, unless --quiet."""
     if not out.quiet:
-        tell(f"Note: wrote {out.output}")
+        for note in notes:
+            tell(f"Note: {note}")
 
 
 def judge(result: Result, out: OutputOptions) -> None:

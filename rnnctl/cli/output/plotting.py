@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import emit, require_output
-from rnnctl.cli.streams import tell
+from rnnctl.cli.output.emit import emit, require_output, tell_notes
 from rnnctl.errors import InputError
 from rnnctl.results import Result
 
@@ -44,5 +43,4 @@ def _draw(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: Out
 
     suffix = plot.plot.suffix.lower().removeprefix(".")
     write_whole(plot.plot, figure_bytes(result, headline(result.schema, config), suffix))
-    if not out.quiet:
-        tell(f"Note: wrote {plot.plot}")
+    tell_notes((f"wrote {plot.plot}",), out)

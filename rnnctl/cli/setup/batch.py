@@ -1,92 +1,125 @@
-"""The parts of an experiment that every kind of model shares: outputs, device, data, what is recorded."""
+"""The batch of an experiment: what files hold, or random numbers, as the network takes them."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rnnctl.cli.options.data import DataOptions, LengthOptions
-from rnnctl.cli.options.model import ModelOptions
-from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.output.emit import require_not_read
-from rnnctl.cli.streams import tell
-from rnnctl.errors import DeviceError, InputError
+from rnnctl.cli.setup.request import Request
+from rnnctl.errors import InputError
 from rnnctl.files.arrays import Sequences, read_lengths, read_sequences, read_target
 from rnnctl.files.preparing import fitted_target, split_next, standardized
-from rnnctl.files.writing import require_writable
 
 
-def require_outputs(model: ModelOptions, out: OutputOptions, *sources: str | Path | None) -> None:
-    for path in (out.output, model.save_weights):
-        require_not_read(path, *sources)
-        if path is not None:
-            require_writable(path, force=out.force)
-    if out.output is not None and out.output == model.save_weights:
-        raise InputError(f"-o and --save-weights both name {str(out.output)!r}; give each a file of its own")
-    if model.save_weights is not None and model.save_weights.suffix.lower() != ".safetensors":
-        raise InputError(f"--save-weights writes .safetensors; got {str(model.save_weights)!r}. Change the suffix")
+@dataclass(frozen=True)
+class Data:
+    """What --input and --target gave.
+
+    Attributes:
+        sequences: None for random numbers.
+        targets: an array, of any shape that can be brought to (batch, time, output); None for zeros.
+        notes: what is to be told of them.
+    """
+
+    sequences: Sequences | None
+    targets: Any
+    notes: tuple[str, ...] = ()
 
 
-def chosen_device(name: str) -> torch.device:
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
-    if not here[name]:
-        there = ", ".join(kind for kind, available in here.items() if available)
-        raise DeviceError(f"--device {name}: this torch finds no such device; available: {there}")
-    return torch.device(name)
+@dataclass(frozen=True)
+class Batch:
+    """What a network is run on.
+
+    Attributes:
+        x: shape (batch, time, input), or whole numbers (batch, time).
+        target: shape (batch, time, output), integers (batch, time) for classes; None for zeros.
+        h_init: shape (batch, hidden); None where the network starts as it does by itself.
+        lengths: real steps of every sequence, shape (batch,), where they differ; else None.
+    """
+
+    x: Tensor
+    target: Tensor | None
+    h_init: Tensor | None
+    lengths: Tensor | None
 
 
-def read_data(
-    data: DataOptions,
-    out: OutputOptions,
-    loss: str | None,
-    ragged: LengthOptions | None = None,
-    *,
-    tokens: bool = False,
-) -> tuple[Sequences | None, Any]:
-    """What --input and --target give: sequences, and targets as an array.
+def read_data(request: Request) -> Data:
+    """Read what --input and --target name."""
+    target = request.data.target
+    if request.data.input is None:
+        return Data(None, _read_target(target))
+    found, notes = _read_sequences(request)
+    if target != "next":
+        return Data(found, _read_target(target), notes)
+    # A loss of the user's own takes what it likes.
+    if request.loss_fn is None:
+        _require_predictable(found, request.loss)
+    return Data(*split_next(found), notes)
+
+
+def batch(
+    request: Request, data: Data, sizes: Mapping[str, int], dtype: torch.dtype, generator: torch.Generator
+) -> Batch:
+    """The batch on the CPU, in the order in which its random numbers are drawn: x, then h_init.
 
     Args:
-        loss: None for one of the user's own, which takes what it likes.
-        ragged: given by a command that takes sequences of different lengths.
-        tokens: whether --input may hold whole numbers.
+        sizes: of x, and of the state where h_init is ours to give.
+        dtype: the network's.
+    Raises:
+        InputError: values that leave the dtype's range; --h-init beside lengths.
     """
-    if data.input is None:
-        _require_no_input_flags(data)
-        found = None
-    else:
-        columns = [name.strip() for name in data.columns.split(",")] if data.columns else []
-        found = read_sequences(
-            data.input,
-            input_format=data.input_format,
-            key=data.input_key,
-            columns=columns,
-            ragged=ragged is not None,
-            tokens=tokens,
-        )
-        found = _with_lengths(found, ragged)
-        if data.standardize and _are_tokens(found):
-            raise InputError(f"--standardize is for values; {found.source} holds token numbers. Leave it out")
-        if data.standardize:
-            found, constant = standardized(found)
-            tell_notes((f"{name} is constant: standardized to 0, not divided by 0" for name in constant), out)
-    if data.target == "dummy":
-        return found, None
-    if data.target != "next":
-        return found, read_target(data.target)
-    if found is None:
-        raise InputError("--target next predicts x_{t+1} of real data: add --input FILE|NAME|-")
+    lengths = _real_lengths(request, data, sizes)
+    if lengths is not None and request.data.h_init is not None:
+        raise InputError("--h-init is not for sequences of different lengths, which start from zeros. Leave it out")
+    x = _inputs(data.sequences, sizes, generator)
+    x = _in_range(x, dtype, request.data.input) if x.is_floating_point() else x
+    starts_by_itself = not request.hand_written or lengths is not None
+    h_init = None if starts_by_itself else _h_init(request.h_init, sizes, generator).to(dtype)
+    target = _fitted(request, data, sizes, dtype)
+    if request.measure is not None and not request.hand_written:
+        # The exponents of a layer within a model are measured beside no loss.
+        target = None
+    return Batch(x, target, h_init, lengths)
+
+
+def _read_sequences(request: Request) -> tuple[Sequences, tuple[str, ...]]:
+    """The sequences, standardized where asked, and what is to be told of them."""
+    data, ragged = request.data, request.ragged
+    found = read_sequences(
+        str(data.input),
+        input_format=data.input_format,
+        key=data.input_key,
+        columns=[name.strip() for name in data.columns.split(",")] if data.columns else [],
+        ragged=ragged is not None,
+        tokens=request.own.model is not None,
+    )
+    return _standardized(_with_lengths(found, ragged), data)
+
+
+def _standardized(found: Sequences, data: DataOptions) -> tuple[Sequences, tuple[str, ...]]:
+    if not data.standardize:
+        return found, ()
+    if _are_tokens(found):
+        raise InputError(f"--standardize is for values; {found.source} holds token numbers. Leave it out")
+    found, constant = standardized(found)
+    return found, tuple(f"{name} is constant: standardized to 0, not divided by 0" for name in constant)
+
+
+def _read_target(name: str) -> Any:
+    return None if name == "dummy" else read_target(name)
+
+
+def _require_predictable(found: Sequences, loss: str) -> None:
+    """Raise InputError where the next step is not what the loss compares with."""
     if loss == "cross-entropy" and not _are_tokens(found):
         raise InputError("--target next gives numbers; cross-entropy takes integer classes. Try --loss mse")
     if loss == "mse" and _are_tokens(found):
         raise InputError(
             f"--target next of {found.source} gives token numbers, which are classes: --loss cross-entropy"
         )
-    return split_next(found)
 
 
 def _are_tokens(found: Sequences) -> bool:
@@ -103,30 +136,30 @@ def _with_lengths(found: Sequences, ragged: LengthOptions | None) -> Sequences:
     return replace(found, lengths=lengths)
 
 
-def real_lengths(found: Sequences | None, ragged: LengthOptions | None, sizes: Mapping[str, int]) -> Tensor | None:
+def _real_lengths(request: Request, data: Data, sizes: Mapping[str, int]) -> Tensor | None:
     """Real steps of every sequence, (batch,), or None where all are as long."""
-    if found is None:
-        path = None if ragged is None else ragged.lengths
+    if data.sequences is None:
+        path = None if request.ragged is None else request.ragged.lengths
         lengths = None if path is None else read_lengths(path, sizes["batch_size"], sizes["seq_len"])
     else:
-        lengths = found.lengths
+        lengths = data.sequences.lengths
     return None if lengths is None else torch.from_numpy(lengths.copy())
 
 
-def _require_no_input_flags(data: DataOptions) -> None:
-    for name in ("input_format", "input_key", "columns", "standardize"):
-        if getattr(data, name):
-            raise InputError(f"--{name.replace('_', '-')} is about --input, which is not given")
-
-
-def inputs(found: Sequences | None, sizes: Mapping[str, int], generator: torch.Generator) -> Tensor:
+def _inputs(found: Sequences | None, sizes: Mapping[str, int], generator: torch.Generator) -> Tensor:
     if found is not None:
         return torch.from_numpy(found.values.copy())
     shape = sizes["batch_size"], sizes["seq_len"], sizes["input_size"]
     return torch.randn(shape, generator=generator)
 
 
-def in_range(values: Tensor, dtype: torch.dtype, source: str | None) -> Tensor:
+def _h_init(kind: str, sizes: Mapping[str, int], generator: torch.Generator) -> Tensor:
+    """Zeros, or normal numbers, of shape (batch, hidden)."""
+    h_init = torch.zeros(sizes["batch_size"], sizes["hidden_size"])
+    return h_init.normal_(generator=generator) if kind == "normal" else h_init
+
+
+def _in_range(values: Tensor, dtype: torch.dtype, source: str | None) -> Tensor:
     """The values in the dtype, refused where they leave its range."""
     converted = values.to(dtype)
     if not torch.isfinite(converted).all():
@@ -138,30 +171,13 @@ def in_range(values: Tensor, dtype: torch.dtype, source: str | None) -> Tensor:
     return converted
 
 
-def fitted(targets: Any, data: DataOptions, sizes: Mapping[str, int], loss: str, dtype: torch.dtype) -> Tensor | None:
-    if targets is None:
+def _fitted(request: Request, data: Data, sizes: Mapping[str, int], dtype: torch.dtype) -> Tensor | None:
+    """The target in the shape that the loss takes."""
+    if data.targets is None:
         return None
-    classes = loss == "cross-entropy"
-    fitted = fitted_target(targets, sizes["batch_size"], sizes["seq_len"], classes=classes, source=data.target)
-    tensor = torch.from_numpy(fitted.copy())
-    return tensor if classes else in_range(tensor, dtype, f"--target {data.target}")
-
-
-def recorded(*groups: Any) -> dict[str, Any]:
-    """The options as JSON can hold them."""
-    values = {field.name: getattr(group, field.name) for group in groups for field in fields(group)}
-    kept = (bool, int, float, list, type(None))
-    return {name: value if isinstance(value, kept) else str(value) for name, value in values.items()}
-
-
-def tell_of_half_precision(dtype: torch.dtype, out: OutputOptions) -> None:
-    """Half precision is what the states have, not the sweep."""
-    if dtype.itemsize < 4:
-        name = str(dtype).removeprefix("torch.")
-        tell_notes((f"states in {name}; the gradients are swept along them in float32",), out)
-
-
-def tell_notes(notes: Any, out: OutputOptions) -> None:
-    if not out.quiet:
-        for note in notes:
-            tell(f"Note: {note}")
+    # Whole numbers for a loss of the user's own are classes.
+    classes = request.loss == "cross-entropy" or (request.loss_fn is not None and data.targets.dtype.kind in "iu")
+    source = request.data.target
+    array = fitted_target(data.targets, sizes["batch_size"], sizes["seq_len"], classes=classes, source=source)
+    tensor = torch.from_numpy(array.copy())
+    return tensor if classes else _in_range(tensor, dtype, f"--target {source}")

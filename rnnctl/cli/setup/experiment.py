@@ -1,161 +1,177 @@
-"""From options to a model and a batch."""
+"""From options to an experiment: any network, a batch, and the configuration that they came from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.cli.options.data import DataOptions, LengthOptions
-from rnnctl.cli.options.loss import LossFunctionOptions
-from rnnctl.cli.options.model import ModelOptions, YourModelOptions
-from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.options.run import RunOptions
-from rnnctl.cli.setup.batch import (
-    chosen_device,
-    fitted,
-    in_range,
-    inputs,
-    read_data,
-    real_lengths,
-    recorded,
-    require_outputs,
-    tell_notes,
-    tell_of_half_precision,
-)
-from rnnctl.cli.setup.sizes import require_room, settled_sizes
-from rnnctl.errors import InputError
-from rnnctl.files.weights import Weights, read_weights, write_weights
-from rnnctl.initializers import initialize_W_hh
+from rnnctl.cli.options.command import CommandOptions
+from rnnctl.cli.setup.batch import Batch, batch, read_data
+from rnnctl.cli.setup.network import Drawn, Network, network_for
+from rnnctl.cli.setup.process import seeded, threads
+from rnnctl.cli.setup.request import Request, recorded, request_of, require_consistent
+from rnnctl.errors import DeviceError, InputError
+from rnnctl.files.models import load_loss
+from rnnctl.files.users_code import users_code
+from rnnctl.models.modules import picked, recurrent_modules, weight_names
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The hand-written network, a batch, and the configuration that they came from.
+    """A network, a batch, and what the library's questions take beside them.
 
-    ``x`` (batch, time, input), ``target`` as for ``gradnorm``, ``h_init`` (batch, hidden), ``lengths``
-    (batch,) where sequences are padded.
+    Attributes:
+        name: what messages call it: "train.models:build", "--cell lstm".
+        x: shape (batch, time, input), or whole numbers (batch, time).
+        target: as for ``gradnorm``.
+        h_init: shape (batch, hidden); None where the network starts as it does by itself.
+        lengths: real steps of every sequence, shape (batch,), where they differ; else None.
+        loss_fn: the user's own loss, or None.
+        only, linear: which recurrent weights, as for ``probe``.
+        drawn: how W_hh was drawn, as for ``lyapunov``.
+        notes: what is to be told of it, a sentence each.
+        config: the options as they were settled, as JSON can hold them.
     """
 
-    model: FullRNN
+    name: str
+    model: nn.Module
     x: Tensor
     target: Tensor | None
-    h_init: Tensor
+    h_init: Tensor | None
+    lengths: Tensor | None
+    loss_fn: Callable[[Any, Any], Tensor] | None
+    only: str | None
+    linear: tuple[str, ...]
+    drawn: Drawn
+    notes: tuple[str, ...]
     config: Mapping[str, Any]
-    lengths: Tensor | None = None
+
+    @property
+    def hand_written(self) -> tuple[FullRNN, Tensor]:
+        """The hand-written network and its h_init, for what is asked of it alone; InputError for any other."""
+        if not isinstance(self.model, FullRNN):
+            raise InputError(f"expected the hand-written network; got {self.name}")
+        return self.model, self.model.initial_state(self.x) if self.h_init is None else self.h_init
+
+    @property
+    def of_gradient(self) -> dict[str, Any]:
+        """The keywords of every question about a gradient: target, h_init, only, linear."""
+        return {name: getattr(self, name) for name in ("target", "h_init", "only", "linear")}
+
+    @property
+    def modules(self) -> list[str] | None:
+        """The names of the chosen recurrent modules, "" for the model itself; None for all."""
+        if self.only is None:
+            return None
+        return [each.name for each in recurrent_modules(self.model, self.only) if weight_names(each, self.only)]
+
+    def require_cells(self, who: str) -> None:
+        """Raise InputError where an nn.Linear was named; ``who``: whoever knows nothing of it."""
+        if self.linear:
+            raise InputError(
+                f"{who} the recurrent layers and cells of torch; {self.linear[0]} is an nn.Linear, whose cell is "
+                "code of yours. gradnorm and flow take it"
+            )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within, a question is asked: seeded, with its threads; what the user's code prints goes to stderr.
+
+        Raises:
+            UserCodeError: the user's code raised; the text is its own traceback.
+        """
+        with threads(self.config["threads"]), seeded(self.config["seed"]), users_code(self.name):
+            yield
 
 
-def build(
-    model: ModelOptions,
-    data: DataOptions,
-    run: RunOptions,
-    out: OutputOptions,
-    *,
-    loss: str = "mse",
-    dtype: str = "float32",
-    ragged: LengthOptions | None = None,
-    **also: Any,
-) -> Experiment:
-    """Read what is to be read, settle the sizes, build the model and the batch.
+def experiment(given: CommandOptions) -> Experiment:
+    """Read what is to be read, settle the sizes, build the network and the batch.
+
+    Nothing is printed or written but by the user's own code; torch's threads and random numbers are afterwards
+    what they were, so that a worker process can call it.
 
     Args:
-        loss: cross-entropy makes a target integers.
-        dtype: this command's default.
-        ragged: given by a command that takes sequences of different lengths.
-        also: further settings to record in the configuration.
+        given: a command's options, from the command line or from ``options_from``.
     Raises:
-        InputError: anything that contradicts something else, with both numbers.
+        InputError: anything that contradicts something else, with both numbers; data that does not fit.
+        UserCodeError: the user's code raised.
     """
-    require_outputs(model, out, data.input, data.target, model.weights, out.config, ragged.lengths if ragged else None)
-    device, torch_dtype = chosen_device(run.device), getattr(torch, run.dtype or dtype)
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    found, targets = read_data(data, out, loss, ragged)
-    weights = read_weights(model.weights) if model.weights is not None else None
-    sizes = settled_sizes(model, data, found, targets, weights, loss)
-    require_room(sizes, torch_dtype)
-    network, generator = _network(model, sizes, weights, run.seed, torch_dtype)
-    tell_notes(_notes(weights, torch_dtype), out)
-    if "loss_at" in also:
-        tell_of_half_precision(torch_dtype, out)
-    lengths = real_lengths(found, ragged, sizes)
-    if lengths is not None and data.h_init is not None:
-        raise InputError("--h-init is not for sequences of different lengths, which start from zeros. Leave it out")
-    x = in_range(inputs(found, sizes, generator), torch_dtype, data.input)
-    h_init = torch.zeros(sizes["batch_size"], sizes["hidden_size"])
-    if data.h_init == "normal":
-        h_init.normal_(generator=generator)
-    target = fitted(targets, data, sizes, loss, torch_dtype)
-    if model.save_weights is not None:
-        write_weights(model.save_weights, network.state_dict())
-        tell_notes((f"wrote {model.save_weights}",), out)
-    resolved = {**sizes, "nonlinearity": network.rnn_cell.nonlinearity, "dtype": run.dtype or dtype}
-    resolved["h_init"] = data.h_init or "zeros"
-    where = {"device": str(device), "threads": torch.get_num_threads()}
+    request = request_of(given)
+    require_consistent(request)
+    with threads(request.run.threads):
+        return _experiment(request)
+
+
+def _experiment(request: Request) -> Experiment:
+    device = _device(request.run.device)
+    data = read_data(request)
+    loss_fn = None if request.loss_fn is None else _loss(request.loss_fn, request.run.seed)
+    network = network_for(request, data, device)
+    on_cpu = batch(request, data, network.sizes, network.dtype, network.generator)
+    only, linear = _chosen(request, network.model)
     return Experiment(
-        network.to(device),
-        x.to(device),
-        None if target is None else target.to(device),
-        h_init.to(device, torch_dtype),
-        {**recorded(model, data, run), **resolved, **where, "loss": loss, **also},
-        lengths,
+        request.name if loss_fn is None else f"{request.name} with {request.loss_fn}",
+        network.model,
+        **_moved(on_cpu, device),
+        loss_fn=loss_fn,
+        only=only,
+        linear=linear,
+        drawn=network.drawn,
+        notes=(*data.notes, *network.notes, *_of_half_precision(request, network)),
+        config=_config(request, network, device),
     )
 
 
-def require_hand_written(own: YourModelOptions, function: LossFunctionOptions | None = None) -> None:
-    """Raise InputError for options that say something about a model of the user's, where there is none."""
-    if own.num_layers is not None or own.bidirectional:
-        raise InputError("the hand-written network has one layer in one direction; add --cell rnn, gru or lstm")
-    if own.module is not None or own.model_arg:
-        name = "--module" if own.module is not None else "--model-arg"
-        raise InputError(f"{name} is about --model or --cell, which are not given")
-    if function is not None and function.loss_fn is not None:
-        raise InputError("--loss-fn takes the output of --model or --cell, which are not given")
+def _device(name: str) -> torch.device:
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
+    if not here[name]:
+        there = ", ".join(kind for kind, available in here.items() if available)
+        raise DeviceError(f"--device {name}: this torch finds no such device; available: {there}")
+    return torch.device(name)
 
 
-def _network(
-    model: ModelOptions, sizes: Mapping[str, int], weights: Weights | None, seed: int, dtype: torch.dtype
-) -> tuple[FullRNN, torch.Generator]:
-    """The network as ``torch.manual_seed(seed)`` builds it, and the generator to go on with."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = FullRNN(
-            sizes["input_size"],
-            sizes["hidden_size"],
-            sizes["output_size"],
-            nonlinearity=model.nonlinearity or "tanh",
-            output_activation=model.output_activation,
-            bias=model.bias and (weights is None or weights.bias),
-        )
-        generator = torch.Generator().set_state(torch.get_rng_state())
-    # Drawn in float32 and converted, so that every dtype has the same network.
-    initialize_W_hh(network.rnn_cell.hidden_to_hidden.weight, model.init, model.gain, generator)
-    network = network.to(dtype)
-    if not torch.isfinite(network.rnn_cell.hidden_to_hidden.weight).all():
-        raise InputError(f"--gain {model.gain:g} takes W_hh beyond {dtype}, which ends at {torch.finfo(dtype).max:.3g}")
-    if weights is not None:
-        _require_no_contradiction(model, weights)
-        network.load_state_dict(dict(weights.tensors), strict=False)
-    return network, generator
+def _loss(place: str, seed: int) -> Callable[[Any, Any], Tensor]:
+    """The user's function; modules of the same file may be made by the import."""
+    with seeded(seed):
+        return load_loss(place)
 
 
-def _require_no_contradiction(model: ModelOptions, weights: Weights) -> None:
-    if model.init != "default" or model.gain != 1.0:
-        raise InputError("--weights gives W_hh; --init and --gain would replace it. Leave one of them out")
-    if weights.bias and not model.bias:
-        raise InputError(f"--no-bias contradicts {model.weights}, which has biases. Leave it out")
+def _chosen(request: Request, model: nn.Module) -> tuple[str | None, tuple[str, ...]]:
+    """Which recurrent weights, as ``only`` and ``linear``."""
+    only, linear = picked(model, request.own.module)
+    if only is None and not request.hand_written and isinstance(model, FullRNN):
+        # The user's model, which happens to be ours: it is answered module by module, as any other of theirs.
+        only = "*"
+    return only, linear
 
 
-def _notes(weights: Weights | None, dtype: torch.dtype) -> tuple[str, ...]:
-    """What to say of the weights that were read."""
-    if weights is None:
+def _moved(on_cpu: Batch, device: torch.device) -> dict[str, Any]:
+    """The batch there, by name; the lengths stay, for ``pack_padded_sequence`` takes them from the CPU alone."""
+    tensors: dict[str, Tensor | None] = {field.name: getattr(on_cpu, field.name) for field in fields(on_cpu)}
+    return {name: t if t is None or name == "lengths" else t.to(device) for name, t in tensors.items()}
+
+
+def _of_half_precision(request: Request, network: Network) -> tuple[str, ...]:
+    """Half precision is what the states have, not the sweep."""
+    if request.loss_at is None or network.dtype.itemsize >= 4:
         return ()
-    own = {tensor.dtype for tensor in weights.tensors.values()}
-    rounded = [str(kind).removeprefix("torch.") for kind in own if kind.itemsize > dtype.itemsize]
-    name = str(dtype).removeprefix("torch.")
-    return (
-        *weights.notes,
-        *(f"weights in {kind} are rounded to {name}; --dtype {kind} keeps them" for kind in rounded),
-    )
+    return (f"states in {_plain(network.dtype)}; the gradients are swept along them in float32",)
+
+
+def _config(request: Request, network: Network, device: torch.device) -> dict[str, Any]:
+    """The options as they were settled."""
+    settled = {"dtype": _plain(network.dtype), "device": str(device), "threads": torch.get_num_threads()}
+    of_loss = {"loss": request.loss_fn or request.loss}
+    at = {} if request.loss_at is None else {"loss_at": request.loss_at}
+    measure = {} if request.measure is None else recorded([request.measure])
+    return {**request.recorded, **network.sizes, **settled, **network.config, **of_loss, **at, **measure}
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

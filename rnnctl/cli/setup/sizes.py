@@ -1,57 +1,43 @@
 """Every size from whoever gives it: flags, data, weights, or the default."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
-from rnnctl.cli.options.data import DataOptions
-from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.setup.batch import Data
+from rnnctl.cli.setup.request import Request
 from rnnctl.errors import InputError
-from rnnctl.files.arrays import Sequences
 from rnnctl.files.weights import Weights
 from rnnctl.memory import require_memory
 
 DEFAULT_SIZES = {"input_size": 10, "hidden_size": 20, "output_size": 5, "seq_len": 7, "batch_size": 4}
+# The axes of sequences, in their order.
+OF_SEQUENCES = ("batch_size", "seq_len", "input_size")
 
 
-def settled_sizes(
-    model: ModelOptions,
-    data: DataOptions,
-    found: Sequences | None,
-    targets: Any,
-    weights: Weights | None,
-    loss: str,
-) -> dict[str, int]:
+def settled_sizes(request: Request, data: Data, weights: Weights | None = None) -> dict[str, int]:
     """Every size from whoever gives it; two that differ are an error, none is the default."""
-    claims: dict[str, list[tuple[int, str]]] = {name: [] for name in DEFAULT_SIZES}
-    for name in DEFAULT_SIZES:
-        flag = getattr(model, name, None) or getattr(data, name, None)
-        if flag is not None:
-            claims[name].append((flag, f"--{name.replace('_', '-')}"))
+    claims = _claims_of_flags(request, DEFAULT_SIZES)
     if weights is not None:
         for name in ("input_size", "hidden_size", "output_size"):
             if (size := getattr(weights, name)) is not None:
-                claims[name].append((size, str(model.weights)))
-    if found is not None:
-        after_split = " (one less than its steps, for --target next)" if data.target == "next" else ""
-        for name, size in zip(("batch_size", "seq_len", "input_size"), found.values.shape, strict=True):
+                claims[name].append((size, str(request.model.weights)))
+    if (found := data.sequences) is not None:
+        after_split = " (one less than its steps, for --target next)" if request.data.target == "next" else ""
+        for name, size in zip(OF_SEQUENCES, found.values.shape, strict=True):
             claims[name].append((size, found.source + (after_split if name == "seq_len" else "")))
-    if targets is not None and loss == "mse":
-        claims["output_size"].append((targets.shape[-1] if targets.ndim > 1 else 1, f"--target {data.target}"))
+    if data.targets is not None and request.loss == "mse":
+        size = data.targets.shape[-1] if data.targets.ndim > 1 else 1
+        claims["output_size"].append((size, f"--target {request.data.target}"))
     return {name: _settled(name, claims[name]) for name in DEFAULT_SIZES}
 
 
-def sizes_for(network: nn.Module, model: ModelOptions, data: DataOptions, found: Sequences | None) -> dict[str, int]:
+def sizes_for(network: nn.Module, request: Request, data: Data) -> dict[str, int]:
     """Sizes of the data, or of random numbers that a network takes as far as it says what it takes."""
-    claims: dict[str, list[tuple[int, str]]] = {name: [] for name in ("input_size", "seq_len", "batch_size")}
-    for name, group in (("input_size", model), ("seq_len", data), ("batch_size", data)):
-        flag = getattr(group, name)
-        if flag is not None:
-            claims[name].append((flag, f"--{name.replace('_', '-')}"))
-    if found is not None:
-        for name, size in zip(("batch_size", "seq_len", "input_size"), found.values.shape, strict=False):
+    claims = _claims_of_flags(request, ("input_size", "seq_len", "batch_size"))
+    if (found := data.sequences) is not None:
+        for name, size in zip(OF_SEQUENCES, found.values.shape, strict=False):
             claims[name].append((size, found.source))
     elif not claims["input_size"]:
         known = [getattr(module, "input_size", None) for module in network.modules()]
@@ -60,6 +46,16 @@ def sizes_for(network: nn.Module, model: ModelOptions, data: DataOptions, found:
         # Token numbers have no features.
         del claims["input_size"]
     return {name: _settled(name, claims[name]) for name in claims}
+
+
+def _claims_of_flags(request: Request, names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
+    """Size -> what its flag says and the flag, or nothing."""
+    claims: dict[str, list[tuple[int, str]]] = {name: [] for name in names}
+    for name, found in claims.items():
+        flag = getattr(request.model, name, None) or getattr(request.data, name, None)
+        if flag is not None:
+            found.append((flag, f"--{name.replace('_', '-')}"))
+    return claims
 
 
 def _settled(name: str, claims: list[tuple[int, str]]) -> int:
@@ -73,6 +69,7 @@ def _settled(name: str, claims: list[tuple[int, str]]) -> int:
 
 
 def require_room(sizes: Mapping[str, int], dtype: torch.dtype) -> None:
+    """Raise TooLargeError where not even the weights, the input or one h_t would fit into memory."""
     inputs, hidden, outputs, seq_len, batch = sizes.values()
     # Drawn in float32, then converted.
     each = 4 + dtype.itemsize

@@ -1,0 +1,67 @@
+"""An experiment for a command: bad outputs refused before it, its notes told and its weights written after it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnctl.cli.options.command import CommandOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.output.emit import require_not_read, tell_notes
+from rnnctl.cli.output.plotting import require_places
+from rnnctl.cli.setup.request import Request, request_of, require_consistent
+from rnnctl.errors import InputError
+
+if TYPE_CHECKING:
+    from rnnctl.cli.setup.experiment import Experiment
+
+
+def prepared(given: CommandOptions) -> "Experiment":
+    """The experiment in a command's options; the only step on the way to it that prints and writes.
+
+    Raises:
+        InputError: a place that cannot be written, or any other mistake in the options, before anything is computed.
+        UserCodeError: the user's code raised.
+    """
+    request, out = request_of(given), given.group(OutputOptions) or OutputOptions()
+    require_places(given.group(PlotOptions) or PlotOptions(), out)
+    _require_place_for_weights(request, out)
+    require_consistent(request)
+    # Not before: it loads torch, and a usage error is not to wait for that.
+    from rnnctl.cli.setup.experiment import experiment
+
+    made = experiment(given)
+    tell_notes(made.notes, out)
+    if request.model.save_weights is not None:
+        _write_weights(made, request.model.save_weights)
+        tell_notes((f"wrote {request.model.save_weights}",), out)
+    return made
+
+
+def _require_place_for_weights(request: Request, out: OutputOptions) -> None:
+    """Refuse outputs that are read, that name one file, or a --save-weights that cannot be written."""
+    weights = request.model.save_weights
+    for written in (out.output, weights):
+        require_not_read(written, *request.sources, out.config)
+    if weights is None:
+        return
+    from rnnctl.files.writing import require_writable
+
+    require_writable(weights, force=out.force)
+    if out.output == weights:
+        raise InputError(f"-o and --save-weights both name {str(weights)!r}; give each a file of its own")
+    if weights.suffix.lower() != ".safetensors":
+        raise InputError(f"--save-weights writes .safetensors; got {str(weights)!r}. Change the suffix")
+
+
+def _write_weights(made: "Experiment", path: Path) -> None:
+    from rnnctl.files.users_code import users_code
+    from rnnctl.files.weights import write_weights
+
+    with users_code(made.name):
+        write_weights(path, _tensors(made.model))
+
+
+def _tensors(model: Any) -> dict[str, Any]:
+    """The tensors of the model's state, by its own ``state_dict``, which may be the user's code."""
+    import torch
+
+    return {name: part for name, part in model.state_dict().items() if isinstance(part, torch.Tensor)}

@@ -1,0 +1,158 @@
+"""What the options of a command ask for, as far as they shape an experiment; refused here where flags alone clash."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rnnctl.cli.options.command import CommandOptions
+from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.loss import LossFunctionOptions, LossOptions, LossStepOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
+from rnnctl.cli.options.question import MeasureOptions
+from rnnctl.cli.options.run import RunOptions
+from rnnctl.errors import InputError
+
+# What shapes a network that we build, and says nothing to one that somebody else has built.
+OURS_ALONE = ("hidden_size", "output_size", "nonlinearity", "output_activation", "bias", "init", "gain")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The groups that shape an experiment; those that the command does not take have their defaults.
+
+    Attributes:
+        ragged: None where the command takes no sequences of different lengths.
+        measure: None where no Lyapunov exponents are asked for.
+        loss: the name of a loss of ours; the user's own function comes before it.
+        loss_fn: the place of a loss of the user's own, or None.
+        loss_at: the steps that carry a loss, or None where no gradient is asked for.
+        dtype: of weights and data, for a network that we build.
+    """
+
+    own: YourModelOptions
+    model: ModelOptions
+    data: DataOptions
+    run: RunOptions
+    ragged: LengthOptions | None
+    measure: MeasureOptions | None
+    loss: str
+    loss_fn: str | None
+    loss_at: str | None
+    dtype: str
+
+    @property
+    def hand_written(self) -> bool:
+        """Whether it is about the hand-written network."""
+        return self.own.model is None and self.own.cell == "manual"
+
+    @property
+    def name(self) -> str:
+        """What messages call the network."""
+        if self.hand_written:
+            return "the hand-written network"
+        return self.own.model or f"--cell {self.own.cell}"
+
+    @property
+    def h_init(self) -> str:
+        """How the hand-written network starts: zeros or normal."""
+        # From zeros a free-running network without biases would never start.
+        free = self.measure is not None and self.measure.autonomous
+        return self.data.h_init or ("normal" if free else "zeros")
+
+    @property
+    def sources(self) -> tuple[str | Path | None, ...]:
+        """The files that are read."""
+        return self.data.input, self.data.target, self.model.weights, self.ragged.lengths if self.ragged else None
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The options as JSON can hold them."""
+        groups = (self.model, self.data, self.run)
+        return recorded(groups if self.hand_written else (self.own, *groups))
+
+
+def request_of(given: CommandOptions) -> Request:
+    """The request in a command's options."""
+    loss, function = given.group(LossOptions) or LossOptions(), given.group(LossFunctionOptions)
+    at, run = given.group(LossStepOptions), given.group(RunOptions) or RunOptions()
+    return Request(
+        own=given.group(YourModelOptions) or YourModelOptions(),
+        model=given.group(ModelOptions) or ModelOptions(),
+        data=given.group(DataOptions) or DataOptions(),
+        run=run,
+        ragged=given.group(LengthOptions),
+        measure=given.group(MeasureOptions),
+        loss=loss.loss,
+        loss_fn=None if function is None else function.loss_fn,
+        loss_at=given.loss_at if at is None else at.loss_at,
+        dtype=run.dtype or given.dtype,
+    )
+
+
+def recorded(groups: Iterable[Any]) -> dict[str, Any]:
+    """Name -> value of every option of the groups, as JSON can hold them."""
+    values = {field.name: getattr(group, field.name) for group in groups for field in fields(group)}
+    kept = (bool, int, float, list, type(None))
+    return {name: value if isinstance(value, kept) else str(value) for name, value in values.items()}
+
+
+def require_consistent(request: Request) -> None:
+    """Raise InputError for options that contradict each other, or that nothing here listens to."""
+    if request.hand_written:
+        _require_nothing_of_others(request)
+    else:
+        _require_one_network(request)
+    if request.own.model is not None:
+        _require_nothing_of_ours(request)
+    _require_input(request.data)
+
+
+def require_defaults(model: ModelOptions, names: Iterable[str], why: str) -> None:
+    """Raise InputError for the first of these options that is not as it is by itself."""
+    for name in names:
+        if getattr(model, name) != getattr(ModelOptions, name):
+            flag = "no-bias" if name == "bias" else name.replace("_", "-")
+            raise InputError(f"--{flag} {why}")
+
+
+def _require_one_network(request: Request) -> None:
+    own = request.own
+    if own.model is not None and own.cell != "manual":
+        raise InputError(f"--model and --cell {own.cell} both name a network; give one of them")
+    if own.model is None and own.model_arg:
+        raise InputError("--model-arg is a keyword for --model, which is not given")
+    if request.data.h_init is not None:
+        raise InputError("--h-init is for the hand-written network; --model and --cell start as they do by themselves")
+
+
+def _require_nothing_of_ours(request: Request) -> None:
+    """For a model of the user's: no options that shape a network which we build."""
+    why = "shapes a network that we build; --model builds its own. Try --model-arg"
+    require_defaults(request.model, OURS_ALONE, why)
+    if request.own.num_layers is not None or request.own.bidirectional:
+        raise InputError("--num-layers and --bidirectional are for --cell; --model builds its own. Try --model-arg")
+
+
+def _require_nothing_of_others(request: Request) -> None:
+    """For the hand-written network: no options that say something about another one."""
+    own = request.own
+    if own.num_layers is not None or own.bidirectional:
+        raise InputError("the hand-written network has one layer in one direction; add --cell rnn, gru or lstm")
+    if own.module is not None or own.model_arg:
+        name = "--module" if own.module is not None else "--model-arg"
+        raise InputError(f"{name} is about --model or --cell, which are not given")
+    if request.loss_fn is not None:
+        raise InputError("--loss-fn takes the output of --model or --cell, which are not given")
+
+
+def _require_input(data: DataOptions) -> None:
+    """Without --input, nothing that is about it."""
+    if data.input is not None:
+        return
+    about: Mapping[str, Any] = vars(data)
+    for name in ("input_format", "input_key", "columns", "standardize"):
+        if about[name]:
+            raise InputError(f"--{name.replace('_', '-')} is about --input, which is not given")
+    if data.target == "next":
+        raise InputError("--target next predicts x_{t+1} of real data: add --input FILE|NAME|-")
