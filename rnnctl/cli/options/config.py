@@ -29,7 +29,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     commands: Mapping[str, Any] = context.parent.command.commands  # type: ignore[union-attr]
     shared = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     own = {key: value for key, value in tables.items() if isinstance(value, dict)}
-    known = {name: _keys(command) for name, command in commands.items()}
+    known = {name: keys_of(command) for name, command in commands.items()}
     everywhere = {key for keys in known.values() for key in keys}
     for key in shared:
         _require_no_command(key, commands, path)
@@ -43,6 +43,41 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     applied |= own.get(context.info_name or "", {})
     context.default_map = dict(_value(context, here, key, value, path) for key, value in applied.items())
     return path
+
+
+def keys_of(command: Any) -> dict[str, Any]:
+    """Key -> the parameter it sets; a flag's negative name ("no-bias") is a key, too."""
+    keys = {}
+    for parameter in command.params:
+        if parameter.name not in NOT_IN_A_FILE:
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                if name.startswith("--"):
+                    keys[name.removeprefix("--")] = parameter
+    return keys
+
+
+def checked_value(context: typer.Context, parameter: Any, key: str, value: Any) -> tuple[str, Any]:
+    """The parameter's name and the value, checked as the flag's would be.
+
+    Args:
+        parameter: typer's, which the key sets.
+        value: as TOML has it.
+    Raises:
+        typer.BadParameter: "key = value: " and what was expected.
+    """
+    expects_flag = bool(getattr(parameter, "is_flag", False))
+    try:
+        if isinstance(value, bool) != expects_flag:
+            raise typer.BadParameter("expected true or false" if expects_flag else "expected a value, not a boolean")
+        if isinstance(value, str) and parameter.type_descriptor.annotation in (int, float):
+            raise typer.BadParameter("expected a number, not a text in quotes")
+        if expects_flag:
+            given = value != (f"--{key}" in parameter.secondary_opts)
+        else:
+            given = _as_on_the_command_line(value, multiple=getattr(parameter, "multiple", False))
+        return parameter.name, parameter.process_value(context, given)
+    except UsageProblem as error:
+        raise typer.BadParameter(f"{key} = {value!r}: {error.message}") from None
 
 
 def json_or_format(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
@@ -74,17 +109,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise typer.BadParameter(f"{path} is not valid TOML: {error}") from None
 
 
-def _keys(command: Any) -> dict[str, Any]:
-    """Key -> the parameter it sets; a flag's negative name ("no-bias") is a key, too."""
-    keys = {}
-    for parameter in command.params:
-        if parameter.name not in NOT_IN_A_FILE:
-            for name in (*parameter.opts, *parameter.secondary_opts):
-                if name.startswith("--"):
-                    keys[name.removeprefix("--")] = parameter
-    return keys
-
-
 def _require_key(key: str, known: Iterable[str], where: str) -> None:
     if key not in known:
         hint = did_you_mean(key.replace("_", "-"), known)
@@ -103,21 +127,11 @@ def _require_table(name: str, commands: Mapping[str, Any], path: Path) -> None:
 
 
 def _value(context: typer.Context, here: Mapping[str, Any], key: str, value: Any, path: Path) -> tuple[str, Any]:
-    """The parameter's name and the value, checked as the flag's would be."""
-    parameter = here[key]
-    expects_flag = bool(getattr(parameter, "is_flag", False))
+    """As ``checked_value``; an error names the file, too."""
     try:
-        if isinstance(value, bool) != expects_flag:
-            raise typer.BadParameter("expected true or false" if expects_flag else "expected a value, not a boolean")
-        if isinstance(value, str) and parameter.type_descriptor.annotation in (int, float):
-            raise typer.BadParameter("expected a number, not a text in quotes")
-        if expects_flag:
-            given = value != (f"--{key}" in parameter.secondary_opts)
-        else:
-            given = _as_on_the_command_line(value, multiple=getattr(parameter, "multiple", False))
-        return parameter.name, parameter.process_value(context, given)
+        return checked_value(context, here[key], key, value)
     except UsageProblem as error:
-        raise typer.BadParameter(f"{path}: {key} = {value!r}: {error.message}") from None
+        raise typer.BadParameter(f"{path}: {error.message}") from None
 
 
 def _as_on_the_command_line(value: Any, *, multiple: bool) -> str | list[str]:
