@@ -777,7 +777,7 @@ def test_what_comes_out_of_any_other_function_of_ours_is_a_bug_of_ours(name: str
 @pytest.mark.parametrize(
     "place",
     [
-        "rnnctl.gradients.model_gradnorm.model_gradnorm",
+        "rnnctl.gradients.gradnorm.itemised",
         "rnnctl.gradients.layer_calls.layer_norms",
         "rnnctl.models.recording.layers_below",
         "rnnctl.models.objective.sequence_loss",

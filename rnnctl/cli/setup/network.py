@@ -14,7 +14,7 @@ from rnnctl.cli.setup.batch import Data
 from rnnctl.cli.setup.process import seeded
 from rnnctl.cli.setup.request import Request
 from rnnctl.cli.setup.sizes import require_room, settled_sizes, sizes_for
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, hands_over
 from rnnctl.files.checkpoints import load_into
 from rnnctl.files.models import load_model
 from rnnctl.files.users_code import users_code
@@ -143,6 +143,7 @@ def _layers(request: Request, data: Data) -> tuple[nn.Module, dict[str, int]]:
     return model, sizes
 
 
+@hands_over
 def _placed(model: nn.Module, device: torch.device, dtype: str | None) -> nn.Module:
     """The model there and, where one is given, in that dtype: by its own ``to``, which may be the user's code."""
     return model.to(device) if dtype is None else model.to(device, getattr(torch, dtype))

@@ -8,7 +8,7 @@ from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.output.emit import require_not_read, tell_notes
 from rnnctl.cli.output.plotting import require_places
 from rnnctl.cli.setup.request import Request, request_of, require_consistent
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, hands_over
 
 if TYPE_CHECKING:
     from rnnctl.cli.setup.experiment import Experiment
@@ -60,6 +60,7 @@ def _write_weights(made: "Experiment", path: Path) -> None:
         write_weights(path, _tensors(made.model))
 
 
+@hands_over
 def _tensors(model: Any) -> dict[str, Any]:
     """The tensors of the model's state, by its own ``state_dict``, which may be the user's code."""
     import torch
