@@ -131,6 +131,8 @@ def step_norms(block: Float[Tensor, "time batch hidden"]) -> Float[Tensor, " tim
     """Norm of each step of a (time, batch, hidden) block, float64 on the CPU, a chunk at a time."""
     seq_len, batch, hidden = block.shape
     steps = max(1, CHUNK_BYTES // (8 * batch * hidden))
+    if seq_len <= steps:
+        return _safe_norms(block.flatten(1)).cpu().double()
     starts = range(0, seq_len, steps)
     parts = [_safe_norms(block[start : start + steps].flatten(1)).cpu() for start in starts]
     return torch.cat(parts).double()

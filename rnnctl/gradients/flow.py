@@ -193,21 +193,23 @@ def _swept(steps: LossSteps, progress: Callable[[float], None] | None) -> _Swept
         norms, sensitivity = h.new_zeros(2, seq_len, seq_len).unbind(0)
         exponents = h.new_zeros(seq_len, seq_len, dtype=torch.float64)
         factors, powers = norm_factors(h[:-1])
+        # Bounds of ||delta||, of which the norms of dL/dh are one for an Elman cell.
+        bounds = sensitivity if steps.is_bounded_by_grad_h else torch.zeros_like(sensitivity)
         summed: Tensor | None = None
-        bounds = torch.zeros(seq_len, dtype=torch.float64)
         for rows, block in steps.blocks(progress):
             t = block.t
             sensitivity[t, rows] = block.norm
             mixed_norms(block.delta, factors[t], out=norms[t, rows])
             exponents[t, rows] = block.exponents
-            bounds[t] += float((steps.norm_delta(block).double() * torch.exp2(-block.exponents)).sum())
+            if bounds is not sensitivity:
+                bounds[t, rows] = steps.norm_delta(block)
             summed = h.new_zeros(seq_len, *block.delta.shape[1:]) if summed is None else summed
             summed[t].view(-1).addmv_(block.delta.flatten(1).t(), block.weights)
         assert summed is not None
         total = summed.flatten(0, 1).t() @ h[:-1].flatten(0, 1)
         log_norms = _unscaled(norms, exponents.cpu() + powers[:, None])
         log_sensitivity = _unscaled(sensitivity, exponents)
-        magnitude = float((bounds * step_norms(h[:-1])).sum())
+        magnitude = float((_unscaled(bounds, exponents).exp().sum(0) * step_norms(h[:-1])).sum())
         return _Swept(steps.loss, log_norms, log_sensitivity, total.double(), magnitude, h)
 
 

@@ -213,7 +213,7 @@ class _Swept:
         loss, direct = problem.direct(h)
         run = problem.run(h, direct)
         # The states are our own: nothing is learned from making them once more.
-        return cls(loss, layer_norms(run, want_decay=True, check_states=False, progress=progress))
+        return cls(loss, layer_norms(run, want_decay=True, recorded=False, progress=progress))
 
     @property
     def grad_W_hh(self) -> Tensor:

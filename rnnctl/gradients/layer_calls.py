@@ -110,7 +110,7 @@ def _in_time(norms: LayerNorms, reverse: bool, replayed: float, last: Tensor) ->
         recovered_error=max(norms.recovered_error, replayed),
         decay=norms.decay,
         padded=None if norms.padded is None else _both_ordered(norms.padded, reverse),
-        ends=(last, norms.grad_h_init),
+        ends=None if norms.grad_h_init is None else (last, norms.grad_h_init),
     )
 
 

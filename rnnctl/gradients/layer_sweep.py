@@ -34,7 +34,7 @@ class LayerNorms:
             those that the module made, over 1 or |h_t|; of the steps that were recomputed.
         decay: how a gradient that enters at the last step changes on its way back, if asked for.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
-        grad_h_init: dL/d(the state before the first step), (batch, hidden), float64.
+        grad_h_init: dL/d(the state before the first step), (batch, hidden), float64, of a recorded run.
     """
 
     contributions: Contributions
@@ -44,7 +44,7 @@ class LayerNorms:
     recovered_error: float
     decay: Decay | None
     padded: tuple[Tensor, Tensor] | None
-    grad_h_init: Tensor
+    grad_h_init: Tensor | None
 
 
 def layer_norms(
@@ -52,7 +52,7 @@ def layer_norms(
     *,
     want_grad_x: bool = False,
     want_decay: bool = False,
-    check_states: bool = True,
+    recorded: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> LayerNorms:
     """Sweep back through one layer.
@@ -61,7 +61,8 @@ def layer_norms(
         run: the layer and what is known of it.
         want_grad_x: also dL/dx_t, for the layer below.
         want_decay: also follow what enters at the last step alone, if need be by a second sweep.
-        check_states: hold the run's states against its weights; not needed where we made them ourselves.
+        recorded: whether the run is of somebody's module, so that its states are held against its weights, and it
+            is kept what the first step sends back; neither is asked of states that we made ourselves.
         progress: called with the fraction of the steps that are done.
     """
     products = takes_products(run.h)
@@ -80,9 +81,9 @@ def layer_norms(
             grad_norm_h_direct=_direct_norms(run),
             grad_norm_c=listeners.grad_norm_c,
             grad_x=listeners.grad_x,
-            recovered_error=_recovered_error(run, steps) if check_states else 0.0,
-            # The second sweep of the decay would overwrite what the first left in the buffers.
-            grad_h_init=_grad_h_init(steps, chunk.exponent),
+            recovered_error=_recovered_error(run, steps) if recorded else 0.0,
+            # Before the second sweep of the decay, which overwrites what the first left in the buffers.
+            grad_h_init=_grad_h_init(steps, chunk.exponent) if recorded else None,
             decay=_decay(run, steps, contributions.log_grad_norm_h) if want_decay else None,
             padded=listeners.padded,
         )
@@ -124,6 +125,8 @@ class _Listeners:
 
 def _direct_norms(run: LayerRun) -> Tensor:
     """||dL/dh_t|| from outside, shape (time,), float64."""
+    if run.direct.shape[0] == run.seq_len:
+        return step_norms(run.direct)
     norms = torch.zeros(run.seq_len, dtype=torch.float64)
     norms[run.seq_len - run.direct.shape[0] :] = step_norms(run.direct)
     return norms
@@ -161,13 +164,13 @@ class _PaddingAudit:
 
 def in_sweep_dtype(run: LayerRun) -> LayerRun:
     """float32 for half precision, float64 for small float32 layers, else as it is."""
-    run = run.to(sweep_dtype(run.h).dtype)
-    direct_c = None if run.direct_c is None else sweep_dtype(run.direct_c)
-    # Half precision would not hold a gradient that is scaled to magnitude 1.
-    run = replace(run, direct=sweep_dtype(run.direct), direct_c=direct_c)
-    batch, hidden = run.h.shape[1:]
+    is_half, (batch, hidden) = run.h.dtype.itemsize < 4, run.h.shape[1:]
     small = batch * hidden * run.weights.W_hh.shape[0] < FLOAT64_BELOW
-    return run.to(wide_dtype(run.h)) if small else run
+    if is_half:
+        # Half precision would not hold a gradient that is scaled to magnitude 1.
+        direct_c = None if run.direct_c is None else sweep_dtype(run.direct_c)
+        run = replace(run, direct=sweep_dtype(run.direct), direct_c=direct_c)
+    return run.to(wide_dtype(run.h) if small else torch.float32 if is_half else run.h.dtype)
 
 
 def _grad_h_init(steps: Reversible, exponent: int) -> Tensor:
@@ -178,7 +181,7 @@ def _grad_h_init(steps: Reversible, exponent: int) -> Tensor:
 
 def _decay(run: LayerRun, steps: Reversible, log_grad_norm_h: Tensor) -> Decay:
     """Of what enters at the last step alone: of packed sequences, the longest ones'."""
-    if bool(run.direct[:-1].any()):
+    if run.direct.shape[0] > 1 and bool(run.direct[:-1].any()):
         log_grad_norm_h = torch.empty_like(log_grad_norm_h)
         for chunk in sweep_back(steps, *(part[-1:] for part in run.entering)):
             log_grad_norm_h[chunk.start : chunk.stop] = chunk.log_norm

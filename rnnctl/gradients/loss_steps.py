@@ -65,11 +65,16 @@ class LossSteps:
                 if progress is not None:
                     progress(done / pairs)
 
+    @property
+    def is_bounded_by_grad_h(self) -> bool:
+        """Whether ||dL_k/dh_t|| bounds ||delta_k||: no slope of a single nonlinearity is above 1."""
+        return self.layers[-1].slopes.is_plain
+
     def norm_delta(self, block: LossBlock) -> Tensor:
-        """A bound of ||delta_k|| for every loss of a block, shape (losses,), scaled as the block is."""
-        # Of an Elman cell dL_k/dh_t is one, since no slope is above 1, and its norm is known already.
-        is_bounded = block.delta.shape[-1] == self.h.shape[2]
-        norms: Tensor = block.norm if is_bounded else torch.linalg.vector_norm(block.delta.flatten(1), dim=1)
+        """||delta_k|| or a bound of it, for every loss of a block, shape (losses,), scaled as the block is."""
+        if self.is_bounded_by_grad_h:
+            return block.norm
+        norms: Tensor = torch.linalg.vector_norm(block.delta.flatten(1), dim=1)
         return norms
 
 

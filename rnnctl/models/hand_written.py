@@ -67,8 +67,7 @@ class Problem:
             direct: dL/dh_t through y_t alone at the last n steps, shape (n, batch, hidden).
         """
         cell = self.model.rnn_cell
-        weights = cell_weights(cell).to(h.dtype)
-        return LayerRun(_kind(cell), weights, self.x.transpose(0, 1).to(h.dtype), h, None, direct)
+        return LayerRun(_kind(cell), cell_weights(cell).detached(), self.x.transpose(0, 1), h, None, direct)
 
 
 def _kind(cell: ManualRNNCell) -> CellKind:

@@ -56,6 +56,8 @@ class LayerRun:
 
     def to(self, dtype: torch.dtype) -> "LayerRun":
         """The same run in another dtype; gradients from above keep theirs, which may hold what this one cannot."""
+        if all(part.dtype == dtype for part in (self.x, self.h, self.weights.W_hh)):
+            return self
         parts = {name: getattr(self, name) for name in ("x", "h", "c_init", "mask", "padding")}
         given: dict[str, Any] = {name: part.to(dtype) for name, part in parts.items() if part is not None}
         return replace(self, weights=self.weights.to(dtype), **given)

@@ -10,7 +10,7 @@ a single step, which broadcasts over further axes of a gradient in front, such a
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,11 @@ class Slopes(ABC):
     @abstractmethod
     def state_size(self) -> int:
         """How many numbers the state of one sequence has."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is one slope and W_hh, past which nothing goes: ``delta`` may take the place of ``grads``."""
+        return False
 
     @abstractmethod
     def arrived(self, grads: State, out: State | None = None) -> State:
@@ -81,18 +86,18 @@ class Slopes(ABC):
 
     def __getitem__(self, index: int | slice) -> "Slopes":
         """Of one or several places along the first axis."""
-        return replace(self, **{name: part[index] for name, part in self._parts().items()})
+        return self._with({name: part[index] for name, part in self._parts().items()})
 
     def __iter__(self) -> Iterator["Slopes"]:
         """One step after the other."""
         parts = self._parts()
         # Views of all steps at once: taken one by one they would cost as much as the arithmetic.
         for values in zip(*(part.unbind(0) for part in parts.values()), strict=True):
-            yield replace(self, **dict(zip(parts, values, strict=True)))
+            yield self._with(dict(zip(parts, values, strict=True)))
 
     def flattened(self) -> "Slopes":
         """Steps and sequences in one axis."""
-        return replace(self, **{name: part.flatten(0, 1) for name, part in self._parts().items()})
+        return self._with({name: part.flatten(0, 1) for name, part in self._parts().items()})
 
     def finite(self) -> Tensor:
         """Whether all coefficients of a place along the first axis are, shape (places,)."""
@@ -105,8 +110,13 @@ class Slopes(ABC):
 
     def _parts(self) -> dict[str, Tensor]:
         """The coefficients: what differs from step to step and from sequence to sequence."""
-        named = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: part for name, part in named.items() if part is not None and not name.startswith("W_")}
+        return {name: part for name, part in vars(self).items() if part is not None and not name.startswith("W_")}
+
+    def _with(self, parts: dict[str, Tensor]) -> "Slopes":
+        """The same with other coefficients; past ``__init__``, which would cost as much as the arithmetic of a step."""
+        found = object.__new__(type(self))
+        found.__dict__.update(vars(self), **parts)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +136,10 @@ class HiddenSlopes(Slopes):
     @property
     def state_size(self) -> int:
         return self.W_hh.shape[1]
+
+    @property
+    def is_plain(self) -> bool:
+        return self.keep is None and self.slopes.shape[-2] == 1
 
     def arrived(self, grads: State, out: State | None = None) -> State:
         return grads
@@ -149,7 +163,7 @@ class HiddenSlopes(Slopes):
         return (kept,)
 
     def __call__(self, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
-        if self.keep is None and self.slopes.shape[-2] == 1:
+        if self.is_plain:
             return self.slopes.mT * (self.W_hh @ V)
         gates = self.slopes.shape[-2]
         through = torch.unflatten(_product(self.W_hh, V), 1, (gates, -1)) * self.slopes.unsqueeze(3)

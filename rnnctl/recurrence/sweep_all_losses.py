@@ -71,7 +71,7 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
         One block per step.
     Source: as ``sweep_back``, for every loss by itself.
     """
-    rows = [_Rows(layer.slopes, last - first, direct) for layer in layers]
+    rows = [_Rows(layer, last - first, direct) for layer in layers]
     scales = _Scales(last - first, direct)
     # Row j sets in at step last - 1 - j.
     own = direct[first:last].flip(0) if direct.dim() == 3 else direct.flip(0)
@@ -82,13 +82,13 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
         if t % RESCALE_EVERY == 0:
             scales.rescale([part for each in rows for part in each.grads], active)
         norm = direct.new_empty(active)
-        for place, (layer, each) in enumerate(zip(layers, rows, strict=True)):
+        for place, each in enumerate(rows):
             if place == len(rows) - 1:
                 torch.linalg.vector_norm(each.grads[0][:active].flatten(1), dim=1, out=norm)
-            below = each.step(layer, t, active)
+            below = each.step(t, active)
             if below is not None:
                 rows[place + 1].grads[0][:active] += below
-        yield LossBlock(t, norm, rows[-1].delta[:active], scales.exponents[:active], scales.weights[:active])
+        yield LossBlock(t, norm, rows[-1].delta, scales.exponents[:active], scales.weights[:active])
 
 
 def _enter(grad_h: Tensor, own: Tensor, t: int, first: int, active: int) -> None:
@@ -100,26 +100,39 @@ def _enter(grad_h: Tensor, own: Tensor, t: int, first: int, active: int) -> None
 
 
 class _Rows:
-    """The gradients of one layer's states for every loss, and their deltas."""
+    """The gradients of one layer's states for every loss, and their deltas.
 
-    def __init__(self, slopes: Slopes, losses: int, like: Tensor) -> None:
-        batch, (gates, hidden) = like.shape[-2], slopes.slopes.shape[-2:]
+    Attributes:
+        delta: of the step that was taken last, shape (losses, batch, gates * hidden).
+    """
+
+    def __init__(self, layer: SlopedLayer, losses: int, like: Tensor) -> None:
+        slopes, batch, (gates, hidden) = layer.slopes, like.shape[-2], layer.slopes.slopes.shape[-2:]
+        self._layer, self._steps = layer, list(slopes)
         # Zeros, because a row whose loss has not set in yet has none.
-        h, spare = like.new_zeros(2, losses, batch, slopes.W_hh.shape[1]).unbind(0)
+        h, self._spare = like.new_zeros(2, losses, batch, slopes.W_hh.shape[1]).unbind(0)
         has_c = slopes.state_size > slopes.W_hh.shape[1]
         self.grads: State = (h, like.new_zeros(losses, batch, hidden)) if has_c else (h,)
-        self.delta = like.new_empty(losses, batch, gates * hidden)
-        self._spare = spare
+        # Where nothing passes W_hh by, the gradients themselves can give way to their deltas.
+        self._buffer = None if slopes.is_plain else like.new_empty(losses, batch, gates * hidden)
+        self.delta = h
 
-    def step(self, layer: SlopedLayer, t: int, active: int) -> Tensor | None:
-        """Write delta of step t, go one step back, and say what reaches the layer below, (losses, batch, input)."""
-        slopes, now, delta = layer.slopes[t], tuple(part[:active] for part in self.grads), self.delta[:active]
+    def step(self, t: int, active: int) -> Tensor | None:
+        """Find delta of step t, go one step back, and say what reaches the layer below, (losses, batch, input)."""
+        slopes, now = self._steps[t], tuple(part[:active] for part in self.grads)
         now = slopes.arrived(now, out=now)
-        slopes.delta(now, out=delta)
-        below = None if layer.W_ih is None else slopes.input_delta(now, delta) @ layer.W_ih
-        slopes.back(now, delta, out=(self._spare[:active], *now[1:]))
+        self.delta = slopes.delta(now, out=now[0] if self._buffer is None else self._buffer[:active])
+        below = self._below(slopes, now, t)
+        slopes.back(now, self.delta, out=(self._spare[:active], *now[1:]))
         self._spare, self.grads = self.grads[0], (self._spare, *self.grads[1:])
-        return below if below is None or layer.noise is None else below * layer.noise[t]
+        return below
+
+    def _below(self, slopes: Slopes, now: State, t: int) -> Tensor | None:
+        W_ih, noise = self._layer.W_ih, self._layer.noise
+        if W_ih is None:
+            return None
+        below = slopes.input_delta(now, self.delta) @ W_ih
+        return below if noise is None else below * noise[t]
 
 
 class _Scales:

@@ -1,6 +1,7 @@
 """The weights of one layer in one direction, in torch's layout."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,8 +32,17 @@ class LayerWeights:
 
     def to(self, dtype: torch.dtype) -> "LayerWeights":
         """The same weights in another dtype."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(dtype) for name, value in given.items() if value is not None})
+        return self._each(lambda part: part.to(dtype))
+
+    def detached(self) -> "LayerWeights":
+        """The same weights, apart from autograd."""
+        return self._each(Tensor.detach)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "LayerWeights":
+        parts = (self.W_ih, self.W_hh, self.b_ih, self.b_hh, self.W_hr)
+        W_ih, W_hh, *others = (None if part is None else change(part) for part in parts)
+        assert W_ih is not None and W_hh is not None
+        return LayerWeights(W_ih, W_hh, *others)
 
 
 def affine_into(out: Tensor, rows: Tensor, W: Tensor, b: Tensor | None) -> None:
