@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from rnnctl.cells import FullRNN
 from rnnctl.gradients.agreement import clone_contributions
 from rnnctl.gradients.gradnorm import gradnorm
+from rnnctl.models.hooks import results_of
 
 # The one that all others are compared with, and ours.
 REFERENCE, SWEEP = "nn.RNN", "rnnctl sweep"
@@ -75,12 +76,8 @@ def retained_gradients(work: Workload) -> Callable[[], None]:
 
     def run() -> None:
         work.model.zero_grad()
-        states: list[Tensor] = []
-        hook = work.model.rnn_cell.register_forward_hook(lambda _m, _i, h_t: states.append(h_t))
-        try:
+        with results_of(work.model.rnn_cell) as states:
             y = work.model(work.x, work.h_init)
-        finally:
-            hook.remove()
         for h_t in states:
             h_t.retain_grad()
         work.loss(y).backward()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from rnnctl.errors import VerificationError
 from rnnctl.losses import attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_tape
 from rnnctl.models.hand_written import Problem, model_states
+from rnnctl.models.hooks import results_of
 
 W_HH = "rnn_cell.hidden_to_hidden.weight"
 # Of the gradient's uncancelled magnitude: rounding of T accumulated steps, with room.
@@ -90,16 +91,11 @@ def autograd_reference(
     """``W_hh.grad`` from autograd through the model's own loop; the model is left as it was."""
     require_tape(x.shape[1], x.shape[0] * model.rnn_cell.hidden_size * x.element_size())
     W_hh = model.get_parameter(W_HH).detach().clone().requires_grad_()
-    states = [h_init]
-    hook = model.rnn_cell.register_forward_hook(lambda _module, _inputs, h_t: states.append(h_t))
-    try:
-        with torch.enable_grad():
-            y = functional_call(model, {W_HH: W_hh}, (x.detach(), h_init.detach()))
-            value = _loss_at_steps(y, target, loss, loss_at)
-            (grad,) = torch.autograd.grad(value, W_hh)
-    finally:
-        hook.remove()
-    return Reference(grad, torch.stack([h_t.detach() for h_t in states]))
+    with results_of(model.rnn_cell) as states, torch.enable_grad():
+        y = functional_call(model, {W_HH: W_hh}, (x.detach(), h_init.detach()))
+        value = _loss_at_steps(y, target, loss, loss_at)
+        (grad,) = torch.autograd.grad(value, W_hh)
+    return Reference(grad, torch.stack([h_t.detach() for h_t in (h_init, *states)]))
 
 
 def agreement(found: Swept, reference: Reference, states: str) -> Agreement:

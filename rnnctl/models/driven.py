@@ -12,6 +12,7 @@ from rnnctl.cells import FullRNN, require_like_weights, require_shape
 from rnnctl.errors import InputError, ShapeError
 from rnnctl.models.calls import argument, cell_weights, layer_weights, rows_of
 from rnnctl.models.hand_written import require_own_start
+from rnnctl.models.hooks import hooked
 from rnnctl.models.modules import (
     Found,
     class_of,
@@ -348,13 +349,9 @@ def _calls_of(module: nn.Module, run: Callable[[], Any]) -> list[tuple[Tensor, A
     """Input and given state of every call."""
     calls: list[tuple[Tensor, Any]] = []
 
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _result: Any) -> None:
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         calls.append((argument(args, kwargs, 0, "input", "x_t"), argument(args, kwargs, 1, "hx", "h_t_minus_1")))
 
-    handle = module.register_forward_hook(hook, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        handle.remove()
+    with hooked(module, after), torch.no_grad():
+        run()
     return calls

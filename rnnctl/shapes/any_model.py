@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError, did_you_mean
+from rnnctl.models.hooks import hooked
 from rnnctl.shapes.axes import SUPPORTED, Recurrent, Weight, is_recurrent, settings, title, weights
 from rnnctl.shapes.tensors import Row, call_of, extent, row, tensor_rows
 
@@ -96,17 +98,10 @@ def _chosen(found: Mapping[str, Recurrent], only: Collection[str] | None) -> Map
 
 
 def _watch(found: Mapping[str, Recurrent], seen: Mapping[str, _Seen], run: Callable[[], Any]) -> None:
-    handles = []
-    try:
+    with ExitStack() as stack, torch.no_grad():
         for name, module in found.items():
-            # First, so that what is seen is the module's own output and not that of another hook.
-            hook = partial(_note, name, seen[name])
-            handles.append(module.register_forward_hook(hook, with_kwargs=True, prepend=True))
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+            stack.enter_context(hooked(module, partial(_note, name, seen[name])))
+        run()
 
 
 def _note(

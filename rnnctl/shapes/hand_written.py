@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN, ManualRNNCell
 from rnnctl.memory import require_memory
+from rnnctl.models.hooks import results_of
 
 Row = Mapping[str, Any]
 
@@ -78,13 +79,8 @@ def sequence_shapes(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> 
     # Every h_t, all of them stacked, and the outputs.
     kept = 2 * model.rnn_cell.hidden_size + 2 * model.output_size
     require_memory(batch * seq_len * kept * x.element_size(), f"states and outputs of {seq_len} steps")
-    states: list[Tensor] = []
-    hook = model.rnn_cell.register_forward_hook(lambda _module, _inputs, h_t: states.append(h_t))
-    try:
-        with torch.no_grad():
-            y = model(x, start)
-    finally:
-        hook.remove()
+    with results_of(model.rnn_cell) as states, torch.no_grad():
+        y = model(x, start)
     h, last = torch.stack(states, dim=1), seq_len - 1
     every_h = _tensor("h_t" if last == 0 else f"h_0 .. h_{last}", "hidden state at every step", "(batch, hidden)", h)
     tensors = (

@@ -1,0 +1,124 @@
+"""Hooks that are gone afterwards, and that neither copies nor files carry along."""
+
+import copy
+import io
+from contextlib import ExitStack
+
+import pytest
+import torch
+from torch import nn
+
+from rnnctl.models.hooks import hooked, results_of
+
+KINDS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+
+
+def hooks_of(module):
+    return [dict(getattr(module, kind)) for kind in KINDS]
+
+
+class Scaled(nn.Linear):
+    """A linear map with a keyword."""
+
+    def forward(self, x, *, scale=1.0):
+        if scale is None:
+            raise RuntimeError("no scale")
+        return scale * super().forward(x)
+
+
+def test_both_hooks_see_positions_keywords_and_the_result():
+    module, x, seen = Scaled(2, 3), torch.ones(1, 2), []
+    with hooked(module, lambda *call: seen.append(call), before=lambda *call: seen.append(call)):
+        y = module(x, scale=2.0)
+    before, after = seen
+    assert before[0] is module
+    assert before[1:] == ((x,), {"scale": 2.0})
+    assert after == (module, (x,), {"scale": 2.0}, y)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_every_hook_is_taken_away(error):
+    module = Scaled(2, 3)
+    kept = module.register_forward_hook(lambda *call: None)
+    there = hooks_of(module)
+    try:
+        with hooked(module, lambda *call: None, before=lambda *call: None, always=True):
+            assert hooks_of(module) != there
+            if error is not None:
+                raise error
+    except (RuntimeError, KeyboardInterrupt):
+        pass
+    assert hooks_of(module) == there
+    kept.remove()
+
+
+def test_a_stack_holds_hooks_open_for_as_long_as_it_likes():
+    modules, stack, seen = [Scaled(2, 2), Scaled(2, 2)], ExitStack(), []
+    for module in modules:
+        stack.enter_context(hooked(module, lambda module, *call: seen.append(module)))
+    for module in modules:
+        module(torch.ones(1, 2))
+    stack.close()
+    for module in modules:
+        module(torch.ones(1, 2))
+    assert seen == modules
+    assert not any(any(hooks_of(module)) for module in modules)
+
+
+def test_first_sees_what_forward_returned_and_otherwise_what_the_caller_gets():
+    module, x, seen = Scaled(2, 3), torch.ones(1, 2), []
+    replacing = module.register_forward_hook(lambda module, args, result: result + 1)
+    with (
+        hooked(module, lambda *call: seen.append(call[-1])),
+        hooked(module, lambda *call: seen.append(call[-1]), first=False),
+    ):
+        y = module(x)
+    replacing.remove()
+    assert torch.equal(seen[0], module(x))
+    assert seen[1] is y
+
+
+def test_before_sees_what_forward_is_given():
+    module, seen = Scaled(2, 3), []
+    replacing = module.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    with hooked(module, before=lambda module, args, kwargs: seen.append(args[0])):
+        module(torch.ones(1, 2))
+    replacing.remove()
+    assert torch.equal(seen[0], torch.full((1, 2), 2.0))
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_a_call_that_fails_is_seen_where_it_is_asked_for(always):
+    module, seen = Scaled(2, 3), []
+    with (
+        hooked(module, lambda *call: seen.append(call[-1]), always=always),
+        pytest.raises(RuntimeError, match="no scale"),
+    ):
+        module(torch.ones(1, 2), scale=None)
+    assert seen == [None] * always
+
+
+def test_copies_and_files_of_the_module_carry_hooks_that_do_nothing():
+    module, seen = Scaled(2, 3), []
+    with hooked(module, lambda *call: seen.append(call), before=lambda *call: seen.append(call)):
+        buffer = io.BytesIO()
+        torch.save(module, buffer)
+        buffer.seek(0)
+        for other in (copy.deepcopy(module), torch.load(buffer, weights_only=False)):
+            assert torch.equal(other(torch.ones(1, 2), scale=2.0), 2 * nn.Linear.forward(module, torch.ones(1, 2)))
+    assert seen == []
+
+
+def test_results_are_kept_in_order():
+    module = Scaled(2, 2)
+    with results_of(module) as seen:
+        returned = [module(torch.ones(1, 2), scale=scale) for scale in (1.0, 2.0)]
+    module(torch.ones(1, 2))
+    assert len(seen) == 2
+    assert all(one is other for one, other in zip(seen, returned, strict=True))
