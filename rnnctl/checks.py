@@ -15,13 +15,14 @@ from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import posed
+from rnnctl.results import Result
 
 # Relative, per claim, at every step: far above rounding, far below any mistake.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Result):
     """One row per claim: claim, nonlinearity, loss_at, relative_error, tolerance, holds."""
 
     schema: ClassVar[str] = "check"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN
 from rnnctl.memory import require_tape
+from rnnctl.results import Result
 
 # Up to here every step is drawn; beyond, so many at either end.
 DRAWN_STEPS = 8
@@ -23,7 +24,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class UnrolledGraph:
+class UnrolledGraph(Result):
     """T copies of one cell that share their weights.
 
     Attributes:

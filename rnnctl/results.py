@@ -3,29 +3,43 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 Value = float | int | str | bool | None
 Record = Mapping[str, Any]
 
 
-class Result(Protocol):
-    """A frozen dataclass that any view can render.
+class Result:
+    """What a question of rnnctl is answered with; any view can render it. Frozen dataclasses inherit it.
 
     Attributes:
         schema: the kind of result ("gradnorm"), a stable name.
         scalars: name -> number, text or None where there is no value.
         rows: one flat record per time step, tensor, claim, ...; all with the same keys.
-        more: where a result has one, further records by name.
+        more: further records, by name.
+        conditions: what can be asked of it by a word ("vanishing"), and whether it is so.
     """
 
-    schema: ClassVar[str]
+    if TYPE_CHECKING:
+        # For the type checker alone: what stands in a base is the default of a dataclass's field of that name.
+        @property
+        def schema(self) -> str: ...
+
+        @property
+        def scalars(self) -> Record: ...
+
+        @property
+        def rows(self) -> Sequence[Record]: ...
 
     @property
-    def scalars(self) -> Record: ...
+    def more(self) -> Mapping[str, Sequence[Record]]:
+        """Further records beside the rows, by name; none of most results."""
+        return {}
 
     @property
-    def rows(self) -> Sequence[Record]: ...
+    def conditions(self) -> Mapping[str, bool]:
+        """What --fail-on knows by a bare name; nothing of most results."""
+        return {}
 
 
 def strict(value: Any) -> Any:

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rnnctl
+from rnnctl.results import Result
 from rnnctl.view import progress, tables
 from rnnctl.view.layouts.layout import Column, Layout, Table, headline
 from rnnctl.view.layouts.table import LAYOUTS
@@ -61,7 +63,7 @@ def row(t: int, norm: float) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
-class Made:
+class Made(Result):
     """A result of gradnorm's kind."""
 
     schema: ClassVar[str] = "gradnorm"
@@ -75,6 +77,14 @@ MADE = Made(SCALARS, (row(0, 0.0), row(1, 1e-300), row(2, 1.5), row(3, math.inf)
 def text_of(result: Made = MADE, form: str = "table", **settings: Any) -> str:
     wanted = {"only": None, "every": False, "terminal": Terminal(), **settings}
     return rendered(result, form=form, config=CONFIG, versions={"rnnctl": "0", "torch": "0"}, **wanted)
+
+
+def test_every_public_result_is_one_and_knows_further_records_and_words_or_none() -> None:
+    public = [getattr(rnnctl, name) for name in rnnctl.__all__]
+    results = [each for each in public if isinstance(each, type) and hasattr(each, "schema")]
+    assert {"GradNorms", "Flow", "Spectrum", "CheckReport", "StepShapes"} <= {each.__name__ for each in results}
+    assert all(issubclass(each, Result) for each in results)
+    assert (MADE.more, MADE.conditions) == ({}, {})
 
 
 finite_or_not = st.floats(allow_nan=True, allow_infinity=True)

@@ -10,6 +10,7 @@ from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.timing import gemm_rate, medians
 from rnnctl.gradients.agreement import W_HH
 from rnnctl.gradients.flow import flow
+from rnnctl.results import Result
 
 PASSES, FLOW = "T autograd passes", "rnnctl flow"
 # Sizes; the least speed-up over T passes (None: not run) and the least share of the GEMM rate.
@@ -21,7 +22,7 @@ FLOW_SIZES: tuple[tuple[Mapping[str, int], Targets], ...] = (
 
 
 @dataclass(frozen=True)
-class FlowBenchReport:
+class FlowBenchReport(Result):
     """One row per size and method.
 
     ``rows`` have case, method, milliseconds (median), speedup (over T passes of autograd, with its

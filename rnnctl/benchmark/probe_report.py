@@ -12,6 +12,7 @@ from rnnctl.benchmark.timing import medians
 from rnnctl.errors import InputError
 from rnnctl.gradients.probe import probe
 from rnnctl.models.torch_layers import LAYERS
+from rnnctl.results import Result
 
 Targets = Mapping[str, float]
 # Sizes, and the most that a probed step may take of a plain one's time at two threads, by cell.
@@ -26,7 +27,7 @@ PLAIN, PROBED = "plain step", "probed step"
 
 
 @dataclass(frozen=True)
-class ProbeBenchReport:
+class ProbeBenchReport(Result):
     """Two rows per size and cell.
 
     ``rows`` have case, cell, method, milliseconds (median), ratio (to the plain step in the same run) and

@@ -10,6 +10,7 @@ from rnnctl.benchmark.methods import METHODS, REFERENCE, SWEEP, Workload, sweep_
 from rnnctl.benchmark.peak import peak_bytes
 from rnnctl.benchmark.timing import gemm_rate, medians
 from rnnctl.errors import InputError
+from rnnctl.results import Result
 
 # Sizes, and the most that the sweep may take of nn.RNN's time at two threads.
 REFERENCE_SIZES: tuple[tuple[Mapping[str, int], float], ...] = (
@@ -22,7 +23,7 @@ LIMIT = "limit"
 
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchReport(Result):
     """One row per size and method.
 
     ``rows`` have case, method, milliseconds (median), ratio (to nn.RNN in the same run), target

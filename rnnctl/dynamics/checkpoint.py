@@ -18,6 +18,7 @@ from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.finite import has_values, nonfinite_count
 from rnnctl.recurrence.kinds import KINDS
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.results import Result
 
 ELMAN = "elman (rnnctl)"
 # Rows of weight_hh over hidden units -> the kind of cell; the first one that there is, where two have as many.
@@ -28,7 +29,7 @@ _OWN = re.compile(r"(.*\.)?(input_to_hidden|hidden_to_hidden)\.(weight|bias)")
 
 
 @dataclass(frozen=True, eq=False)
-class CheckpointContents:
+class CheckpointContents(Result):
     """The tensors of a checkpoint, and its recurrent matrices.
 
     Attributes:

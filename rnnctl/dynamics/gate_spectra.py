@@ -17,6 +17,7 @@ from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.kinds import KINDS
+from rnnctl.results import Result
 
 # A gate counts as saturated closer than this to 0 or 1; a candidate where |tanh| is beyond.
 GATE_MARGIN, CANDIDATE_SATURATED = 0.05, 0.99
@@ -43,7 +44,7 @@ class GateMatrix:
 
 
 @dataclass(frozen=True, eq=False)
-class GatedSpectrum:
+class GatedSpectrum(Result):
     """Eigenvalues and singular values of every gate's part of W_hh, and the step Jacobians along a sequence.
 
     Attributes:

@@ -24,6 +24,7 @@ from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.slopes import Slopes
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
+from rnnctl.results import Result
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.
 AUTONOMOUS_STEPS = 1000
@@ -31,7 +32,7 @@ SHORTEST_BLOCK, MOST_BLOCKS = 10, 20
 
 
 @dataclass(frozen=True, eq=False)
-class Lyapunov:
+class Lyapunov(Result):
     """Lyapunov exponents, nats per step.
 
     Attributes:

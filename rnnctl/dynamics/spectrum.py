@@ -19,10 +19,11 @@ from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, driven_along, own_layer, require_alone
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES, SATURATED, Nonlinearity
+from rnnctl.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class Spectrum(Result):
     """Eigenvalues and singular values of W_hh, and the step Jacobians along a sequence.
 
     Attributes:

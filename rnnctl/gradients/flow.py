@@ -22,12 +22,13 @@ from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
 from rnnctl.models.objective import Objective
 from rnnctl.recurrence.sweep import chunk_steps
+from rnnctl.results import Result
 
 ONE_PERCENT = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class Flow(Result):
     """The gradient from every loss step k to every source step t.
 
     Attributes:

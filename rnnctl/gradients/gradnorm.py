@@ -20,10 +20,11 @@ from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_own_start
 from rnnctl.models.objective import Objective
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class GradNorms:
+class GradNorms(Result):
     """What every time step of BPTT contributes to dL/dW_hh.
 
     Attributes:

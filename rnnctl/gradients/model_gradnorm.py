@@ -16,6 +16,7 @@ from rnnctl.gradients.verdict import conditions_of, require_thresholds
 from rnnctl.models.modules import LINEAR
 from rnnctl.models.objective import Objective, backward, called, must_have_lengths, without_padding
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.results import Result
 
 # Of the scalars, those that are of one weight: the one that the verdict is about.
 OF_ONE_WEIGHT = (
@@ -32,7 +33,7 @@ OF_ONE_WEIGHT = (
 
 
 @dataclass(frozen=True, eq=False)
-class ModelGradNorms:
+class ModelGradNorms(Result):
     """What every time step contributes to the gradient of every recurrent weight of a model.
 
     Attributes:

@@ -19,12 +19,13 @@ from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
 from rnnctl.models.objective import Objective
+from rnnctl.results import Result
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
 
 
 @dataclass(frozen=True, eq=False)
-class Truncation:
+class Truncation(Result):
     """The gradient of W_hh under truncated BPTT, for several windows.
 
     Attributes:

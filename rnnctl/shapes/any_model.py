@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rnnctl.errors import InputError, did_you_mean
 from rnnctl.models.hooks import hooked
+from rnnctl.results import Result
 from rnnctl.shapes.axes import SUPPORTED, Recurrent, Weight, is_recurrent, settings, title, weights
 from rnnctl.shapes.tensors import Row, call_of, extent, row, tensor_rows
 
@@ -19,7 +20,7 @@ ROOT = "(model)"
 
 
 @dataclass(frozen=True)
-class RecurrentShapes:
+class RecurrentShapes(Result):
     """Every recurrent module of a model: tensors of its first call, parameters, gates, multiply-adds.
 
     ``rows`` have kind, module (its name in the model), symbol, name, symbolic_shape, shape, elements,

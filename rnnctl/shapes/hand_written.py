@@ -10,12 +10,13 @@ from torch import Tensor
 from rnnctl.cells import FullRNN, ManualRNNCell
 from rnnctl.memory import require_memory
 from rnnctl.models.hooks import results_of
+from rnnctl.results import Result
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class StepShapes:
+class StepShapes(Result):
     """Every tensor of h_t = f(W_xh x_t + b_xh + W_hh h_{t-1} + b_hh), for one step.
 
     ``rows`` have kind (tensor or parameter), symbol, name, symbolic_shape, shape, elements,
@@ -28,7 +29,7 @@ class StepShapes:
 
 
 @dataclass(frozen=True)
-class SequenceShapes:
+class SequenceShapes(Result):
     """Every tensor of a whole sequence; rows as in ``StepShapes``."""
 
     schema: ClassVar[str] = "forward"

@@ -6,7 +6,7 @@ from typing import Any
 from rnnctl.results import Result
 from rnnctl.view.layouts.layout import headline
 from rnnctl.view.machine import SCHEMA_VERSION, csv_text, json_text, jsonl_text
-from rnnctl.view.tables import more_of, table_text
+from rnnctl.view.tables import table_text
 from rnnctl.view.terminal import Terminal
 
 
@@ -51,5 +51,5 @@ def _document(
         document["scalars"] = result.scalars
     if only != "scalars":
         document["rows"] = result.rows
-        document |= more_of(result)
+        document |= result.more
     return document

@@ -41,17 +41,12 @@ def table_text(result: Result, headline: str, only: str | None, every: bool, ter
             for table in layout.tables:
                 _print_rows(console, table, rows, every, terminal)
         for name, table in layout.more.items():
-            _print_rows(console, table, more_of(result)[name], every, terminal)
+            _print_rows(console, table, result.more[name], every, terminal)
         if caption := layout.caption(result.scalars):
             console.print(caption, soft_wrap=True)
     if only != "rows":
         console.print(_scalars(result.scalars, layout, terminal))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
-
-
-def more_of(result: Result) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """Further records of a result beside its rows, by name; most results have none."""
-    return getattr(result, "more", {})
 
 
 def _console(terminal: Terminal) -> Console:

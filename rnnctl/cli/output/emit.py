@@ -95,9 +95,8 @@ def judge(result: Result, out: OutputOptions) -> None:
     conditions = parsed(out.fail_on or ())
     if not conditions:
         return
-    words: Mapping[str, bool] = getattr(result, "conditions", {})
-    require_known(conditions, result.scalars, words)
-    messages = held(conditions, result.scalars, words)
+    require_known(conditions, result.scalars, result.conditions)
+    messages = held(conditions, result.scalars, result.conditions)
     for message in messages:
         tell(message)
     if messages:
