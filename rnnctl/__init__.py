@@ -47,11 +47,11 @@ _HOMES = {
     "CheckReport": "checks",
     "check": "checks",
     "BenchReport": "benchmark.report",
-    "bench": "benchmark.report",
-    "FlowBenchReport": "benchmark.flow_report",
-    "bench_flow": "benchmark.flow_report",
-    "ProbeBenchReport": "benchmark.probe_report",
-    "bench_probe": "benchmark.probe_report",
+    "bench": "benchmark.gradnorm",
+    "FlowBenchReport": "benchmark.report",
+    "bench_flow": "benchmark.flow",
+    "ProbeBenchReport": "benchmark.report",
+    "bench_probe": "benchmark.probe",
     "ModelGradNorms": "gradients.model_gradnorm",
     "model_gradnorm": "gradients.model_gradnorm",
     "model_flow": "gradients.flow",
@@ -68,9 +68,10 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from rnnctl.benchmark.flow_report import FlowBenchReport, bench_flow
-    from rnnctl.benchmark.probe_report import ProbeBenchReport, bench_probe
-    from rnnctl.benchmark.report import BenchReport, bench
+    from rnnctl.benchmark.flow import bench_flow
+    from rnnctl.benchmark.gradnorm import bench
+    from rnnctl.benchmark.probe import bench_probe
+    from rnnctl.benchmark.report import BenchReport, FlowBenchReport, ProbeBenchReport
     from rnnctl.cells import FullRNN, ManualRNNCell
     from rnnctl.checks import CheckReport, check
     from rnnctl.dynamics.checkpoint import CheckpointContents, checkpoint_contents

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+import rnnctl
 from rnnctl import FullRNN, InputError, bench
+from rnnctl.benchmark.gradnorm import LIMIT, REFERENCE_SIZES
 from rnnctl.benchmark.methods import METHODS, REFERENCE, SWEEP, Workload, sweep_multiply_adds
 from rnnctl.benchmark.peak import peak_bytes
-from rnnctl.benchmark.report import LIMIT, REFERENCE_SIZES
 from rnnctl.benchmark.timing import gemm_rate, medians
 
 
@@ -83,7 +84,7 @@ def test_nothing_to_measure_is_refused():
 
 
 def test_flow_is_measured_against_passes_that_give_the_same_norms():
-    from rnnctl.benchmark.flow_report import FLOW, PASSES, bench_flow
+    from rnnctl.benchmark.flow import FLOW, PASSES, bench_flow
 
     report = bench_flow([(workload(), None), (workload(), (1e9, None)), (workload(), (None, 0.0))], repeats=1)
     assert [row["method"] for row in report.rows] == [PASSES, FLOW, PASSES, FLOW, FLOW]
@@ -95,7 +96,7 @@ def test_flow_is_measured_against_passes_that_give_the_same_norms():
 
 
 def test_probed_steps_are_measured_against_plain_ones():
-    from rnnctl.benchmark.probe_report import PLAIN, PROBED, bench_probe
+    from rnnctl.benchmark.probe import PLAIN, PROBED, bench_probe
 
     seen = []
     found = bench_probe([(workload(), None), (workload(), {"gru": 1e9})], repeats=2, progress=seen.append)
@@ -113,19 +114,57 @@ def test_probed_steps_are_measured_against_plain_ones():
 
 @pytest.mark.parametrize(("targets", "met"), [(None, None), ({"rnn": 1e9}, True), ({"rnn": 1e9, "lstm": 0.0}, False)])
 def test_a_probed_step_meets_its_targets_or_not(targets, met):
-    from rnnctl.benchmark.probe_report import bench_probe
+    from rnnctl.benchmark.probe import bench_probe
 
     assert bench_probe([(workload(loss_at="all"), targets)], repeats=1).scalars["targets_met"] is met
 
 
 def test_no_probed_step_to_measure_is_refused():
-    from rnnctl.benchmark.probe_report import bench_probe
+    from rnnctl.benchmark.probe import bench_probe
 
     with pytest.raises(InputError, match="needs a workload and at least 1 repeat; got 0 and 1"):
         bench_probe([], repeats=1)
 
 
 def test_the_sizes_of_the_probe_are_the_projects_targets():
-    from rnnctl.benchmark.probe_report import PROBE_SIZES
+    from rnnctl.benchmark.probe import PROBE_SIZES
 
     assert [targets for _, targets in PROBE_SIZES] == [{"rnn": 1.6, "gru": 1.6, "lstm": 2.2}, {"lstm": 4.0}]
+
+
+def test_no_flow_to_measure_is_refused():
+    from rnnctl.benchmark.flow import bench_flow
+
+    with pytest.raises(InputError, match="needs a workload and at least 1 repeat; got 0 and 1"):
+        bench_flow([], repeats=1)
+
+
+def test_the_three_sets_of_cases_share_one_report_and_keep_their_scalars():
+    reports = [
+        bench([(workload(), None)], repeats=1, memory=False),
+        rnnctl.bench_flow([(workload(), None)], repeats=1),
+        rnnctl.bench_probe([(workload(), None)], repeats=1),
+    ]
+    assert {type(each) for each in reports} == {rnnctl.BenchReport}
+    assert rnnctl.FlowBenchReport is rnnctl.ProbeBenchReport is rnnctl.BenchReport
+    rate = ["threads", "repeats", "gemm_gigaflops"]
+    assert {each.schema: list(each.scalars) for each in reports} == {
+        "bench": [*rate, "sweep_ratio", "targets_met"],
+        "bench-flow": [*rate, "targets_met"],
+        "bench-probe": ["threads", "repeats", "probe_ratio", "targets_met"],
+    }
+    target = ["ratio", "target"]
+    figures = {each.schema: list(each.rows[0]) for each in reports}
+    assert figures == {
+        "bench": ["case", "method", "milliseconds", *target, "peak_mebibytes"],
+        "bench-flow": [
+            "case",
+            "method",
+            "milliseconds",
+            "speedup",
+            "speedup_target",
+            "gemm_share",
+            "gemm_share_target",
+        ],
+        "bench-probe": ["case", "cell", "method", "milliseconds", *target],
+    }

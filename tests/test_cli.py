@@ -127,7 +127,7 @@ CASES: Mapping[str, tuple[str, str]] = {
 def outcome(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], tuple[Any, ...]]:
     """Exit code, result, messages and files of one command; without the recorded configuration."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("rnnctl.benchmark.report.peak_bytes", lambda method, work: 2**20)
+    monkeypatch.setattr("rnnctl.benchmark.gradnorm.peak_bytes", lambda method, work: 2**20)
 
     def observed(line: str) -> tuple[Any, ...]:
         for path in tmp_path.iterdir():

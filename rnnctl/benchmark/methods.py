@@ -31,6 +31,12 @@ class Workload:
         batch, seq_len, inputs = self.x.shape
         return seq_len, batch, self.model.rnn_cell.hidden_size, inputs, self.model.output_size
 
+    @property
+    def title(self) -> str:
+        """The sizes in one line."""
+        seq_len, batch, hidden, inputs, _ = self.sizes
+        return f"T {seq_len}, B {batch}, H {hidden}, I {inputs}"
+
     def loss(self, y: Tensor) -> Tensor:
         """mse against zeros of the outputs (batch, time, output) that carry a loss."""
         y = y[:, -1:] if self.loss_at == "last" else y

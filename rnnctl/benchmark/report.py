@@ -1,103 +1,155 @@
-"""Time and memory of every method, as ratios to one training step of nn.RNN."""
+"""One report for every set of cases: a row for each method that was timed, and whether the targets are met."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
-from rnnctl.benchmark.methods import METHODS, REFERENCE, SWEEP, Workload, sweep_multiply_adds
-from rnnctl.benchmark.peak import peak_bytes
-from rnnctl.benchmark.timing import gemm_rate, medians
+from rnnctl.benchmark.methods import Workload
+from rnnctl.benchmark.timing import gemm_rate
 from rnnctl.errors import InputError
-from rnnctl.results import Result
+from rnnctl.results import Record, Result
 
-# Sizes, and the most that the sweep may take of nn.RNN's time at two threads.
-REFERENCE_SIZES: tuple[tuple[Mapping[str, int], float], ...] = (
-    ({"seq_len": 512, "batch_size": 32, "hidden_size": 256, "input_size": 64}, 0.50),
-    ({"seq_len": 1000, "batch_size": 1, "hidden_size": 128, "input_size": 64}, 0.25),
-    ({"seq_len": 100, "batch_size": 128, "hidden_size": 512, "input_size": 128}, 0.75),
-    ({"seq_len": 512, "batch_size": 4, "hidden_size": 20, "input_size": 10}, 0.35),
-)
-LIMIT = "limit"
+
+@dataclass(frozen=True)
+class Setting:
+    """How it is measured.
+
+    Attributes:
+        repeats: interleaved rounds, of which the median counts.
+        memory: whether peak memory is measured, where the cases know of it.
+        rate: multiply-adds per second of a large product; nan where the cases do not ask for it.
+    """
+
+    repeats: int
+    memory: bool = False
+    rate: float = math.nan
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A field of the rows, the field of its target, and when that is met; both are None where they do not apply."""
+
+    name: str
+    target: str
+    is_met: Callable[[float, float], bool]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What is measured, and against what.
+
+    Attributes:
+        schema: of the report.
+        sizes: the sizes that have targets, with these.
+        rows: of one workload and its targets (None where it has none).
+        figures: what may have a target.
+        largest: a scalar -> the method of which it is the largest ratio.
+        with_rate: whether the rate of a large product is measured, too.
+        config: what else the configuration records.
+    """
+
+    schema: str
+    sizes: tuple[tuple[Mapping[str, int], Any], ...]
+    rows: Callable[[Workload, Any, Setting], Iterable[Record]]
+    figures: tuple[Figure, ...]
+    largest: Mapping[str, str] = field(default_factory=dict)
+    with_rate: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BenchReport(Result):
     """One row per size and method.
 
-    ``rows`` have case, method, milliseconds (median), ratio (to nn.RNN in the same run), target
-    (of the ratio, or None) and peak_mebibytes (above the start, in a process of its own).
-    The method "limit" is the sweep's multiply-adds at the measured rate of a large product.
+    ``rows`` have case, method, milliseconds (median), and figures with their targets, None where one does not
+    apply. They are said by the function that makes the report: ``bench``, ``bench_flow``, ``bench_probe``.
     """
 
-    schema: ClassVar[str] = "bench"
-    rows: tuple[Mapping[str, Any], ...]
+    cases: Cases = field(repr=False)
+    rows: tuple[Record, ...]
     threads: int
     repeats: int
-    gemm_gigaflops: float
+    gemm_gigaflops: float | None = None
 
     @property
-    def scalars(self) -> Mapping[str, Any]:
-        """threads, repeats, gemm_gigaflops, sweep_ratio (the largest), targets_met."""
-        sweeps = [row for row in self.rows if row["method"] == SWEEP]
-        judged = [row["ratio"] <= row["target"] for row in sweeps if row["target"] is not None]
-        return {
-            "threads": self.threads,
-            "repeats": self.repeats,
-            "gemm_gigaflops": self.gemm_gigaflops,
-            "sweep_ratio": max(row["ratio"] for row in sweeps),
-            "targets_met": all(judged) if judged else None,
+    def schema(self) -> str:
+        """That of the cases."""
+        return self.cases.schema
+
+    @property
+    def scalars(self) -> Record:
+        """threads, repeats, gemm_gigaflops (where it was measured), the largest ratios, targets_met."""
+        rate = {} if self.gemm_gigaflops is None else {"gemm_gigaflops": self.gemm_gigaflops}
+        largest = {
+            name: max(row["ratio"] for row in self.rows if row["method"] == method)
+            for name, method in self.cases.largest.items()
         }
+        measured = {"threads": self.threads, "repeats": self.repeats, **rate, **largest}
+        return {**measured, "targets_met": self.targets_met}
+
+    @property
+    def targets_met(self) -> bool | None:
+        """Whether every figure with a target meets it; None where there is no target."""
+        met = [
+            figure.is_met(row[figure.name], row[figure.target])
+            for row in self.rows
+            for figure in self.cases.figures
+            if row[figure.name] is not None and row[figure.target] is not None
+        ]
+        return all(met) if met else None
 
 
-def bench(
-    workloads: Sequence[tuple[Workload, float | None]],
-    *,
-    repeats: int = 5,
-    memory: bool = True,
+# Their names from when there were three.
+FlowBenchReport = BenchReport
+ProbeBenchReport = BenchReport
+
+
+def measured(
+    cases: Cases,
+    workloads: Sequence[tuple[Workload, Any]],
+    setting: Setting,
     progress: Callable[[float], None] | None = None,
 ) -> BenchReport:
-    """Time every method on every workload.
+    """Measure the cases on every workload.
 
     Args:
-        workloads: each with the target for the sweep's ratio, or None.
-        repeats: interleaved rounds; the median counts.
-        memory: also measure peak memory, each method in a process of its own.
+        workloads: each with its targets, or None.
         progress: called with the fraction of the workloads that are done.
     Raises:
         InputError: no workload, or repeats below 1.
     """
-    if not workloads or repeats < 1:
-        raise InputError(f"bench needs a workload and at least 1 repeat; got {len(workloads)} and {repeats}")
-    rows: list[Mapping[str, Any]] = []
-    rate = gemm_rate(workloads[0][0].x)
-    for done, (work, target) in enumerate(workloads, start=1):
-        rows += _rows(work, target, rate, repeats, memory)
+    if not workloads or setting.repeats < 1:
+        raise InputError(f"bench needs a workload and at least 1 repeat; got {len(workloads)} and {setting.repeats}")
+    gigaflops = None
+    if cases.with_rate:
+        setting = replace(setting, rate=gemm_rate(workloads[0][0].x))
+        gigaflops = 2 * setting.rate / 1e9
+    rows: list[Record] = []
+    for done, (work, targets) in enumerate(workloads, start=1):
+        rows += cases.rows(work, targets, setting)
         if progress is not None:
             progress(done / len(workloads))
-    return BenchReport(tuple(rows), torch.get_num_threads(), repeats, 2 * rate / 1e9)
+    return BenchReport(cases, tuple(rows), torch.get_num_threads(), setting.repeats, gigaflops)
 
 
-def _rows(work: Workload, target: float | None, rate: float, repeats: int, memory: bool) -> list[Mapping[str, Any]]:
-    runs = {name: method(work) for name, method in METHODS.items()}
-    seconds = medians(runs, repeats, work.x.device)
-    seconds[LIMIT] = sweep_multiply_adds(work) / rate
-    seq_len, batch, hidden, inputs, _ = work.sizes
-    case = f"T {seq_len}, B {batch}, H {hidden}, I {inputs}"
-    peaks = {name: peak_bytes(name, work) for name in METHODS} if memory else {}
+def timed_rows(
+    work: Workload,
+    seconds: Mapping[str, float],
+    figures: Callable[[str, float], Record],
+    **labels: str,
+) -> list[Record]:
+    """One row for each method.
+
+    Args:
+        seconds: of each method.
+        figures: of a method and its seconds, what else its row has.
+        labels: what tells these rows from others of the same sizes.
+    """
+    case = {"case": work.title, **labels}
     return [
-        {
-            "case": case,
-            "method": name,
-            "milliseconds": 1e3 * value,
-            "ratio": value / seconds[REFERENCE],
-            "target": target if name == SWEEP else None,
-            "peak_mebibytes": _mebibytes(peaks.get(name)),
-        }
-        for name, value in seconds.items()
+        {**case, "method": method, "milliseconds": 1e3 * value, **figures(method, value)}
+        for method, value in seconds.items()
     ]
-
-
-def _mebibytes(size: int | None) -> float | None:
-    return None if size is None else size / 2**20

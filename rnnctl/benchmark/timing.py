@@ -23,7 +23,7 @@ def medians(runs: Mapping[str, Callable[[], None]], repeats: int, device: torch.
 
 
 def gemm_rate(like: Tensor, repeats: int = 7) -> float:
-    """Multiply-adds per second of a large product in the tensor's dtype, on its device."""
+    """Multiply-adds per second of a large product in the dtype and on the device of a tensor of any shape."""
     a = torch.ones(GEMM_SIZE, GEMM_SIZE, dtype=like.dtype, device=like.device)
     best = min(_timed(lambda: torch.mm(a, a), like.device) for _ in range(repeats))
     return GEMM_SIZE**3 / best

@@ -46,12 +46,15 @@ def bench(given: BenchOptions) -> None:
     """
     require_output(given.out)
     _require_one_measurement(given.timing, given.model)
-    from rnnctl.cli.setup.workloads import measurement, workloads
+    from rnnctl.benchmark import flow, gradnorm, probe
+    from rnnctl.benchmark.report import Setting, measured
+    from rnnctl.cli.setup.workloads import workloads
 
-    measured = measurement(given.timing)
-    works, made = workloads(measured, given)
+    timing = given.timing
+    cases = (flow if timing.flow else probe if timing.probe else gradnorm).CASES
+    works, made = workloads(cases, given)
     with progress_bar("bench", quiet=given.out.quiet) as progress, made.running():
-        result = measured.report(works, progress=progress)
+        result = measured(cases, works, Setting(timing.repeats, timing.memory), progress)
     emit(result, made.config, given.out)
 
 

@@ -41,27 +41,6 @@ def _truncation_notes(scalars: Record) -> Mapping[str, str]:
     }
 
 
-BENCH_FLOW = Layout(
-    (
-        Table(
-            (
-                Column("case", "case", right=False),
-                Column("method", "method", right=False),
-                Column("milliseconds", "ms"),
-                Column("speedup", "speedup"),
-                Column("speedup_target", "at least"),
-                Column("gemm_share", "GEMM share"),
-                Column("gemm_share_target", "at least"),
-            )
-        ),
-    ),
-    lambda scalars: {
-        "threads": "of torch, for every method",
-        "repeats": "of flow; medians are shown",
-        "gemm_gigaflops": "measured rate of a large product",
-        "targets_met": "every figure is at least its target",
-    },
-)
 HIDDEN = ("seq_len", "autograd_tolerance", "states", "*_at_*")
 
 FLOW = Layout(

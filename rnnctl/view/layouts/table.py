@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from rnnctl.view.layouts.bench import BENCH, BENCH_FLOW, BENCH_PROBE
 from rnnctl.view.layouts.dynamics import LYAPUNOV, SPECTRUM
-from rnnctl.view.layouts.flow import BENCH_FLOW, FLOW, TRUNCATION
+from rnnctl.view.layouts.flow import FLOW, TRUNCATION
 from rnnctl.view.layouts.gate_spectra import SPECTRUM_GATES
 from rnnctl.view.layouts.history import GRADNORM_HISTORY
-from rnnctl.view.layouts.layout import BENCH, BENCH_PROBE, CHECK, GRADNORM, SHAPES, Layout
+from rnnctl.view.layouts.layout import CHECK, GRADNORM, SHAPES, Layout
 from rnnctl.view.layouts.model_gradnorm import GRADNORM_MODULES
 from rnnctl.view.layouts.modules import FORWARD_MODULES
 from rnnctl.view.layouts.weights import WEIGHTS

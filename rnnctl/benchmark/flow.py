@@ -1,16 +1,16 @@
 """What the loss-step by source-step matrix costs, against T passes of autograd and the GEMM rate."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 
 from rnnctl.benchmark.methods import Workload
-from rnnctl.benchmark.timing import gemm_rate, medians
+from rnnctl.benchmark.report import BenchReport, Cases, Figure, Setting, measured, timed_rows
+from rnnctl.benchmark.timing import medians
 from rnnctl.gradients.agreement import W_HH
 from rnnctl.gradients.flow import flow
-from rnnctl.results import Result
+from rnnctl.results import Record
 
 PASSES, FLOW = "T autograd passes", "rnnctl flow"
 # Sizes; the least speed-up over T passes (None: not run) and the least share of the GEMM rate.
@@ -21,40 +21,12 @@ FLOW_SIZES: tuple[tuple[Mapping[str, int], Targets], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class FlowBenchReport(Result):
-    """One row per size and method.
-
-    ``rows`` have case, method, milliseconds (median), speedup (over T passes of autograd, with its
-    target) and gemm_share (multiply-adds of the reverse products over time and measured GEMM rate,
-    with its target); None where a method or a target does not apply.
-    """
-
-    schema: ClassVar[str] = "bench-flow"
-    rows: tuple[Mapping[str, Any], ...]
-    threads: int
-    repeats: int
-    gemm_gigaflops: float
-
-    @property
-    def scalars(self) -> Mapping[str, Any]:
-        """threads, repeats, gemm_gigaflops, targets_met."""
-        pairs = [(row[of], row[f"{of}_target"]) for row in self.rows for of in ("speedup", "gemm_share")]
-        judged = [value >= target for value, target in pairs if target is not None and value is not None]
-        return {
-            "threads": self.threads,
-            "repeats": self.repeats,
-            "gemm_gigaflops": self.gemm_gigaflops,
-            "targets_met": all(judged) if judged else None,
-        }
-
-
 def bench_flow(
     workloads: Sequence[tuple[Workload, Targets | None]],
     *,
     repeats: int = 5,
     progress: Callable[[float], None] | None = None,
-) -> FlowBenchReport:
+) -> BenchReport:
     """Time ``flow`` on every workload, and T passes of autograd where they have a target.
 
     Args:
@@ -62,14 +34,13 @@ def bench_flow(
             T passes are left out where targets are given and none of them is a speed-up.
         repeats: rounds of ``flow``; T passes run once after a warm-up.
         progress: called with the fraction of the workloads that are done.
+    Returns:
+        ``rows`` have case, method, milliseconds, speedup (over T passes of autograd, with its target) and
+        gemm_share (multiply-adds of the reverse products over time and measured GEMM rate, with its target).
+    Raises:
+        InputError: no workload, or repeats below 1.
     """
-    rate = gemm_rate(workloads[0][0].x)
-    rows: list[Mapping[str, Any]] = []
-    for done, (work, targets) in enumerate(workloads, start=1):
-        rows += _rows(work, targets, rate, repeats)
-        if progress is not None:
-            progress(done / len(workloads))
-    return FlowBenchReport(tuple(rows), torch.get_num_threads(), repeats, 2 * rate / 1e9)
+    return measured(CASES, workloads, Setting(repeats), progress)
 
 
 def together(work: Workload) -> Callable[[], None]:
@@ -99,26 +70,29 @@ def autograd_passes(work: Workload) -> Callable[[], None]:
     return run
 
 
-def _rows(work: Workload, targets: Targets | None, rate: float, repeats: int) -> list[Mapping[str, Any]]:
+def _rows(work: Workload, targets: Targets | None, setting: Setting) -> list[Record]:
     speedup, share = targets or (None, None)
-    seq_len, batch, hidden, inputs, _ = work.sizes
-    case = f"T {seq_len}, B {batch}, H {hidden}, I {inputs}"
-    seconds = medians({FLOW: together(work)}, repeats, work.x.device)
+    seconds = medians({FLOW: together(work)}, setting.repeats, work.x.device)
     ratio = None
     if targets is None or speedup is not None:
+        # Once only: T passes take as long as dozens of rounds of the other.
         seconds = {**medians({PASSES: autograd_passes(work)}, 1, work.x.device), **seconds}
         ratio = seconds[PASSES] / seconds[FLOW]
-    # The block of step t has T - t losses and meets W_hh once, except at step 0.
-    products = batch * hidden**2 * seq_len * (seq_len - 1) // 2
-    return [
-        {
-            "case": case,
-            "method": name,
-            "milliseconds": 1e3 * value,
-            "speedup": ratio if name == FLOW else None,
-            "speedup_target": speedup if name == FLOW else None,
-            "gemm_share": products / value / rate if name == FLOW else None,
-            "gemm_share_target": share if name == FLOW else None,
-        }
-        for name, value in seconds.items()
-    ]
+    names = ("speedup", "speedup_target", "gemm_share", "gemm_share_target")
+    found = dict(zip(names, (ratio, speedup, _products(work) / seconds[FLOW] / setting.rate, share), strict=True))
+    return timed_rows(work, seconds, lambda method, _: found if method == FLOW else dict.fromkeys(names))
+
+
+def _products(work: Workload) -> int:
+    """Multiply-adds of the reverse pass: the block of step t has T - t losses and meets W_hh once, except at step 0."""
+    seq_len, batch, hidden, _, _ = work.sizes
+    return batch * hidden**2 * seq_len * (seq_len - 1) // 2
+
+
+CASES = Cases(
+    "bench-flow",
+    FLOW_SIZES,
+    _rows,
+    (Figure("speedup", "speedup_target", operator.ge), Figure("gemm_share", "gemm_share_target", operator.ge)),
+    with_rate=True,
+)
