@@ -26,6 +26,7 @@ from rnnctl.__main__ import main
 from rnnctl.dynamics.checkpoint import contents
 from rnnctl.errors import DtypeError, TooLargeError
 from rnnctl.files.checkpoints import load_into, read_checkpoint, without_common_prefix
+from rnnctl.files.fit import load
 from rnnctl.files.weights import read_weights
 from rnnctl.recurrence.finite import nonfinite_count
 
@@ -328,6 +329,34 @@ def test_everything_that_does_not_fit_is_listed_at_once_and_nothing_is_loaded(sa
 def test_shapes_alone_are_a_shape_error(save: Save) -> None:
     with pytest.raises(ShapeError, match=r"weight must have shape \(2, 4\); got \(2, 3\)"):
         load_into(nn.Linear(4, 2), save(nn.Linear(3, 2).state_dict()))
+
+
+def test_kinds_of_numbers_alone_are_a_dtype_error(save: Save) -> None:
+    with pytest.raises(DtypeError, match="weight must hold floating-point numbers, as torch.float32; got torch.int64"):
+        load_into(nn.Linear(2, 2, bias=False), save({"weight": torch.ones(2, 2, dtype=torch.int64)}))
+
+
+def test_all_that_is_wrong_with_an_elman_layer_is_said_at_once(save: Save) -> None:
+    state = FullRNN(I, H, O).state_dict()
+    state["hidden_to_output.weight"] = torch.ones(O, H + 1)
+    state["rnn_cell.input_to_hidden.weight"][1, 2] = float("nan")
+    state["rnn_cell.hidden_to_hidden.bias"] = torch.ones(H, dtype=torch.int64)
+    with pytest.raises(InputError, match="does not hold one Elman layer and its readout:") as caught:
+        read_weights(save(state))
+    assert str(caught.value).splitlines()[1:] == [
+        "  hidden_to_output.weight must have shape (2, 4); got (2, 5)",
+        "  rnn_cell.input_to_hidden.weight must be finite; 1 of its 12 values are not, the first nan at (1, 2)",
+        "  rnn_cell.hidden_to_hidden.bias must hold floating-point numbers; got torch.int64",
+    ]
+
+
+def test_a_hand_written_network_takes_what_was_read_by_the_same_check(save: Save) -> None:
+    expected, model = FullRNN(I, H, O), FullRNN(I, H, O)
+    assert load(model, read_weights(save(expected.state_dict())).tensors, "w.pt") == ()
+    assert same(model.state_dict(), expected.state_dict())
+    with pytest.raises(ShapeError, match=r"w.pt does not fit FullRNN:\n  hidden_to_output.bias must have shape \(2,\)"):
+        load(model, {**expected.state_dict(), "hidden_to_output.bias": torch.ones(3)}, "w.pt")
+    assert same(model.state_dict(), expected.state_dict())
 
 
 def test_a_module_with_an_extra_state_is_loaded(save: Save) -> None:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from rnnctl.errors import InputError, ShapeError, did_you_mean
+from rnnctl.errors import InputError
 from rnnctl.files.containers import load_pt, load_safetensors, require_dense
+from rnnctl.files.fit import expected_by, load
 from rnnctl.files.reading import read_bytes
 from rnnctl.files.storage import require_held
-from rnnctl.recurrence.finite import nonfinite_count
 
 # Where trainers put the state dict of the model, in the order in which it is looked for.
 NESTED = ("state_dict", "model_state_dict", "model")
@@ -68,7 +67,7 @@ def without_common_prefix(tensors: Mapping[str, Tensor], known: Collection[str])
     """The prefix ("module.", "_orig_mod.", "model.") without which the most names are known.
 
     Args:
-        tensors: name -> tensor; they are not looked at.
+        tensors: name -> tensor of any shape; they are not looked at.
         known: the names that are wanted, such as the keys of a model's own state dict.
     Returns:
         The prefix, "" where none helps, and the tensors without it; a name that does not begin with it stays.
@@ -90,18 +89,18 @@ def load_into(model: nn.Module, path: Path) -> tuple[str, ...]:
     Returns:
         Notes for the user: what was taken, without which prefix, what was rounded.
     Raises:
-        InputError: names missing or unexpected (with the nearest), values that are not finite here or
-            in the model's dtype: all of them, one a line.
-        ShapeError: where nothing but shapes is wrong.
+        InputError: unreadable; names missing or unexpected (with the nearest), values that are not finite here
+            or in the model's dtype: all of them, one a line.
+        ShapeError, DtypeError: where nothing but shapes, or kinds of numbers, is wrong.
     """
     found = read_checkpoint(path)
-    own = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
-    prefix, tensors = without_common_prefix(found.tensors, own)
-    _require_fit(tensors, own, f"{path} does not fit {type(model).__name__}")
-    # Not strict: that would ask for the extra states, which are no tensors; all else is checked above.
-    model.load_state_dict(tensors, strict=False)
-    taken = (f"{path}: taken without the prefix {prefix!r}",) if prefix else ()
-    return (*found.notes, *taken, *_roundings(tensors, own, str(path)))
+    prefix, tensors = without_common_prefix(found.tensors, expected_by(model))
+    return (*found.notes, *without_prefix_note(path, prefix), *load(model, tensors, str(path)))
+
+
+def without_prefix_note(path: Path, prefix: str) -> tuple[str, ...]:
+    """What to say of a prefix that was taken off; nothing where there was none."""
+    return (f"{path}: taken without the prefix {prefix!r}",) if prefix else ()
 
 
 def _loaded(path: Path) -> Any:
@@ -160,50 +159,3 @@ def _prefixes(name: str, known: Collection[str]) -> list[str]:
     """What stands in front of a known name at the end of this one."""
     starts = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
     return [name[:start] for start in starts if name[start:] in known]
-
-
-def _require_fit(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
-    missing, extra = [n for n in own if n not in tensors], [n for n in tensors if n not in own]
-    shared = [name for name in own if name in tensors]
-    shapes = [line for name in shared if (line := _wrong_shape(name, tensors[name], own[name])) is not None]
-    names = [f"  missing: {name} {tuple(own[name].shape)}" for name in missing]
-    names += [f"  unexpected: {n} {tuple(tensors[n].shape)}.{did_you_mean(n, missing or own)}" for n in extra]
-    values = [line for name in shared if (line := _wrong_values(name, tensors[name], own[name])) is not None]
-    if names or values:
-        raise InputError("\n".join([f"{what}:", *names, *shapes, *values]))
-    if shapes:
-        raise ShapeError("\n".join([f"{what}:", *shapes]))
-
-
-def _wrong_shape(name: str, tensor: Tensor, own: Tensor) -> str | None:
-    if tensor.shape == own.shape:
-        return None
-    return f"  {name} must have shape {tuple(own.shape)}; got {tuple(tensor.shape)}"
-
-
-def _wrong_values(name: str, tensor: Tensor, own: Tensor) -> str | None:
-    if _kind(tensor) != _kind(own):
-        return f"  {name} must hold {_kind(own)} numbers, as {own.dtype}; got {tensor.dtype}"
-    if bad := nonfinite_count(tensor):
-        return f"  {name} must be finite; {bad:,} of its {tensor.numel():,} values are not"
-    if not _holds(own, tensor) and (bad := nonfinite_count(tensor.to(own.dtype))):
-        return f"  {name} must fit into {own.dtype}; {bad:,} of its values in {tensor.dtype} are too large"
-    return None
-
-
-def _kind(tensor: Tensor) -> str:
-    return "complex" if tensor.is_complex() else "floating-point" if tensor.is_floating_point() else "whole"
-
-
-def _holds(wide: Tensor, narrow: Tensor) -> bool:
-    """Whether the first one's dtype has every number of the second one's."""
-    if wide.dtype == narrow.dtype or _kind(wide) == "whole":
-        return True
-    one, other = torch.finfo(wide.dtype), torch.finfo(narrow.dtype)
-    return one.eps <= other.eps and one.max >= other.max and one.tiny <= other.tiny
-
-
-def _roundings(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> list[str]:
-    found = Counter((t.dtype, own[n].dtype) for n, t in tensors.items() if not _holds(own[n], t))
-    plain = {pair: [str(kind).removeprefix("torch.") for kind in pair] for pair in found}
-    return [f"{name}: {count} tensors in {plain[p][0]} are rounded to {plain[p][1]}" for p, count in found.items()]

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
-from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean
-from rnnctl.files.checkpoints import read_checkpoint, without_common_prefix
-from rnnctl.files.containers import require_plain
+from rnnctl.errors import InputError, ShapeError, did_you_mean
+from rnnctl.files.checkpoints import read_checkpoint, without_common_prefix, without_prefix_note
+from rnnctl.files.fit import Expected, names_apart, require_fit
 from rnnctl.files.writing import write_whole
 
 READOUT = "hidden_to_output."
@@ -48,24 +47,25 @@ def read_weights(path: Path) -> Weights:
         InputError: unreadable, no state dict in it, or keys missing or left over (all listed, with
             the nearest names).
         ShapeError: matrices that do not make one Elman layer.
+        DtypeError: other than floating-point numbers.
     """
     found = read_checkpoint(path)
     prefix, named = without_common_prefix(found.tensors, (*OWN_NAMES, *TORCH_NAMES))
     tensors = _own_names(named, str(path))
-    notes = [*found.notes, *([f"{path}: taken without the prefix {prefix!r}"] if prefix else [])]
+    notes = [*found.notes, *without_prefix_note(path, prefix)]
     if (layer := _adopt_readout(tensors)) is not None:
         notes.append(f"{path}: {layer} is taken as the readout (hidden_to_output)")
     _require_names(tensors, str(path))
-    _require_shapes(tensors, str(path))
-    if W_HY not in tensors:
+    inputs, hidden, outputs = _sizes(tensors, str(path))
+    own = {name: expected for name, expected in _expected(inputs, hidden, outputs or 0).items() if name in tensors}
+    require_fit(tensors, own, f"{path} does not hold one Elman layer and its readout", places=True)
+    if outputs is None:
         notes.append(f"{path} has no readout (hidden_to_output): W_hy and b_y are drawn from the seed")
-    hidden, inputs = tensors[W_XH].shape
-    output_size = tensors[W_HY].shape[0] if W_HY in tensors else None
-    return Weights(tensors, inputs, hidden, output_size, B_HH in tensors, tuple(notes))
+    return Weights(tensors, inputs, hidden, outputs, B_HH in tensors, tuple(notes))
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a ``.safetensors`` file, whole or not at all."""
+    """Write a ``.safetensors`` file, whole or not at all: name -> tensor of any shape."""
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"weights are written as .safetensors; got {str(path)!r}. Name it {path.stem}.safetensors")
     # Copies: two names may stand for one tensor, which the format does not know.
@@ -99,14 +99,8 @@ def _adopt_readout(tensors: dict[str, Tensor]) -> str | None:
 
 
 def _require_names(tensors: Mapping[str, Tensor], name: str) -> None:
-    has_bias = any(key in tensors for key in (B_XH, B_HH, B_Y))
-    has_readout = any(key in tensors for key in (W_HY, B_Y))
-    needed = [W_XH, W_HH]
-    needed += [B_XH, B_HH] if has_bias else []
-    needed += [W_HY] if has_readout else []
-    needed += [B_Y] if has_bias and has_readout else []
-    missing = [key for key in needed if key not in tensors]
-    extra = [key for key in tensors if key not in OWN_NAMES]
+    """Raise InputError unless there is a layer, with its readout or without, with all biases or none."""
+    missing, extra = names_apart(tensors, dict.fromkeys(_needed(tensors)))
     if not missing and not extra:
         return
     torch_name = {own: theirs for theirs, own in TORCH_NAMES.items()}
@@ -122,37 +116,37 @@ def _require_names(tensors: Mapping[str, Tensor], name: str) -> None:
     raise InputError("\n".join(lines))
 
 
-def _require_shapes(tensors: Mapping[str, Tensor], name: str) -> None:
-    for key, tensor in tensors.items():
-        require_plain(tensor, f"{name}: {key}")
-        axes = 1 if key.endswith("bias") else 2
-        if tensor.dim() != axes or 0 in tensor.shape:
-            raise ShapeError(f"{name}: {key} must have {axes} non-empty axes; got shape {tuple(tensor.shape)}")
-        if not tensor.is_floating_point():
-            raise DtypeError(f"{name}: {key} must hold floating-point numbers; got {tensor.dtype}")
-        _require_finite(tensor, f"{name}: {key}")
-    W_xh, W_hh = tuple(tensors[W_XH].shape), tuple(tensors[W_HH].shape)
+def _needed(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names that belong together with those that are there."""
+    has_bias = any(key in tensors for key in (B_XH, B_HH, B_Y))
+    has_readout = any(key in tensors for key in (W_HY, B_Y))
+    readout = [W_HY, *([B_Y] if has_bias else [])] if has_readout else []
+    return [W_XH, W_HH, *([B_XH, B_HH] if has_bias else []), *readout]
+
+
+def _sizes(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int, int | None]:
+    """Input, hidden and output size by the matrices; the last is None without a readout."""
+    shapes = {key: tuple(tensors[key].shape) for key in (W_XH, W_HH, W_HY) if key in tensors}
+    for key, shape in shapes.items():
+        if len(shape) != 2 or 0 in shape:
+            raise ShapeError(f"{name}: {key} must have 2 non-empty axes; got shape {shape}")
+    W_xh, W_hh = shapes[W_XH], shapes[W_HH]
     if W_hh[0] != W_hh[1]:
         raise ShapeError(f"{name}: W_hh must be square (hidden, hidden); got {W_hh}.{_guess(W_hh)}")
-    hidden = W_hh[0]
-    if W_xh[0] != hidden:
-        raise ShapeError(f"{name}: W_xh must have {hidden} rows, as W_hh {W_hh} has; got {W_xh}")
-    expected: dict[str, tuple[int, ...]] = {B_XH: (hidden,), B_HH: (hidden,)}
-    if W_HY in tensors:
-        expected[W_HY] = (tensors[W_HY].shape[0], hidden)
-        expected[B_Y] = (tensors[W_HY].shape[0],)
-    for key, shape in expected.items():
-        if key in tensors and tuple(tensors[key].shape) != shape:
-            raise ShapeError(f"{name}: {key} must have shape {shape}; got {tuple(tensors[key].shape)}")
+    if W_xh[0] != W_hh[0]:
+        raise ShapeError(f"{name}: W_xh must have {W_hh[0]} rows, as W_hh {W_hh} has; got {W_xh}")
+    return W_xh[1], W_hh[0], shapes[W_HY][0] if W_HY in shapes else None
 
 
-def _require_finite(tensor: Tensor, name: str) -> None:
-    bad = (~torch.isfinite(tensor)).nonzero()
-    if len(bad):
-        place = tuple(int(i) for i in bad[0])
-        raise InputError(
-            f"{name} must be finite; {len(bad)} values are not, the first {float(tensor[place])} at {place}"
-        )
+def _expected(inputs: int, hidden: int, outputs: int) -> dict[str, Expected]:
+    return {
+        W_XH: Expected((hidden, inputs)),
+        B_XH: Expected((hidden,)),
+        W_HH: Expected((hidden, hidden)),
+        B_HH: Expected((hidden,)),
+        W_HY: Expected((outputs, hidden)),
+        B_Y: Expected((outputs,)),
+    }
 
 
 def _guess(shape: tuple[int, ...]) -> str:
