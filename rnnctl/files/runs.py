@@ -1,18 +1,16 @@
 """Files of training runs: JSON lines that ``rnnctl.watch`` appends, and that are read again."""
 
-import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from rnnctl.errors import InputError, RnnctlError
-from rnnctl.files.reading import read_bytes
-from rnnctl.results import strict_line
+from rnnctl.errors import InputError
+from rnnctl.files.jsonl import Line, LineReader, LineWriter
+from rnnctl.results import Record
 
+# The schema is named after the function that writes it; messages call it so.
 SCHEMA, SCHEMA_VERSION = "rnnctl.watch", 1
 
 
@@ -29,54 +27,20 @@ class RunWriter:
 
     def __init__(self, path: Path) -> None:
         self.run = datetime.now(UTC).isoformat(timespec="microseconds")
-        self._path = path
-        self._file = _opened(path)
+        self._lines = LineWriter(path)
 
-    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def append(self, records: Iterable[Record]) -> None:
         """One line for each of them.
 
         Raises:
             RnnctlError: the system refused; the last line may be torn.
         """
         head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "run": self.run}
-        try:
-            _write_all(self._file, "".join(strict_line({**head, **record}) for record in records).encode())
-        except OSError as error:
-            raise RnnctlError(f"cannot write {str(self._path)!r}: {error.strerror or error}") from None
+        self._lines.append({**head, **record} for record in records)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
-
-
-def _opened(path: Path) -> FileIO:
-    try:
-        # Unbuffered: what is written survives the process, and no other process holds a copy of it.
-        file = open(path, "ab", buffering=0)  # noqa: SIM115
-        if _ends_within_a_line(path):
-            # An interrupted run left it; the next line is to be one of its own.
-            _write_all(file, b"\n")
-    except IsADirectoryError:
-        raise InputError(f"{str(path)!r} is a folder; name a file in it") from None
-    except FileNotFoundError:
-        raise InputError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
-    return file
-
-
-def _ends_within_a_line(path: Path) -> bool:
-    if not os.path.isfile(path) or os.path.getsize(path) == 0:
-        return False
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
+        self._lines.close()
 
 
 @dataclass(frozen=True)
@@ -132,76 +96,27 @@ def read_run(path: Path) -> Run:
     Raises:
         InputError: no such file, nothing in it, or a line that is none of ``rnnctl.watch``.
     """
-    reader = _Reader(str(path))
-    for number, text in enumerate(read_bytes(path).split(b"\n"), 1):
-        if text.strip():
-            reader.take(number, text)
-    return reader.last_run()
+    lines = LineReader(path, _run_name, SCHEMA)
+    runs: dict[str, list[ProbedStep]] = {}
+    for line in lines:
+        runs.setdefault(line.record["run"], []).append(_probed_step(line.record, line.place))
+    if not runs:
+        # A note is of a line that was there, if torn.
+        why = f"holds no line of {SCHEMA}" if lines.notes else "is empty: no training step was probed"
+        raise InputError(f"{str(path)!r} {why}")
+    name, steps = list(runs.items())[-1]
+    several = [f"{path} holds {len(runs)} runs; this is the last, of {name}"] if len(runs) > 1 else []
+    return Run(str(path), name, tuple(steps), (*lines.notes, *several))
 
 
-class _Reader:
-    """Lines of a file, sorted by run."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._runs: dict[str, list[ProbedStep]] = {}
-        self._notes: list[str] = []
-        self._torn: int | None = None
-        self._last = ""
-
-    def take(self, number: int, text: bytes) -> None:
-        """The next line and its number, from 1."""
-        record = _json_object(text)
-        if record is None:
-            # One interruption tears one line.
-            self._settle_torn(again=self._torn is not None)
-            self._torn = number
-            return
-        place = f"{self._source}, line {number}"
-        name = _run_name(record, place)
-        self._settle_torn(again=name == self._last)
-        self._runs.setdefault(name, []).append(_probed_step(record, place))
-        self._last = name
-
-    def last_run(self) -> Run:
-        """The run that began last."""
-        if not self._runs:
-            why = "is empty: no training step was probed" if self._torn is None else "holds no line of rnnctl.watch"
-            raise InputError(f"{self._source!r} {why}")
-        self._settle_torn(again=False)
-        name, steps = list(self._runs.items())[-1]
-        if len(self._runs) > 1:
-            self._notes.append(f"{self._source} holds {len(self._runs)} runs; this is the last, of {name}")
-        return Run(self._source, name, tuple(steps), tuple(self._notes))
-
-    def _settle_torn(self, *, again: bool) -> None:
-        """A torn line is no error where it is the last of its run: where that does not come again."""
-        if self._torn is None:
-            return
-        place = f"{self._source}, line {self._torn}"
-        if again:
-            raise InputError(f"{place} is no JSON object. Is this a file that rnnctl.watch wrote?")
-        self._notes.append(f"{place} is torn, as by an interruption, and is left out")
-        self._torn = None
-
-
-def _json_object(text: bytes) -> Mapping[str, Any] | None:
-    """What a line holds, or None where that is no JSON object."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _run_name(record: Mapping[str, Any], place: str) -> str:
-    schema, version, name = (record.get(key) for key in ("schema", "schema_version", "run"))
+def _run_name(line: Line) -> str:
+    schema, version, name = (line.record.get(key) for key in ("schema", "schema_version", "run"))
     if schema != SCHEMA:
-        raise InputError(f"{place}: expected the schema {SCHEMA!r}, as rnnctl.watch writes it; got {schema!r}")
+        raise InputError(f"{line.place}: expected the schema {SCHEMA!r}, as {SCHEMA} writes it; got {schema!r}")
     if version != SCHEMA_VERSION:
-        raise InputError(f"{place}: expected schema_version {SCHEMA_VERSION}; got {version!r}. Is rnnctl too old?")
+        raise InputError(f"{line.place}: expected schema_version {SCHEMA_VERSION}; got {version!r}. Is rnnctl too old?")
     if not isinstance(name, str):
-        raise InputError(f"{place}: expected a text under 'run'; got {name!r}")
+        raise InputError(f"{line.place}: expected a text under 'run'; got {name!r}")
     return name
 
 
