@@ -39,7 +39,7 @@ _HOMES = {
     "StepShapes": "shapes.hand_written",
     "step_shapes": "shapes.hand_written",
     "SequenceShapes": "shapes.hand_written",
-    "sequence_shapes": "shapes.hand_written",
+    "sequence_shapes": "shapes.forward",
     "RecurrentShapes": "shapes.any_model",
     "recurrent_shapes": "shapes.any_model",
     "UnrolledGraph": "graph",
@@ -99,7 +99,8 @@ if TYPE_CHECKING:
     from rnnctl.graph import UnrolledGraph, unroll
     from rnnctl.models.driven import DrivenLayer, driven_layer
     from rnnctl.shapes.any_model import RecurrentShapes, recurrent_shapes
-    from rnnctl.shapes.hand_written import SequenceShapes, StepShapes, sequence_shapes, step_shapes
+    from rnnctl.shapes.forward import sequence_shapes
+    from rnnctl.shapes.hand_written import SequenceShapes, StepShapes, step_shapes
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,18 @@
 
 import pytest
 import torch
+from torch import nn
 
-from rnnctl import FullRNN, ShapeError, sequence_shapes, step_shapes
+from rnnctl import (
+    FullRNN,
+    InputError,
+    RecurrentShapes,
+    SequenceShapes,
+    ShapeError,
+    recurrent_shapes,
+    sequence_shapes,
+    step_shapes,
+)
 
 
 def by_symbol(result):
@@ -77,3 +87,37 @@ def test_wrong_shapes_are_refused_and_no_hook_is_left():
         step_shapes(model.rnn_cell, torch.zeros(2, 3), torch.zeros(2, 5))
     sequence_shapes(model, torch.zeros(2, 5, 3))
     assert not model.rnn_cell._forward_hooks
+
+
+def test_any_model_is_described_by_the_same_entry():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+            self.received = []
+
+        def forward(self, x, lengths=None):
+            self.received.append(lengths)
+            return self.head(self.rnn(x)[0])
+
+    model, x, lengths = Tagger(), torch.randn(2, 5, 3), torch.tensor([5, 3])
+    found = sequence_shapes(model, x, lengths=lengths)
+    assert type(found) is RecurrentShapes
+    assert torch.equal(model.received[0], lengths)
+    assert [row["module"] for row in found.rows if row["kind"] == "module"] == ["rnn"]
+    assert found == recurrent_shapes(model, lambda: model(x, lengths))
+    assert sequence_shapes(model, x, only=["rnn"]).scalars == found.scalars
+    with pytest.raises(InputError, match="has no recurrent module 'rn'; it has rnn. Did you mean rnn"):
+        sequence_shapes(model, x, only=["rn"])
+    with pytest.raises(InputError, match="h_init is for a FullRNN"):
+        sequence_shapes(model, x, torch.zeros(2, 4))
+
+
+def test_a_full_rnn_is_described_with_its_own_symbols_and_whole():
+    model, x = FullRNN(3, 4, 2), torch.randn(2, 5, 3)
+    found = sequence_shapes(model, x, torch.ones(2, 4), lengths=torch.tensor([5, 3]))
+    assert type(found) is SequenceShapes
+    assert by_symbol(found)["h_init"]["min"] == 1
+    assert sequence_shapes(model, x, only=["rnn_cell"]).scalars["calls"] == x.shape[1]
+    with pytest.raises(InputError, match="lengths must be from 1 to the 5 steps of x; got values from 5 to 6"):
+        sequence_shapes(model, x, lengths=torch.tensor([5, 6]))

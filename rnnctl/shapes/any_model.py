@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from rnnctl.errors import InputError, did_you_mean
 from rnnctl.models.hooks import hooked
 from rnnctl.results import Result
 from rnnctl.shapes.axes import SUPPORTED, Recurrent, Weight, is_recurrent, settings, title, weights
-from rnnctl.shapes.tensors import Row, call_of, extent, row, tensor_rows
+from rnnctl.shapes.tensors import Label, Row, call_of, extent, module_row, tensor_rows
 
 ROOT = "(model)"
 
@@ -44,13 +43,28 @@ class RecurrentShapes(Result):
 
 @dataclass
 class _Seen:
-    """What is kept of the calls of one module: how often it was used, and records of the first call."""
+    """What is kept of the calls of the module of a name: how often it was used, and records of the first call."""
 
+    name: str
     calls: int = 0
     times: int = 0
     steps: int = 0
     padded_steps: int = 0
     rows: list[Row] = field(default_factory=list)
+
+    def note(self, module: Recurrent, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Take in a call."""
+        call = call_of(module, args, kwargs, output)
+        try:
+            read = extent(module, call.given)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
+        if not self.calls:
+            self.rows.extend(tensor_rows(module, call, read))
+        self.calls += 1
+        self.times += read.longest
+        self.steps += read.steps
+        self.padded_steps += read.padded_steps
 
 
 def recurrent_shapes(
@@ -69,7 +83,7 @@ def recurrent_shapes(
             recurrent module cannot have taken.
     """
     found = _chosen(_recurrent_modules(model), only)
-    seen = {name: _Seen() for name in found}
+    seen = {name: _Seen(name) for name in found}
     _watch(found, seen, run)
     labels = _first_labels(found)
     rows = tuple(record for name, module in found.items() for record in _rows(name, module, seen[name], labels))
@@ -101,24 +115,8 @@ def _chosen(found: Mapping[str, Recurrent], only: Collection[str] | None) -> Map
 def _watch(found: Mapping[str, Recurrent], seen: Mapping[str, _Seen], run: Callable[[], Any]) -> None:
     with ExitStack() as stack, torch.no_grad():
         for name, module in found.items():
-            stack.enter_context(hooked(module, partial(_note, name, seen[name])))
+            stack.enter_context(hooked(module, seen[name].note))
         run()
-
-
-def _note(
-    name: str, seen: _Seen, module: Recurrent, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
-) -> None:
-    call = call_of(module, args, kwargs, output)
-    try:
-        read = extent(module, call.given)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    if not seen.calls:
-        seen.rows.extend(tensor_rows(module, call, read))
-    seen.calls += 1
-    seen.times += read.longest
-    seen.steps += read.steps
-    seen.padded_steps += read.padded_steps
 
 
 def _first_labels(found: Mapping[str, Recurrent]) -> Mapping[int, str]:
@@ -147,7 +145,7 @@ def _rows(name: str, module: Recurrent, seen: _Seen, labels: Mapping[int, str]) 
 
 def _module_row(module: Recurrent, known: tuple[Weight, ...], seen: _Seen) -> Row:
     return {
-        **row("module", title(module), settings(module), "", [], None),
+        **module_row(Label("module", title(module), settings(module), ""), None),
         "elements": sum(parameter.numel() for parameter in module.parameters()),
         "used": seen.calls,
         "multiply_adds": seen.steps * sum(weight.products for weight in known),
@@ -165,11 +163,11 @@ def _weight_rows(weight: Weight, value: Tensor | None, shared: str, seen: _Seen)
 
 def _weight_row(kind: str, weight: Weight, name: str, value: Tensor | None, seen: _Seen) -> Row:
     counts = {"used": seen.times, "multiply_adds": seen.steps * weight.products}
-    return row(kind, weight.symbol, name, weight.symbolic_shape, weight.shape, value, **counts)
+    return module_row(Label(kind, weight.symbol, name, weight.symbolic_shape), value, weight.shape, **counts)
 
 
 def _other_row(symbol: str, value: Tensor, seen: _Seen) -> Row:
-    return row("parameter", symbol, "of a parametrization or a subclass", "", value.shape, value, used=seen.times)
+    return module_row(Label("parameter", symbol, "of a parametrization or a subclass", ""), value, used=seen.times)
 
 
 def _value(module: nn.Module, symbol: str, parameters: Mapping[str, Tensor]) -> Tensor | None:

@@ -1,18 +1,18 @@
 """The shape of every tensor in one step and in one sequence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN, ManualRNNCell
 from rnnctl.memory import require_memory
 from rnnctl.models.hooks import results_of
 from rnnctl.results import Result
-
-Row = Mapping[str, Any]
+from rnnctl.shapes.axes import Axis, Weight
+from rnnctl.shapes.tensors import Label, Row, row
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def step_shapes(cell: ManualRNNCell, x_t: Tensor, h_t_minus_1: Tensor) -> StepSh
         _tensor("a_t", "pre-activation, their sum", hidden, transformed_input + transformed_hidden),
         _tensor("h_t", f"hidden state, {cell.nonlinearity}(a_t)", hidden, h_t),
     )
-    parameters = _cell_parameters(cell, steps=1, batch=x_t.shape[0])
+    parameters = _parameters(_cell_weights(cell), steps=1, batch=x_t.shape[0])
     return StepShapes(_totals(parameters), (*tensors, *parameters))
 
 
@@ -82,55 +82,59 @@ def sequence_shapes(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> 
     require_memory(batch * seq_len * kept * x.element_size(), f"states and outputs of {seq_len} steps")
     with results_of(model.rnn_cell) as states, torch.no_grad():
         y = model(x, start)
-    h, last = torch.stack(states, dim=1), seq_len - 1
-    every_h = _tensor("h_t" if last == 0 else f"h_0 .. h_{last}", "hidden state at every step", "(batch, hidden)", h)
+    h = torch.stack(states, dim=1)
     tensors = (
         _tensor("x", "input sequence", "(batch, time, input)", x),
         _tensor("h_init", "hidden state before step 0", "(batch, hidden)", start),
-        {**every_h, "shape": list(h[:, 0].shape), "elements": h[:, 0].numel(), "used": seq_len},
+        _every_state(h),
         _tensor("h", "all hidden states", "(batch, time, hidden)", h),
         _tensor("y", "output sequence", "(batch, time, output)", y),
     )
-    parameters = (
-        *_cell_parameters(model.rnn_cell, seq_len, batch),
-        *_linear(model.hidden_to_output, "W_hy", "b_y", "hidden to output", "output", "hidden", seq_len, batch),
-    )
+    readout = _linear(model.hidden_to_output, "W_hy", "b_y", ("output", "hidden"))
+    parameters = _parameters((*_cell_weights(model.rnn_cell), *readout), seq_len, batch)
     sizes = {"seq_len": seq_len, "batch_size": batch}
     return SequenceShapes({**sizes, **_totals(parameters)}, (*tensors, *parameters))
 
 
-def _cell_parameters(cell: ManualRNNCell, steps: int, batch: int) -> tuple[Row, ...]:
+def _tensor(symbol: str, name: str, axes: str, tensor: Tensor) -> Row:
+    return row(Label("tensor", symbol, name, axes), tensor)
+
+
+def _every_state(h: Tensor) -> Row:
+    """One h_t, as often as there are steps; least and largest of all of them. ``h``: (batch, time, hidden)."""
+    seq_len = h.shape[1]
+    symbol = "h_t" if seq_len == 1 else f"h_0 .. h_{seq_len - 1}"
+    every = _tensor(symbol, "hidden state at every step", "(batch, hidden)", h)
+    return {**every, "shape": list(h[:, 0].shape), "elements": h[:, 0].numel(), "used": seq_len}
+
+
+def _cell_weights(cell: ManualRNNCell) -> tuple[tuple[Weight, Tensor], ...]:
     into, across = cell.input_to_hidden, cell.hidden_to_hidden
     return (
-        *_linear(into, "W_xh", "b_xh", "input to hidden", "hidden", "input", steps, batch),
-        *_linear(across, "W_hh", "b_hh", "hidden to hidden", "hidden", "hidden", steps, batch),
+        *_linear(into, "W_xh", "b_xh", ("hidden", "input")),
+        *_linear(across, "W_hh", "b_hh", ("hidden", "hidden")),
     )
 
 
-def _linear(
-    linear: torch.nn.Linear, W: str, b: str, name: str, rows: str, columns: str, steps: int, batch: int
-) -> tuple[Row, ...]:
-    weight = _tensor(W, name, f"({rows}, {columns})", linear.weight.detach(), kind="parameter", used=steps)
-    weight = {**weight, "multiply_adds": steps * batch * linear.weight.numel()}
+def _linear(linear: nn.Linear, W: str, b: str, axes: tuple[str, str]) -> tuple[tuple[Weight, Tensor], ...]:
+    """The weight and the bias of a linear map, with what they are; ``axes``: of the weight, in words."""
+    rows, columns = (Axis(words, size) for words, size in zip(axes, linear.weight.shape, strict=True))
+    name = f"{columns.words} to {rows.words}"
+    weight = (Weight(W, name, "", (rows, columns)), linear.weight.detach())
     if linear.bias is None:
         return (weight,)
-    bias = _tensor(b, f"{name}, bias", f"({rows})", linear.bias.detach(), kind="parameter", used=steps)
-    return weight, bias
+    return weight, (Weight(b, f"{name}, bias", "", (rows,)), linear.bias.detach())
 
 
-def _tensor(symbol: str, name: str, symbolic_shape: str, tensor: Tensor, *, kind: str = "tensor", used: int = 1) -> Row:
-    return {
-        "kind": kind,
-        "symbol": symbol,
-        "name": name,
-        "symbolic_shape": symbolic_shape,
-        "shape": list(tensor.shape),
-        "elements": tensor.numel(),
-        "used": used,
-        "multiply_adds": 0,
-        "min": float(tensor.min()),
-        "max": float(tensor.max()),
-    }
+def _parameters(known: Iterable[tuple[Weight, Tensor]], steps: int, batch: int) -> tuple[Row, ...]:
+    return tuple(
+        {
+            **row(Label("parameter", weight.symbol, weight.name, weight.symbolic_shape), value),
+            "used": steps,
+            "multiply_adds": steps * batch * weight.products,
+        }
+        for weight, value in known
+    )
 
 
 def _totals(parameters: tuple[Row, ...]) -> Row:

@@ -124,13 +124,35 @@ def tensor_rows(module: Recurrent, call: Call, read: Extent) -> Iterator[Row]:
     return _cell_rows(module, call, read)
 
 
-def row(kind: str, symbol: str, name: str, axes: str, shape: Sequence[int], tensor: Tensor | None, **more: Any) -> Row:
-    """A record; min and max are None where there is no tensor, or nothing in it."""
+@dataclass(frozen=True)
+class Label:
+    """What a record is of: its kind ("tensor", "parameter", ...), its symbol, name in words, and axes as written."""
+
+    kind: str
+    symbol: str
+    name: str
+    axes: str
+
+
+def row(label: Label, tensor: Tensor | None, shape: Sequence[int] | None = None) -> Row:
+    """A record of one tensor.
+
+    Args:
+        label: what it is.
+        tensor: of any shape; where there is none, or nothing in it, min and max are None.
+        shape: where there is no tensor to tell it.
+    """
     low, high = _range(tensor)
-    base = {"kind": kind, "symbol": symbol, "name": name, "symbolic_shape": axes, "shape": list(shape)}
-    counts = {"elements": prod(shape), "used": 1, "multiply_adds": 0, "min": low, "max": high}
+    lengths = list(tensor.shape if shape is None and tensor is not None else shape or ())
+    base = {"kind": label.kind, "symbol": label.symbol, "name": label.name, "symbolic_shape": label.axes}
+    counts = {"elements": prod(lengths), "used": 1, "multiply_adds": 0}
+    return {**base, "shape": lengths, **counts, "min": low, "max": high}
+
+
+def module_row(label: Label, tensor: Tensor | None, shape: Sequence[int] | None = None, **more: Any) -> Row:
+    """The same as it stands among the records of a model's modules, which count sequences and steps as well."""
     sizes = dict.fromkeys(("batch", "longest", "shortest", "steps", "padded_steps"))
-    return {**base, **counts, **sizes, **more}
+    return {**row(label, tensor, shape), **sizes, **more}
 
 
 def _range(tensor: Tensor | None) -> tuple[float | None, float | None]:
@@ -147,7 +169,7 @@ def _sequence_rows(module: nn.RNNBase, call: Call, read: Extent) -> Iterator[Row
     values = output.data if isinstance(output, PackedSequence) else output
     if isinstance(values, Tensor):
         output_axes = _features_axes(read, output_axis(module).words)
-        yield row("tensor", "output", "h_t of the last layer at every step", output_axes, values.shape, values)
+        yield module_row(Label("tensor", "output", "h_t of the last layer at every step", output_axes), values)
     yield from _final_rows(module, read, _tensors(after))
 
 
@@ -156,7 +178,7 @@ def _final_rows(module: nn.RNNBase, read: Extent, states: Sequence[Tensor]) -> I
     finals = list(zip(("h_n", "c_n"), states, _state_axes(module, read), strict=False))
     for symbol, state, axes in finals:
         name = f"last {'hidden' if symbol == 'h_n' else 'cell'} states{_batch_remark(module, read)}"
-        yield row("tensor", symbol, name, symbolic(axes), state.shape, state)
+        yield module_row(Label("tensor", symbol, name, symbolic(axes)), state)
     for symbol, state, axes in finals:
         yield from _layer_rows(module, read, symbol, state, axes)
 
@@ -164,7 +186,7 @@ def _final_rows(module: nn.RNNBase, read: Extent, states: Sequence[Tensor]) -> I
 def _layer_rows(module: nn.RNNBase, read: Extent, symbol: str, state: Tensor, axes: tuple[Axis, ...]) -> Iterator[Row]:
     for i, part in enumerate(state):
         same = _same_in_output(module, read, i) if symbol == "h_n" else ""
-        yield row("state", f"{symbol}[{i}]", place(module, i) + same, symbolic(axes[1:]), part.shape, part)
+        yield module_row(Label("state", f"{symbol}[{i}]", place(module, i) + same, symbolic(axes[1:])), part)
 
 
 def _same_in_output(module: nn.RNNBase, read: Extent, row_of_h_n: int) -> str:
@@ -184,15 +206,15 @@ def _cell_rows(module: Cell, call: Call, read: Extent) -> Iterator[Row]:
     yield from _initial_rows(module, call, read, ("h_{t-1}", "c_{t-1}"))
     names = (("h_t", "hidden state"), ("c_t", "cell state"))
     for (symbol, name), state, axes in zip(names, _tensors(call.output), _state_axes(module, read), strict=False):
-        yield row("tensor", symbol, name, symbolic(axes), state.shape, state)
+        yield module_row(Label("tensor", symbol, name, symbolic(axes)), state)
 
 
 def _input_row(symbol: str, name: str, module: Recurrent, call: Call, read: Extent) -> Row:
     values = call.given.data if read.packed else call.given
-    sizes = {"batch": read.batch, "longest": read.longest, "shortest": read.shortest}
-    steps = {"steps": read.steps, "padded_steps": read.padded_steps}
+    sizes: Row = {"batch": read.batch, "longest": read.longest, "shortest": read.shortest}
+    steps: Row = {"steps": read.steps, "padded_steps": read.padded_steps}
     axes = _features_axes(read, "input")
-    return row("tensor", symbol, name, axes, values.shape, values, **sizes, **steps)
+    return module_row(Label("tensor", symbol, name, axes), values, **sizes, **steps)
 
 
 def _initial_rows(module: Recurrent, call: Call, read: Extent, symbols: tuple[str, str]) -> Iterator[Row]:
@@ -202,11 +224,10 @@ def _initial_rows(module: Recurrent, call: Call, read: Extent, symbols: tuple[st
         names = ("hidden state before the step", "cell state before the step")
     for i, (symbol, name, axes) in enumerate(zip(symbols, names, _state_axes(module, read), strict=False)):
         if i < len(call.states):
-            state = call.states[i]
-            yield row("tensor", symbol, name, symbolic(axes), state.shape, state)
+            yield module_row(Label("tensor", symbol, name, symbolic(axes)), call.states[i])
         else:
-            zeros, shape = f"{name}: zeros, not given", [axis.size for axis in axes]
-            yield row("tensor", symbol, zeros, symbolic(axes), shape, None, min=0.0, max=0.0)
+            zeros = Label("tensor", symbol, f"{name}: zeros, not given", symbolic(axes))
+            yield module_row(zeros, None, [axis.size for axis in axes], min=0.0, max=0.0)
 
 
 def _state_axes(module: Recurrent, read: Extent) -> tuple[tuple[Axis, ...], ...]:

@@ -29,9 +29,9 @@ def forward(given: ForwardOptions) -> None:
     Of the hand-written network, or of every recurrent module of --cell or --model.
     """
     made = prepared(given)
-    from rnnctl.shapes.forward import forward_shapes
+    from rnnctl.shapes.forward import sequence_shapes
 
     made.require_cells("forward describes")
     with made.running():
-        result = forward_shapes(made.model, made.x, h_init=made.h_init, lengths=made.lengths, only=made.modules)
+        result = sequence_shapes(made.model, made.x, h_init=made.h_init, lengths=made.lengths, only=made.modules)
     emit(result, made.config, given.out)
