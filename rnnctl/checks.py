@@ -1,6 +1,6 @@
 """Claims about this installation, each held against an independent computation."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from rnnctl.gradients.agreement import autograd_reference, clone_contributions
 from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import posed
+from rnnctl.models.hand_written import Problem
 from rnnctl.results import Result
 
 # Relative, per claim, at every step: far above rounding, far below any mistake.
@@ -58,7 +58,9 @@ def check(
 
     Args:
         model: its weights are used for every nonlinearity; nothing of it is changed.
-        x, target, loss, h_init: as in ``gradnorm``.
+        x: shape (batch, time, input).
+        h_init: shape (batch, hidden); zeros if left out.
+        target, loss: as in ``gradnorm``.
         nonlinearities: which of "tanh" and "relu" to check.
         progress: called with the fraction of the cases that are done.
     Raises:
@@ -78,7 +80,7 @@ def check(
         with torch.random.fork_rng(devices=[]):
             twin = _with_nonlinearity(model, nonlinearity)
         case = {"nonlinearity": nonlinearity, "loss_at": loss_at}
-        for claim, error in _errors(twin, x, target, loss, loss_at, start):
+        for claim, error in _errors(Problem(twin, x, start, target, loss, loss_at)):
             measured = {"relative_error": error, "tolerance": tolerance, "holds": error <= tolerance}
             rows.append({"claim": claim, **case, **measured})
         if progress is not None:
@@ -86,17 +88,17 @@ def check(
     return CheckReport(tuple(rows))
 
 
-def _errors(
-    model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor
-) -> Iterator[tuple[str, float]]:
+def _errors(problem: Problem) -> Iterator[tuple[str, float]]:
     """Each claim with its largest relative error."""
-    ours = _outputs_and_gradients(model, model, x, target, loss, loss_at, h_init)
+    model, x, h_init = problem.model, problem.x, problem.h_init
+    ours = _outputs_and_gradients(model, [*_parameters(model.rnn_cell), *_parameters(model.hidden_to_output)], problem)
     with torch.random.fork_rng(devices=[]):
         torch_twin = _TorchTwin(model)
-    theirs = _outputs_and_gradients(torch_twin, model, x, target, loss, loss_at, h_init)
+    theirs = _outputs_and_gradients(torch_twin, _parameters(torch_twin), problem)
     yield "FullRNN's outputs are nn.RNN's", _relative(ours[0], theirs[0])
     yield "all gradients are nn.RNN's", max(map(_relative, ours[1:], theirs[1:]))
-    swept = own_gradnorm(posed(model, x, target, loss, loss_at, h_init))
+    target, loss, loss_at = problem.target, problem.loss, problem.loss_at
+    swept = own_gradnorm(problem)
     clones = clone_contributions(model, x, target, loss, loss_at, h_init)
     expected = _norms(clones.flatten(1))
     yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected, x.dtype)
@@ -139,27 +141,15 @@ def _parameters(module: nn.Module) -> list[Tensor]:
     return [parameter for _, parameter in named]
 
 
-def _outputs_and_gradients(
-    network: nn.Module,
-    model: FullRNN,
-    x: Tensor,
-    target: Tensor | None,
-    loss: str,
-    loss_at: str,
-    h_init: Tensor,
-) -> list[Tensor]:
-    """y, then the gradients of all parameters (of x and h_init, too) in one order for both."""
-    leaves = [x.detach().clone().requires_grad_(), h_init.detach().clone().requires_grad_()]
-    parameters = (
-        [*_parameters(model.rnn_cell), *_parameters(model.hidden_to_output)]
-        if network is model
-        else _parameters(network)
-    )
+def _outputs_and_gradients(network: nn.Module, parameters: Sequence[Tensor], problem: Problem) -> list[Tensor]:
+    """y of the network, then the gradients of x, of h_init and of the parameters, which are in one order for both."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (problem.x, problem.h_init)]
     with torch.enable_grad():
         y = network(*leaves)
-        attached = y[:, y.shape[1] - loss_steps(y.shape[1], loss_at) :]
-        value = sequence_loss(attached, attached_target(target, attached, loss, y.shape[1]), loss)
-        grads = torch.autograd.grad(value, [*leaves, *parameters])
+        seq_len = y.shape[1]
+        attached = y[:, seq_len - loss_steps(seq_len, problem.loss_at) :]
+        target = attached_target(problem.target, attached, problem.loss, seq_len)
+        grads = torch.autograd.grad(sequence_loss(attached, target, problem.loss), [*leaves, *parameters])
     return [y.detach(), *grads]
 
 
