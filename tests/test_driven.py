@@ -19,7 +19,7 @@ from rnnctl.recurrence.slopes import HiddenSlopes
 from rnnctl.recurrence.weights import LayerWeights
 from rnnctl.view.figures import FIGURES, figure_bytes
 from rnnctl.view.render import rendered
-from rnnctl.view.terminal import Terminal
+from rnnctl.view.terminal import Terminal, View
 
 KINDS = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
 
@@ -598,9 +598,7 @@ def test_nothing_of_the_module_is_changed(kind):
 
 
 def table_of(result, form="table"):
-    return rendered(
-        result, form=form, config={"file": "x"}, versions={}, only=None, every=False, terminal=Terminal(width=100)
-    )
+    return rendered(result, View(form, terminal=Terminal(width=100)), {"file": "x"}, versions={})
 
 
 @pytest.mark.parametrize("options", [{}, {"proj_size": 2}])

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rnnctl import FullRNN, InputError, ManualRNNCell, RecurrentShapes, recurrent_shapes
 from rnnctl.view.machine import csv_text, json_text
 from rnnctl.view.tables import table_text
-from rnnctl.view.terminal import Terminal
+from rnnctl.view.terminal import Terminal, View
 
 IN, H, B, T = 3, 5, 4, 6
 SEQUENCES = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
@@ -308,7 +308,7 @@ def test_module_that_is_not_called_is_listed_as_such():
     assert (row["used"], row["multiply_adds"], result.scalars["modules_not_called"]) == (0, 0, 1)
     assert not rows_of(result, "tensor", "encoder")
     assert rows_of(result, "parameter", "encoder")["weight_hh_l0"]["shape"] == [4 * H, H]
-    assert re.search(r"LSTM\(3, 5\) +not called", table_text(result, "forward", None, False, Terminal()))
+    assert re.search(r"LSTM\(3, 5\) +not called", table_text(result, "forward", View()))
 
 
 def test_parameters_are_counted_once_however_many_modules_share_them():
@@ -323,7 +323,7 @@ def test_parameters_are_counted_once_however_many_modules_share_them():
     assert "the same tensor as 0.weight_hh_l0" in rows_of(result, "parameter", "1")["weight_hh_l0"]["name"]
     assert "the same tensor as 0.weight_hh_l0" in rows_of(result, "parameter", "0")["weight_hh_l1"]["name"]
     assert result.scalars["multiply_adds"] == 3 * 2 * H * H * T * B
-    assert "the same tensor as 0.weight_hh_l0" in table_text(result, "forward", None, False, Terminal())
+    assert "the same tensor as 0.weight_hh_l0" in table_text(result, "forward", View())
 
 
 def test_one_module_under_two_names_is_one_module():
@@ -515,7 +515,7 @@ def test_all_rows_have_the_same_keys_and_every_format_takes_them():
 @pytest.mark.parametrize("width", [80, 160])
 def test_table_stays_within_the_window_and_breaks_no_name(width):
     result = mixed()
-    text = table_text(result, "forward", None, False, Terminal(width=width))
+    text = table_text(result, "forward", View(terminal=Terminal(width=width)))
     assert all(len(line) <= width for line in text.splitlines())
     for row in result.rows:
         if row["kind"] in ("tensor", "state", "parameter"):
@@ -526,10 +526,10 @@ def test_table_stays_within_the_window_and_breaks_no_name(width):
 
 
 def test_table_has_a_section_for_each_module_and_none_of_what_it_has_not():
-    text = table_text(mixed(), "forward", None, False, Terminal())
+    text = table_text(mixed(), "forward", View())
     positions = [text.index(f"\n{name}\n") for name in ("encoder", "packed", "cell")]
     assert positions == sorted(positions)
     cell = text[positions[2] :]
     assert "rows of weight_hh" not in cell
     assert "layer, direction" not in cell
-    assert table_text(mixed(), "forward", None, False, Terminal(ascii_only=True)).isascii()
+    assert table_text(mixed(), "forward", View(terminal=Terminal(ascii_only=True))).isascii()

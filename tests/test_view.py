@@ -21,7 +21,7 @@ from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.machine import csv_text, json_text, jsonl_text, strict
 from rnnctl.view.numbers import log_bars, number
 from rnnctl.view.render import rendered
-from rnnctl.view.terminal import Terminal
+from rnnctl.view.terminal import Terminal, View
 
 CONFIG = {
     "input_size": 1,
@@ -75,8 +75,7 @@ MADE = Made(SCALARS, (row(0, 0.0), row(1, 1e-300), row(2, 1.5), row(3, math.inf)
 
 
 def text_of(result: Made = MADE, form: str = "table", **settings: Any) -> str:
-    wanted = {"only": None, "every": False, "terminal": Terminal(), **settings}
-    return rendered(result, form=form, config=CONFIG, versions={"rnnctl": "0", "torch": "0"}, **wanted)
+    return rendered(result, View(form, **settings), CONFIG, versions={"rnnctl": "0", "torch": "0"})
 
 
 def test_every_public_result_is_one_and_knows_further_records_and_words_or_none() -> None:
@@ -272,15 +271,7 @@ def test_long_table_says_how_many_rows_it_leaves_out() -> None:
 
 
 def test_markup_in_a_file_name_is_shown_as_it_stands() -> None:
-    shown = rendered(
-        MADE,
-        form="table",
-        config={**CONFIG, "input": "[bold]a:smile:.csv"},
-        versions={},
-        only=None,
-        every=False,
-        terminal=Terminal(),
-    )
+    shown = rendered(MADE, View(), {**CONFIG, "input": "[bold]a:smile:.csv"}, versions={})
     assert "[bold]a:smile:.csv" in shown
 
 

@@ -7,35 +7,23 @@ from rnnctl.results import Result
 from rnnctl.view.layouts.layout import headline
 from rnnctl.view.machine import SCHEMA_VERSION, csv_text, json_text, jsonl_text
 from rnnctl.view.tables import table_text
-from rnnctl.view.terminal import Terminal
+from rnnctl.view.terminal import View
 
 
-def rendered(
-    result: Result,
-    *,
-    form: str,
-    config: Mapping[str, Any],
-    versions: Mapping[str, str],
-    only: str | None,
-    every: bool,
-    terminal: Terminal,
-) -> str:
+def rendered(result: Result, view: View, config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     """The result as text.
 
     Args:
-        form: "table", "json", "jsonl" or "csv"; the last two hold the rows.
+        view: in which form, and what of it.
         config: the resolved configuration.
         versions: of rnnctl and torch.
-        only: "rows" or "scalars"; None for both, where the format has room for both.
-        every: show all rows of a long table.
-        terminal: for the table.
     """
-    if form == "table":
-        return table_text(result, headline(result.schema, config), only, every, terminal)
-    if form == "json":
-        return json_text(_document(result, config, versions, only))
-    records = [result.scalars] if only == "scalars" else result.rows
-    return jsonl_text(records) if form == "jsonl" else csv_text(records)
+    if view.form == "table":
+        return table_text(result, headline(result.schema, config), view)
+    if view.form == "json":
+        return json_text(_document(result, config, versions, view.only))
+    records = [result.scalars] if view.only == "scalars" else result.rows
+    return jsonl_text(records) if view.form == "jsonl" else csv_text(records)
 
 
 def _document(

@@ -14,7 +14,7 @@ from rnnctl.results import Result
 from rnnctl.view.layouts.layout import Column, Layout, Table
 from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.numbers import log_bars, number
-from rnnctl.view.terminal import Terminal
+from rnnctl.view.terminal import Terminal, View
 
 # Longer tables are cut in the middle: so many rows stay at either end.
 SHOWN_AT_ENDS = 20
@@ -27,26 +27,31 @@ VERDICT_STYLES = {"vanishing": "bold red", "exploding": "bold red", "nonfinite":
 UNBOUNDED = 100_000
 
 
-def table_text(result: Result, headline: str, only: str | None, every: bool, terminal: Terminal) -> str:
+def table_text(result: Result, headline: str, view: View) -> str:
     """A headline, the tables of the rows, and the scalars with what they mean."""
-    console = _console(terminal)
+    console = _console(view.terminal)
     layout = LAYOUTS[result.schema]
     console.print(Text(headline, style="bold"))
-    if only != "scalars":
-        if layout.picture is not None:
-            console.print(Text.from_ansi(layout.picture(result, terminal)), soft_wrap=True)
-        for heading, rows in _sections(layout, result.rows).items():
-            if layout.section is not None:
-                console.print(Text(heading, style="bold"), soft_wrap=True)
-            for table in layout.tables:
-                _print_rows(console, table, rows, every, terminal)
-        for name, table in layout.more.items():
-            _print_rows(console, table, result.more[name], every, terminal)
-        if caption := layout.caption(result.scalars):
-            console.print(caption, soft_wrap=True)
-    if only != "rows":
-        console.print(_scalars(result.scalars, layout, terminal))
+    if view.only != "scalars":
+        _print_records(console, layout, result, view)
+    if view.only != "rows":
+        console.print(_scalars(result.scalars, layout, view.terminal))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def _print_records(console: Console, layout: Layout, result: Result, view: View) -> None:
+    """The picture, the rows, the further records, the caption."""
+    if layout.picture is not None:
+        console.print(Text.from_ansi(layout.picture(result, view.terminal)), soft_wrap=True)
+    for heading, rows in _sections(layout, result.rows).items():
+        if layout.section is not None:
+            console.print(Text(heading, style="bold"), soft_wrap=True)
+        for table in layout.tables:
+            _print_rows(console, table, rows, view)
+    for name, table in layout.more.items():
+        _print_rows(console, table, result.more[name], view)
+    if caption := layout.caption(result.scalars):
+        console.print(caption, soft_wrap=True)
 
 
 def _console(terminal: Terminal) -> Console:
@@ -72,26 +77,19 @@ def _sections(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> Mapping[str,
     return sections
 
 
-def _print_rows(
-    console: Console, table: Table, rows: Sequence[Mapping[str, Any]], every: bool, terminal: Terminal
-) -> None:
+def _print_rows(console: Console, table: Table, rows: Sequence[Mapping[str, Any]], view: View) -> None:
     shown = [row for row in rows if table.shows(row)]
     # A table of one kind says nothing where there is none; a table of all rows says that there are none.
     if not shown and (table.kind is not None or table.optional):
         return
     if table.title:
         console.print(Text(table.title, style="bold"), soft_wrap=True)
-    columns = [c for c in table.columns if not c.optional or any(row[c.field] is not None for row in shown)]
-    cells = [_cells(column, shown, terminal) for column in columns]
-    if not (fits := _whole_columns_fit(columns, cells, terminal)):
-        kept = [i for i, column in enumerate(columns) if not column.spare]
-        columns, cells = [columns[i] for i in kept], [cells[i] for i in kept]
-        fits = _whole_columns_fit(columns, cells, terminal)
-    rich_table = _rich_table(terminal)
+    columns, cells, fits = _fitting(table, shown, view.terminal)
+    rich_table = _rich_table(view.terminal)
     for column in columns:
         justify: Literal["right", "left"] = "right" if column.right else "left"
         rich_table.add_column(column.title, justify=justify, overflow="fold", no_wrap=fits and _is_whole(column))
-    left_out = 0 if every else max(0, len(shown) - 2 * SHOWN_AT_ENDS)
+    left_out = 0 if view.every else max(0, len(shown) - 2 * SHOWN_AT_ENDS)
     for i, line in enumerate(zip(*cells, strict=True)):
         if left_out and i == SHOWN_AT_ENDS:
             rich_table.add_row(*("..." for _ in line))
@@ -100,6 +98,19 @@ def _print_rows(
     console.print(rich_table)
     if left_out:
         console.print(f"... {left_out} rows in the middle are left out; --all shows them", soft_wrap=True)
+
+
+def _fitting(
+    table: Table, rows: Sequence[Mapping[str, Any]], terminal: Terminal
+) -> tuple[list[Column], list[list[str]], bool]:
+    """The columns that are shown, their texts, and whether those that are not to be broken fit."""
+    columns = [c for c in table.columns if not c.optional or any(row[c.field] is not None for row in rows)]
+    cells = [_cells(column, rows, terminal) for column in columns]
+    if _whole_columns_fit(columns, cells, terminal):
+        return columns, cells, True
+    kept = [i for i, column in enumerate(columns) if not column.spare]
+    columns, cells = [columns[i] for i in kept], [cells[i] for i in kept]
+    return columns, cells, _whole_columns_fit(columns, cells, terminal)
 
 
 def _is_whole(column: Column) -> bool:

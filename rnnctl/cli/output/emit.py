@@ -58,17 +58,10 @@ def emit(result: Result, config: Mapping[str, Any], out: OutputOptions) -> None:
     import torch
 
     from rnnctl.view.render import rendered
+    from rnnctl.view.terminal import View
 
-    text = rendered(
-        result,
-        form=chosen_format(out),
-        config=config,
-        versions={"rnnctl": __version__, "torch": torch.__version__},
-        only=out.only,
-        every=out.all,
-        terminal=terminal(out),
-    )
-    deliver(text, out)
+    view = View(chosen_format(out), out.only, out.all, terminal(out))
+    deliver(rendered(result, view, config, {"rnnctl": __version__, "torch": torch.__version__}), out)
     judge(result, out)
 
 
