@@ -94,14 +94,14 @@ def require_no_key(key: str | None, source: str) -> None:
 
 
 def require_plain(tensor: Tensor, name: str) -> None:
-    """Raise unless every element of the tensor has a number of its own to be read, in memory that there is."""
+    """Raise unless every element of a tensor, of any shape, has a number of its own, in memory that there is."""
     require_dense(tensor, name)
     # A stride of 0 makes a huge tensor of a small file.
     require_memory(tensor.numel() * tensor.element_size(), f"{name}, shape {tuple(tensor.shape)},")
 
 
 def require_dense(tensor: Tensor, name: str) -> None:
-    """Raise DtypeError for a tensor whose elements do not lie in a plain block of memory."""
+    """Raise DtypeError for a tensor, of any shape, whose elements do not lie in a plain block of memory."""
     kinds = {"quantized": tensor.is_quantized, "nested": tensor.is_nested, "meta (without values)": tensor.is_meta}
     layout = str(tensor.layout).removeprefix("torch.")
     special = next((kind for kind, holds in kinds.items() if holds), None if layout == "strided" else layout)

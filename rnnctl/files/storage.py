@@ -19,7 +19,7 @@ _RECORD = re.compile(r"record size \((\d+) bytes\) does not match expected size 
 
 
 def require_held(tensor: Tensor, name: str) -> None:
-    """Raise InputError where a dense tensor has more elements than its storage, as an expanded one has."""
+    """Raise InputError where a dense tensor of any shape has more elements than its storage, as an expanded one has."""
     claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
     if claimed > held:
         raise InputError(f"{_larger(name, tuple(tensor.shape), claimed, held)}. Save tensor.contiguous()")

@@ -150,7 +150,7 @@ def row(label: Label, tensor: Tensor | None, shape: Sequence[int] | None = None)
 
 
 def module_row(label: Label, tensor: Tensor | None, shape: Sequence[int] | None = None, **more: Any) -> Row:
-    """The same as it stands among the records of a model's modules, which count sequences and steps as well."""
+    """``row`` of a tensor of any shape, as it stands among those of a model's modules: they count steps as well."""
     sizes = dict.fromkeys(("batch", "longest", "shortest", "steps", "padded_steps"))
     return {**row(label, tensor, shape), **sizes, **more}
 
