@@ -97,7 +97,8 @@ def own_loss_steps(problem: Problem, h: Tensor) -> LossSteps:
         h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
     """
     loss, direct = problem.direct(h)
-    run = problem.run(sweep_dtype(h), sweep_dtype(direct))
+    wide = sweep_dtype(h)
+    run = problem.run(wide, sweep_dtype(direct)).to(wide.dtype)
     return LossSteps((SlopedLayer(run.slopes()),), run.direct, run.h, loss)
 
 
