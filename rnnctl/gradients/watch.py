@@ -2,8 +2,8 @@
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.hooks import RemovableHandle
 
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.runs import RunWriter
 from rnnctl.gradients.probe import ProbedWeight, probed
 from rnnctl.models.calls import CellCall
-from rnnctl.models.hooks import Hook
+from rnnctl.models.hooks import hooked
 from rnnctl.models.modules import Found, recurrent_modules, weight_names
 from rnnctl.models.recording import Call, Calls, Recording
 
@@ -79,19 +78,20 @@ class Watch:
         self.steps = 0
         self.probed = 0
         self._found, self._only, self._every, self._writer = found, only, every, writer
-        self._handles: list[RemovableHandle] = []
+        self._hooks: ExitStack | None = None
         self._recording: Recording | None = None
         self._pass: weakref.ref[_End] | None = None
 
     def _attach(self) -> None:
+        self._hooks = ExitStack()
         for each in self._found:
-            # First of all, because another hook may put something else in place of the result.
-            self._handles.append(each.module.register_forward_hook(self._listening(), prepend=True))
+            self._hooks.enter_context(hooked(each.module, self._listener()))
         self._arm()
 
     def _detach(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        hooks, self._hooks = self._hooks, None
+        if hooks is not None:
+            hooks.close()
         self._disarm()
 
     def _arm(self) -> None:
@@ -104,10 +104,10 @@ class Watch:
             recording.detach()
         return recording
 
-    def _listening(self) -> Hook:
+    def _listener(self) -> Callable[..., None]:
         made: weakref.ref[Tensor] | None = None
 
-        def hook(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
             nonlocal made
             given = _state(args[1]) if len(args) > 1 else None
             # Of the steps of a cell the first will do: a gradient at a later one comes by there as well.
@@ -116,7 +116,7 @@ class Watch:
             after = _state(result)
             made = None if after is None else weakref.ref(after)
 
-        return Hook(hook)
+        return hook
 
     def _called(self, result: Any) -> None:
         """A module returned: ask to be told when a backward pass comes by."""
@@ -129,7 +129,7 @@ class Watch:
 
     def _notice(self, grads: Any = None) -> None:
         """A backward pass is here: be called at its end, once."""
-        if self._handles and self._pass is None:
+        if self._hooks is not None and self._pass is None:
             end = _End(self)
             # A pass that fails never ends, but lets go of what it was to call.
             self._pass = weakref.ref(end, self._failed)
@@ -150,7 +150,7 @@ class Watch:
         if recording is not None and any(_took_part(calls) for calls in recording.calls):
             self._disarm()
             self._write(_records(step, recording, self._only))
-        if self._recording is None and self._handles and self.steps % self._every == 0:
+        if self._recording is None and self._hooks is not None and self.steps % self._every == 0:
             self._arm()
 
     def _write(self, records: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import cached, is_parametrized
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.hooks import RemovableHandle
 
 from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.calls import (
@@ -25,7 +24,7 @@ from rnnctl.models.calls import (
     state_of,
     time_major,
 )
-from rnnctl.models.hooks import Hook
+from rnnctl.models.hooks import hooked
 from rnnctl.models.lineage import Sources
 from rnnctl.models.modules import Found, known_kind
 from rnnctl.models.replay import layers_below
@@ -71,7 +70,7 @@ class Recording:
         self._keeps_graph = keeps_graph
         self.calls = [Calls(each, []) for each in found]
         self.totals: dict[int, Tensor] = {}
-        self._handles: list[RemovableHandle] = []
+        self._hooks = ExitStack()
         self._weights = _Snapshots()
         self._watched: dict[int, Tensor] = {}
         self._states = Sources()
@@ -87,19 +86,10 @@ class Recording:
 
     def detach(self) -> None:
         """Take all hooks away."""
-        while self._handles:
-            self._handles.pop().remove()
-        self._unwatch()
-
-    def clear(self) -> None:
-        """Forget all calls, for the next pass; the hooks on modules stay."""
-        self._unwatch()
+        self._hooks.close()
         for calls in self.calls:
-            calls.kept.clear()
-            calls.repeated.clear()
-            calls.pieces = 0
-        self.totals.clear()
-        self._states = Sources()
+            for call in (*calls.kept, *calls.repeated):
+                call.received.unwatch()
 
     def forget_gradients(self) -> None:
         """Keep the calls, for another backward pass through them."""
@@ -108,30 +98,24 @@ class Recording:
                 call.received.by_name.clear()
         self.totals.clear()
 
-    def _unwatch(self) -> None:
-        for calls in self.calls:
-            for call in (*calls.kept, *calls.repeated):
-                call.received.unwatch()
-
     def _attach_layered(self, module: nn.RNNBase, calls: Calls) -> None:
         states: list[Tensor] = []
 
-        def before(module: nn.Module, args: Any) -> None:
+        def before(module: nn.Module, *_: Any) -> None:
             if _draws_masks(module):
                 states.append(torch.get_rng_state())  # The masks are drawn again from it.
 
         def after(module: nn.RNNBase, *seen: Any) -> LayeredCall:
             return self._layered_call(module, states.pop() if states else None, *seen)
 
-        self._handles.append(module.register_forward_pre_hook(Hook(before)))
+        self._hooks.enter_context(hooked(module, before=before))
         self._hook(module, calls, after)
 
     def _attach_cell(self, module: nn.Module, calls: Calls) -> None:
         if any(is_parametrized(part) for part in module.modules()):
             # A parametrization may change with every look at the weight: let forward's be the only one.
             once = _OneLook()
-            self._handles.append(module.register_forward_pre_hook(Hook(once.start)))
-            self._handles.append(module.register_forward_hook(Hook(once.stop), always_call=True))
+            self._hooks.enter_context(hooked(module, once.stop, before=once.start, first=False, always=True))
         self._hook(module, calls, self._cell_call)
 
     def _hook(self, module: nn.Module, calls: Calls, kept: Callable[..., Call]) -> None:
@@ -151,7 +135,7 @@ class Recording:
                     calls.refusal = str(refusal)
 
         # First of all, because another hook may put something else in place of the result.
-        self._handles.append(module.register_forward_hook(Hook(hook), prepend=True, with_kwargs=True))
+        self._hooks.enter_context(hooked(module, hook))
 
     def _layered_call(
         self,
@@ -244,7 +228,7 @@ class Recording:
             # Held, so that no other tensor comes to have its id.
             self._watched[id(weight)] = weight
             handle = weight.register_hook(lambda grad: self._add(id(weight), grad))  # type: ignore[no-untyped-call]
-            self._handles.append(handle)
+            self._hooks.callback(handle.remove)
 
     def _add(self, key: int, grad: Tensor | None) -> None:
         if grad is None:
