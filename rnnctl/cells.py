@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rnnctl.errors import DeviceError, DtypeError, InputError, ShapeError
+from rnnctl.recurrence.nonlinearities import NONLINEARITIES as KNOWN
 
-NONLINEARITIES: Mapping[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+NONLINEARITIES: Mapping[str, Callable[[], nn.Module]] = {name: f.module for name, f in KNOWN.items()}
 OUTPUT_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
     "softmax": lambda: nn.Softmax(dim=-1),
@@ -29,7 +30,7 @@ class ManualRNNCell(nn.Module):
     Args:
         input_size: number of features of x_t (I).
         hidden_size: number of hidden units (H).
-        nonlinearity: "tanh" or "relu".
+        nonlinearity: f_h, "tanh", "relu", ...: a name of ``NONLINEARITIES``.
         bias: whether both linear maps have a bias of their own.
         device, dtype: of the parameters, as in ``nn.Linear``.
     Raises:
@@ -87,7 +88,7 @@ class FullRNN(nn.Module):
 
     Args:
         input_size, hidden_size, output_size: features of x_t, h_t and y_t (I, H, O).
-        nonlinearity: f_h, "tanh" or "relu".
+        nonlinearity: f_h, as of ``ManualRNNCell``.
         output_activation: f_y, "identity", "softmax", "sigmoid" or "tanh".
         bias: whether the three linear maps have biases.
         device, dtype: of the parameters, as in ``nn.Linear``.

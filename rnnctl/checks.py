@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rnnctl.cells import NONLINEARITIES, FullRNN
+from rnnctl.cells import FullRNN
 from rnnctl.errors import DtypeError, VerificationError
-from rnnctl.gradients.agreement import autograd_reference, clone_contributions
+from rnnctl.gradients.autograd import autograd_reference, clone_contributions
 from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import Problem
+from rnnctl.recurrence.nonlinearities import IN_TORCH
 from rnnctl.results import Result
 
 # Relative, per claim, at every step: far above rounding, far below any mistake.
@@ -51,7 +52,7 @@ def check(
     target: Tensor | None = None,
     loss: str = "mse",
     h_init: Tensor | None = None,
-    nonlinearities: tuple[str, ...] = tuple(NONLINEARITIES),
+    nonlinearities: tuple[str, ...] = IN_TORCH,
     progress: Callable[[float], None] | None = None,
 ) -> CheckReport:
     """Hold the model and the reverse sweep against ``nn.RNN`` and against autograd.
@@ -61,7 +62,7 @@ def check(
         x: shape (batch, time, input).
         h_init: shape (batch, hidden); zeros if left out.
         target, loss: as in ``gradnorm``.
-        nonlinearities: which of "tanh" and "relu" to check.
+        nonlinearities: which f_h to check; where nn.RNN has none of that name, against autograd alone.
         progress: called with the fraction of the cases that are done.
     Raises:
         DtypeError: float32 and float64 only; below that, rounding hides mistakes.
@@ -90,19 +91,20 @@ def check(
 
 def _errors(problem: Problem) -> Iterator[tuple[str, float]]:
     """Each claim with its largest relative error."""
-    model, x, h_init = problem.model, problem.x, problem.h_init
-    ours = _outputs_and_gradients(model, [*_parameters(model.rnn_cell), *_parameters(model.hidden_to_output)], problem)
-    with torch.random.fork_rng(devices=[]):
-        torch_twin = _TorchTwin(model)
-    theirs = _outputs_and_gradients(torch_twin, _parameters(torch_twin), problem)
-    yield "FullRNN's outputs are nn.RNN's", _relative(ours[0], theirs[0])
-    yield "all gradients are nn.RNN's", max(map(_relative, ours[1:], theirs[1:]))
-    target, loss, loss_at = problem.target, problem.loss, problem.loss_at
+    model = problem.model
+    if model.rnn_cell.nonlinearity in IN_TORCH:
+        with torch.random.fork_rng(devices=[]):
+            torch_twin = _TorchTwin(model)
+        own = [*_parameters(model.rnn_cell), *_parameters(model.hidden_to_output)]
+        ours = _outputs_and_gradients(model, own, problem)
+        theirs = _outputs_and_gradients(torch_twin, _parameters(torch_twin), problem)
+        yield "FullRNN's outputs are nn.RNN's", _relative(ours[0], theirs[0])
+        yield "all gradients are nn.RNN's", max(map(_relative, ours[1:], theirs[1:]))
     swept = own_gradnorm(problem)
-    clones = clone_contributions(model, x, target, loss, loss_at, h_init)
+    clones = clone_contributions(problem)
     expected = _norms(clones.flatten(1))
-    yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected, x.dtype)
-    reference = autograd_reference(model, x, target, loss, loss_at, h_init)
+    yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected, problem.x.dtype)
+    reference = autograd_reference(problem)
     yield "sum G_t is W_hh.grad", _relative(swept.grad_W_hh, reference.grad_W_hh)
 
 

@@ -66,3 +66,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in known}
     found = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
     return f" Did you mean {by_lower[found[0]]}?" if found else ""
+
+
+def with_article(name: str) -> str:
+    """Such as "an LSTM": letters by themselves are spoken by their names, but for a GRU."""
+    spoken = name.isupper() and name[0] in "AEFHILMNORSX"
+    return f"{'an' if spoken else 'a'} {name}"

@@ -344,7 +344,7 @@ def test_a_claim_that_fails_is_exit_1_with_the_report_still_printed(run: Run, mo
 def test_a_disagreement_with_autograd_is_exit_1_with_the_result_still_printed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rnnctl.gradients.agreement.TOLERANCES", {torch.float32: -1.0})
+    monkeypatch.setattr("rnnctl.gradients.autograd.TOLERANCES", {torch.float32: -1.0})
     ran = run("gradnorm --json")
     assert ran.code == 1
     assert len(document(ran)["rows"]) == 7

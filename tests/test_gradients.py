@@ -12,10 +12,12 @@ from torch import nn
 
 import rnnctl
 from rnnctl import FullRNN, InputError, ShapeError
-from rnnctl.gradients.agreement import Agreement, agreement, autograd_reference, clone_contributions
+from rnnctl.gradients.agreement import Agreement
+from rnnctl.gradients.autograd import agreement, autograd_reference, clone_contributions
 from rnnctl.gradients.contributions import Contributions, contribution_norms, step_norms, takes_products
 from rnnctl.gradients.decay import decay_over_time
 from rnnctl.gradients.layer_sweep import layer_norms
+from rnnctl.models.hand_written import posed
 from rnnctl.recurrence.elman import hidden_states
 from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES
@@ -441,16 +443,16 @@ def test_our_own_references_are_the_oracles(loss_at):
     model, x = network(), torch.randn(3, 8, 3, dtype=torch.float64)
     start = torch.randn(3, 6, dtype=torch.float64)
     expected = contributions_by_clones(model.state_dict(), x, "tanh", loss_at, h_init=start)
-    clones = clone_contributions(model, x, None, "mse", loss_at, start)
+    clones = clone_contributions(posed(model, x, None, "mse", loss_at, start))
     torch.testing.assert_close(clones, expected["G"], rtol=1e-10, atol=1e-14)
-    reference = autograd_reference(model, x, None, "mse", loss_at, start)
+    reference = autograd_reference(posed(model, x, None, "mse", loss_at, start))
     torch.testing.assert_close(reference.grad_W_hh, expected["G"].sum(0), rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(reference.h[1:], expected["h"], rtol=1e-12, atol=1e-14)
 
 
 def test_agreement_is_relative_and_fails_on_nan():
     model, x = network(), torch.randn(3, 8, 3, dtype=torch.float64)
-    reference = autograd_reference(model, x, None, "mse", "last", torch.zeros(3, 6, dtype=torch.float64))
+    reference = autograd_reference(posed(model, x, None, "mse", "last", torch.zeros(3, 6, dtype=torch.float64)))
     found = Contributions(reference.h)
     for chunk in elman_chunks(reference.h, torch.ones(1, 3, 6).double(), torch.eye(6).double(), "tanh"):
         found.add(chunk)

@@ -8,7 +8,7 @@ import torch
 from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.report import BenchReport, Cases, Figure, Setting, measured, timed_rows
 from rnnctl.benchmark.timing import medians
-from rnnctl.gradients.agreement import W_HH
+from rnnctl.gradients.autograd import W_HH
 from rnnctl.gradients.flow import flow
 from rnnctl.results import Record
 

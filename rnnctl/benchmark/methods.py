@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnctl.cells import FullRNN
-from rnnctl.gradients.agreement import clone_contributions
+from rnnctl.errors import InputError
+from rnnctl.gradients.autograd import clone_contributions
 from rnnctl.gradients.gradnorm import gradnorm
+from rnnctl.models.hand_written import Problem
 from rnnctl.models.hooks import results_of
+from rnnctl.recurrence.nonlinearities import IN_TORCH
 
 # The one that all others are compared with, and ours.
 REFERENCE, SWEEP = "nn.RNN", "rnnctl sweep"
@@ -46,6 +49,9 @@ class Workload:
 def torch_step(work: Workload) -> Callable[[], None]:
     """One forward and backward of ``nn.RNN`` with a linear readout."""
     cell, readout = work.model.rnn_cell, work.model.hidden_to_output
+    if cell.nonlinearity not in IN_TORCH:
+        known = " and ".join(IN_TORCH)
+        raise InputError(f"bench measures against nn.RNN, which has {known}; got nonlinearity {cell.nonlinearity}")
     rnn = nn.RNN(
         cell.input_size,
         cell.hidden_size,
@@ -96,7 +102,7 @@ def cloned_weights(work: Workload) -> Callable[[], None]:
     """Every G_t from T separate clones of W_hh, and their norms."""
 
     def run() -> None:
-        found = clone_contributions(work.model, work.x, None, "mse", work.loss_at, work.h_init)
+        found = clone_contributions(Problem(work.model, work.x, work.h_init, None, "mse", work.loss_at))
         torch.linalg.matrix_norm(found)
 
     return run

@@ -84,6 +84,7 @@ class GatedSpectrum(Result):
         return MappingProxyType(
             {
                 "cell": self.cell,
+                "state": KINDS[self.cell].state,
                 "hidden_size": self.gates[0].shape[0],
                 "state_size": self.state_size,
                 **one_matrix,

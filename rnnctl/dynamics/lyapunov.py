@@ -49,7 +49,7 @@ class Lyapunov(Result):
         first_nonfinite_step: the first step whose h_t is not finite, where the measurement ends.
         lost_sequences: sequences of the batch in which even the largest exponent is -inf.
         stands_still: h_t never left h_init, so that the exponents are those of a fixed point.
-        cell: "RNN", "GRU" or "LSTM".
+        kind: of the cell.
     """
 
     schema: ClassVar[str] = "lyapunov"
@@ -66,7 +66,7 @@ class Lyapunov(Result):
     first_nonfinite_step: int | None
     lost_sequences: int
     stands_still: bool
-    cell: str = "RNN"
+    kind: CellKind
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -94,7 +94,9 @@ class Lyapunov(Result):
                 "autonomous": self.autonomous,
                 "lost_sequences": self.lost_sequences,
                 "stands_still": self.stands_still,
-                "cell": self.cell,
+                "cell": self.kind.name,
+                "state": self.kind.state,
+                "nonlinearity": None if self.kind.nonlinearity is None else self.kind.nonlinearity.name,
                 "state_size": self.state_size,
                 "first_nonfinite_step": self.first_nonfinite_step,
                 "computed_in": COMPUTED_IN,
@@ -186,7 +188,7 @@ def lyapunov(
         autonomous=autonomous,
         factor_per_step=None if autonomous else _factor_per_step(model, layer, target),
         theory=_theory(layer, driven, init, gain),
-        cell=layer.cell,
+        kind=layer.kind,
     )
 
 
@@ -254,7 +256,7 @@ class _Run:
             self.first_nonfinite_step = done
             self.logs = self.logs[: max(0, done - self.warmup)]
 
-    def result(self, *, autonomous: bool, factor_per_step: float | None, theory: MeanField, cell: str) -> Lyapunov:
+    def result(self, *, autonomous: bool, factor_per_step: float | None, theory: MeanField, kind: CellKind) -> Lyapunov:
         """What was measured, beside what is known from elsewhere."""
         return Lyapunov(
             *_estimates(self.logs),
@@ -268,7 +270,7 @@ class _Run:
             first_nonfinite_step=self.first_nonfinite_step,
             lost_sequences=int(self.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
             stands_still=self.stands_still,
-            cell=cell,
+            kind=kind,
         )
 
     def step(self, J: Slopes) -> Float[Tensor, "batch count"]:

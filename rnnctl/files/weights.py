@@ -11,6 +11,7 @@ from rnnctl.errors import InputError, ShapeError, did_you_mean
 from rnnctl.files.checkpoints import read_checkpoint, without_common_prefix, without_prefix_note
 from rnnctl.files.fit import Expected, names_apart, require_fit
 from rnnctl.files.writing import write_whole
+from rnnctl.recurrence.kinds import KINDS
 
 READOUT = "hidden_to_output."
 W_XH, W_HH = "rnn_cell.input_to_hidden.weight", "rnn_cell.hidden_to_hidden.weight"
@@ -150,7 +151,8 @@ def _expected(inputs: int, hidden: int, outputs: int) -> dict[str, Expected]:
 
 
 def _guess(shape: tuple[int, ...]) -> str:
-    gates = {3: "a GRU (3 gates)", 4: "an LSTM (4 gates)"}
-    if shape[0] % shape[1] == 0 and shape[0] // shape[1] in gates:
-        return f" Is this {gates[shape[0] // shape[1]]}? Elman weights are read here, such as nn.RNN's"
+    blocks, rest = divmod(shape[0], shape[1])
+    kind = next((kind for kind in KINDS.values() if kind.gates and kind.blocks == blocks and not rest), None)
+    if kind is not None:
+        return f" Is this {kind.with_article} ({blocks} gates)? Elman weights are read here, such as nn.RNN's"
     return " Is this weight_ih_l0?"

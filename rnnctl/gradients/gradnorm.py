@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.gradients.agreement import Agreement, along_states
+from rnnctl.gradients.agreement import Agreement
+from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.decay import Decay
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import Chosen, ModelGradNorms, itemised

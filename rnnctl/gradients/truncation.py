@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
-from rnnctl.gradients.agreement import Agreement, along_states
+from rnnctl.gradients.agreement import Agreement
+from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses

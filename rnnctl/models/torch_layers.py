@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from rnnctl.cells import OUTPUT_ACTIVATIONS
 from rnnctl.errors import InputError
 from rnnctl.initializers import initialize_W_hh
+from rnnctl.recurrence.nonlinearities import IN_TORCH
 
 LAYERS: Mapping[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -43,9 +44,12 @@ class LayeredRNN(nn.Module):
         super().__init__()
         if cell not in LAYERS:
             raise InputError(f"cell must be one of {', '.join(LAYERS)}; got {cell!r}")
-        if cell != "rnn" and nonlinearity != "tanh":
+        has_choice = LAYERS[cell] is nn.RNN
+        if not has_choice and nonlinearity != "tanh":
             raise InputError(f"nonlinearity {nonlinearity} is for cell rnn; {cell} has tanh and its gates")
-        more = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
+        if has_choice and nonlinearity not in IN_TORCH:
+            raise InputError(f"nonlinearity of cell rnn must be {' or '.join(IN_TORCH)}; got {nonlinearity!r}")
+        more = {"nonlinearity": nonlinearity} if has_choice else {}
         settings = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias, "batch_first": True}
         self.rnn = LAYERS[cell](input_size, hidden_size, **settings, **more)
         self.hidden_to_output = nn.Linear(hidden_size * (2 if bidirectional else 1), output_size, bias)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor
 
+from rnnctl.errors import with_article
 from rnnctl.recurrence.nonlinearities import Nonlinearity
 from rnnctl.recurrence.slopes import Linearized, Slopes, State
 from rnnctl.recurrence.sweep import Reversible
@@ -90,7 +91,11 @@ class CellKind:
         return "c" in self.states
 
     @property
+    def state(self) -> str:
+        """What a step hands to the next, in words: "h_t and c_t"."""
+        return " and ".join(f"{name}_t" for name in self.states)
+
+    @property
     def with_article(self) -> str:
         """Such as "an LSTM"."""
-        # Letters are spoken by their names: an RNN, an LSTM, but a GRU.
-        return f"{'an' if self.name[0] in 'AEFHILMNORSX' and self.name.isupper() else 'a'} {self.name}"
+        return with_article(self.name)

@@ -57,5 +57,7 @@ RELU = Nonlinearity(
     homogeneous_share=0.5,
 )
 NONLINEARITIES: Mapping[str, Nonlinearity] = {each.name: each for each in (TANH, RELU)}
+# Those that nn.RNN has, to be held against it.
+IN_TORCH = tuple(name for name, f in NONLINEARITIES.items() if f.in_torch)
 # Beyond this |h_t| a unit that saturates counts as saturated: the slope of tanh is then below 0.02.
 SATURATED = 0.99

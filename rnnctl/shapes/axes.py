@@ -8,16 +8,10 @@ from typing import NamedTuple, TypeAlias
 from torch import nn
 
 from rnnctl.cells import ManualRNNCell
+from rnnctl.models.modules import directions, known_kind
+from rnnctl.recurrence.cell_kind import Gate
 
 Recurrent: TypeAlias = nn.RNNBase | nn.RNNCellBase | ManualRNNCell
-SEQUENCES = (nn.RNN, nn.GRU, nn.LSTM)
-CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell, ManualRNNCell)
-SUPPORTED = "nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell and rnnctl.ManualRNNCell"
-
-Gates: TypeAlias = tuple[tuple[str, str], ...]
-# In the order in which torch stacks them, and with the letters of its documentation.
-LSTM_GATES: Gates = (("i", "input gate i"), ("f", "forget gate f"), ("g", "cell candidate g"), ("o", "output gate o"))
-GRU_GATES: Gates = (("r", "reset gate r"), ("z", "update gate z"), ("n", "candidate n"))
 OWN_SYMBOLS = {
     "weight_ih": "input_to_hidden.weight",
     "weight_hh": "hidden_to_hidden.weight",
@@ -49,7 +43,7 @@ class Weight:
     name: str
     letter: str
     axes: tuple[Axis, ...]
-    gates: Gates = ()
+    gates: tuple[Gate, ...] = ()
 
     @property
     def symbolic_shape(self) -> str:
@@ -68,11 +62,11 @@ class Weight:
 
     def slices(self) -> Iterator[tuple[slice, "Weight"]]:
         """The rows of each gate, and what they are."""
-        for i, (gate, words) in enumerate(self.gates):
+        for i, gate in enumerate(self.gates):
             length = self.axes[0].size // len(self.gates)
             start, stop = i * length, (i + 1) * length
             part = (Axis("hidden", length), *self.axes[1:])
-            name = f"{self.letter}{gate}, {words}"
+            name = f"{self.letter}{gate.letter}, {gate.words}"
             yield slice(start, stop), Weight(f"{self.symbol}[{start}:{stop}]", name, self.letter, part)
 
 
@@ -81,30 +75,8 @@ def symbolic(axes: Iterable[Axis]) -> str:
     return "(" + ", ".join(axis.words for axis in axes) + ")"
 
 
-def is_recurrent(module: nn.Module) -> bool:
-    """Whether it is of a kind that can be described."""
-    return isinstance(module, (*SEQUENCES, *CELLS))
-
-
-def gates_of(module: Recurrent) -> Gates:
-    """The gates of an LSTM or a GRU; none of a simple RNN."""
-    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
-        return LSTM_GATES
-    return GRU_GATES if isinstance(module, (nn.GRU, nn.GRUCell)) else ()
-
-
-def has_cell_state(module: Recurrent) -> bool:
-    """Whether there is a c beside h."""
-    return isinstance(module, (nn.LSTM, nn.LSTMCell))
-
-
-def directions(module: nn.RNNBase) -> int:
-    """2 where it also reads the sequence from its end."""
-    return 2 if module.bidirectional else 1
-
-
 def state_axis(module: Recurrent) -> Axis:
-    """The features of h_t: fewer than the hidden units where an LSTM projects them."""
+    """The features of h_t: fewer than the hidden units where they are projected."""
     if isinstance(module, nn.RNNBase) and module.proj_size > 0:
         return Axis("proj", module.proj_size)
     return Axis("hidden", module.hidden_size)
@@ -138,7 +110,8 @@ def settings(module: Recurrent) -> str:
         words += ["batch_first"] * module.batch_first
     else:
         words += ["one step a call"]
-    words += [module.nonlinearity] if isinstance(module, (nn.RNN, nn.RNNCell, ManualRNNCell)) else []
+    nonlinearity = known_kind(module).nonlinearity
+    words += [] if nonlinearity is None else [nonlinearity.name]
     return ", ".join(words if has_bias(module) else [*words, "no bias"])
 
 
@@ -165,7 +138,7 @@ def weights(module: Recurrent) -> tuple[Weight, ...]:
 
 
 def _one_layer(module: Recurrent, inputs: Axis) -> Iterator[Weight]:
-    gates, hidden, state = gates_of(module), Axis("hidden", module.hidden_size), state_axis(module)
+    gates, hidden, state = known_kind(module).gates, Axis("hidden", module.hidden_size), state_axis(module)
     stacked = Axis(f"{len(gates)} gates x hidden", len(gates) * hidden.size) if gates else hidden
     yield Weight("weight_ih", "input to hidden", "W_i", (stacked, inputs), gates)
     yield Weight("weight_hh", "hidden to hidden", "W_h", (stacked, state), gates)

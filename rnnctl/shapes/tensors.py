@@ -10,11 +10,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.cells import ManualRNNCell
 from rnnctl.errors import InputError
+from rnnctl.models.modules import directions, known_kind
 from rnnctl.shapes.axes import (
     Axis,
     Recurrent,
-    directions,
-    has_cell_state,
     output_axis,
     place,
     state_axis,
@@ -62,7 +61,7 @@ class Call:
 
     Attributes:
         given: the input.
-        states: h and, of an LSTM, c before the call; empty where the module takes zeros.
+        states: h and, where there is one, c before the call; empty where the module takes zeros.
         output: what the module returned.
     """
 
@@ -236,7 +235,7 @@ def _state_axes(module: Recurrent, read: Extent) -> tuple[tuple[Axis, ...], ...]
     if isinstance(module, nn.RNNBase):
         stacked = (Axis("num_layers x directions", module.num_layers * directions(module)),)
     batch = (Axis("batch", read.batch),) if read.is_batched else ()
-    features = (state_axis(module), Axis("hidden", module.hidden_size))[: 1 + has_cell_state(module)]
+    features = (state_axis(module), Axis("hidden", module.hidden_size))[: 1 + known_kind(module).has_cell_state]
     return tuple((*stacked, *batch, axis) for axis in features)
 
 

@@ -31,10 +31,10 @@ def check(given: CheckOptions) -> None:
     """Prove this installation on your sizes: FullRNN against nn.RNN, the sweep against autograd."""
     made = prepared(given)
     from rnnctl import checks
-    from rnnctl.cells import NONLINEARITIES
+    from rnnctl.recurrence.nonlinearities import IN_TORCH
 
     network, h_init = made.hand_written
-    chosen = (given.model.nonlinearity,) if given.model.nonlinearity else tuple(NONLINEARITIES)
+    chosen = (given.model.nonlinearity,) if given.model.nonlinearity else IN_TORCH
     how: dict[str, Any] = {"target": made.target, "h_init": h_init, "nonlinearities": chosen, **vars(given.loss)}
     with progress_bar("check", quiet=given.out.quiet) as progress, made.running():
         report = checks.check(network, made.x, **how, progress=progress)

@@ -20,7 +20,7 @@ from rnnctl.files.models import load_model
 from rnnctl.files.users_code import users_code
 from rnnctl.files.weights import Weights, read_weights
 from rnnctl.initializers import initialize_W_hh
-from rnnctl.models.torch_layers import LayeredRNN
+from rnnctl.models.torch_layers import LAYERS, LayeredRNN
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _title(request: Request, sizes: Mapping[str, int]) -> str:
         return f"{own.model}({', '.join(own.model_arg or ())})"
     shape = ", ".join(str(sizes[name]) for name in ("input_size", "hidden_size", "output_size"))
     layers = f", {own.num_layers} layers" if (own.num_layers or 1) > 1 else ""
-    return f"{own.cell.upper()}({shape}){layers}{', bidirectional' if own.bidirectional else ''}"
+    return f"{LAYERS[own.cell].__name__}({shape}){layers}{', bidirectional' if own.bidirectional else ''}"
 
 
 def _require_no_contradiction(model: ModelOptions, weights: Weights) -> None:

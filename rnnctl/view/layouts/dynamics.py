@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rnnctl.errors import with_article
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table
 from rnnctl.view.numbers import number
 from rnnctl.view.plane import eigenvalue_plane
@@ -80,19 +81,21 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
 
 def _without_theory(scalars: Record) -> tuple[str, ...]:
     """Its numbers, where the line "theory" says that there is none for this cell."""
-    return () if scalars["cell"] == "RNN" else ("theory_?*",)
+    return ("theory_?*",) if scalars["nonlinearity"] is None else ()
 
 
 def _lyapunov_caption(scalars: Record) -> str:
     if scalars["lost_sequences"]:
         return f"-inf: in {number(scalars['lost_sequences'])} of the sequences no perturbation survives (dead units)"
-    if scalars["stands_still"] and scalars["cell"] == "LSTM":
-        return "h_t and c_t never leave their start, a fixed point: try another one"
+    state, is_h_alone = scalars["state"], scalars["state"] == "h_t"
+    if scalars["stands_still"] and not is_h_alone:
+        return f"{state} never leave their start, a fixed point: try another one"
     if scalars["stands_still"]:
         return "h_t never leaves h_init, a fixed point: try --h-init normal for another start"
-    if scalars["cell"] == "LSTM":
-        return f"the state of an LSTM is h_t and c_t, {number(scalars['state_size'])} numbers: as many exponents in all"
-    return ""
+    if is_h_alone:
+        return ""
+    cell = with_article(scalars["cell"])
+    return f"the state of {cell} is {state}, {number(scalars['state_size'])} numbers: as many exponents in all"
 
 
 SPECTRUM = Layout(
@@ -132,7 +135,10 @@ LYAPUNOV = Layout(
         ),
     ),
     _lyapunov_notes,
-    ("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still", "cell", "state_size"),
+    (
+        *("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still"),
+        *("cell", "state", "state_size", "nonlinearity"),
+    ),
     more={
         "convergence": Table(
             (Column("steps", "steps"), Column("largest", "largest")),

@@ -1,16 +1,14 @@
-"""How the spectrum of a GRU or LSTM is shown."""
+"""How the spectrum of a cell with gates is shown."""
 
 from collections.abc import Mapping
 
+from rnnctl.errors import with_article
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
-
-_STATES = {"GRU": "h_t", "LSTM": "h_t and c_t"}
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
-    cell, keep, state = scalars["cell"], scalars["keep_gate"], _STATES[scalars["cell"]]
-    a_cell = "an LSTM" if cell == "LSTM" else f"a {cell}"
-    per_gate = f"W_hh of {a_cell} stacks one matrix a gate: see the gates"
+    keep, state = scalars["keep_gate"], scalars["state"]
+    per_gate = f"W_hh of {with_article(scalars['cell'])} stacks one matrix a gate: see the gates"
     no_bound = f"no bound of W_hh certifies vanishing: {keep}_t may be 1, and the state is kept"
     return {
         "hidden_size": "units of every gate",
@@ -46,6 +44,7 @@ SPECTRUM_GATES = Layout(
     _notes,
     # What an Elman layer alone has: the line of the spectral radius says where to look instead.
     (
+        "state",
         "keep_gate",
         "spectral_norm",
         "condition_number",
