@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def activation(name: str):
-    return {"tanh": torch.tanh, "relu": torch.relu}[name]
+    return {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda a: a}[name]
 
 
 def loss_by_hand(y: Tensor, target: Tensor | None, loss: str, loss_at: str) -> Tensor:

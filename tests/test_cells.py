@@ -162,7 +162,7 @@ def test_sizes_are_whole_numbers_from_one_up(sizes):
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="nonlinearity must be one of tanh, relu; got 'elu'"):
+    with pytest.raises(InputError, match="nonlinearity must be one of tanh, relu, linear; got 'elu'"):
         ManualRNNCell(1, 1, nonlinearity="elu")
     with pytest.raises(InputError, match="output_activation must be one of identity, softmax, sigmoid, tanh"):
         FullRNN(1, 1, 1, output_activation="relu")

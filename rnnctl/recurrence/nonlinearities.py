@@ -56,7 +56,17 @@ RELU = Nonlinearity(
     can_die=True,
     homogeneous_share=0.5,
 )
-NONLINEARITIES: Mapping[str, Nonlinearity] = {each.name: each for each in (TANH, RELU)}
+# The teaching case: exponents are ln|eigenvalue| of W_hh, gradients products of W_hh.
+LINEAR = Nonlinearity(
+    "linear",
+    nn.Identity,
+    lambda a: a,
+    lambda h, out: out.fill_(1.0),
+    lambda h, _: torch.ones_like(h),
+    homogeneous_share=1.0,
+    in_torch=False,
+)
+NONLINEARITIES: Mapping[str, Nonlinearity] = {each.name: each for each in (TANH, RELU, LINEAR)}
 # Those that nn.RNN has, to be held against it.
 IN_TORCH = tuple(name for name, f in NONLINEARITIES.items() if f.in_torch)
 # Beyond this |h_t| a unit that saturates counts as saturated: the slope of tanh is then below 0.02.

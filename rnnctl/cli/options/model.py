@@ -18,8 +18,12 @@ class ModelOptions:
     hidden_size: Annotated[int | None, size("--hidden-size", "Hidden units.", 20)] = None
     output_size: Annotated[int | None, size("--output-size", "Features of y_t.", 5)] = None
     nonlinearity: Annotated[
-        Literal["tanh", "relu"] | None,
-        option("--nonlinearity", help="f_h of the cell.", show_default="tanh; check: both"),
+        Literal["tanh", "relu", "linear"] | None,
+        option(
+            "--nonlinearity",
+            help="f_h of the cell; linear for the hand-written network.",
+            show_default="tanh; check: tanh and relu",
+        ),
     ] = None
     output_activation: Annotated[
         Literal["identity", "softmax", "sigmoid", "tanh"], option("--output-activation", help="f_y of the readout.")
