@@ -557,7 +557,11 @@ def test_what_is_no_driven_layer_is_refused(case):
     ("changed", "error", "said"),
     [
         ({"cell": "GRUU"}, InputError, "cell must be one of RNN, GRU, LSTM; got 'GRUU'"),
-        ({"cell": "RNN", "nonlinearity": "gelu"}, InputError, "nonlinearity must be tanh or relu or linear; got 'gelu'"),
+        (
+            {"cell": "RNN", "nonlinearity": "gelu"},
+            InputError,
+            "nonlinearity must be tanh or relu or linear; got 'gelu'",
+        ),
         ({"cell": "LSTM"}, InputError, "an LSTM needs c_init"),
         ({"c_init": torch.zeros(2, 5)}, InputError, "c_init is an LSTM's; GRU has no c"),
         ({"cell": "RNN"}, ShapeError, r"must have shape \(1 x hidden, hidden\); got \(15, 5\)"),

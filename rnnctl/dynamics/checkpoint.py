@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -21,8 +21,8 @@ from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
 from rnnctl.results import Result
 
 ELMAN = "elman (rnnctl)"
-# Rows of weight_hh over hidden units -> the kind of cell; the first one that there is, where two have as many.
-BY_BLOCKS = {kind.blocks: kind for kind in reversed(list(KINDS.values()))}
+# Rows of weight_hh over hidden units -> the kind of cell that has no marker to be told by.
+BY_BLOCKS = {kind.blocks: kind for kind in KINDS.values() if kind.marker is None}
 # weight_hh_l0_reverse of nn.LSTM and its like; weight_hh of nn.LSTMCell and its like.
 _TORCH = re.compile(r"(.*\.)?(weight|bias)_(ih|hh|hr)(?:_l(\d{1,6})(_reverse)?)?")
 _OWN = re.compile(r"(.*\.)?(input_to_hidden|hidden_to_hidden)\.(weight|bias)")
@@ -127,12 +127,16 @@ def contents(
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer in one direction: what the names of its tensors have in common."""
+    """One layer in one direction: what the names of its tensors have in common.
+
+    ``marked`` is the kind of cell that a marker beside them names.
+    """
 
     owner: str
     layer: int | None = None
     direction: str | None = None
     own: bool = False
+    marked: CellKind | None = None
 
 
 @dataclass(frozen=True)
@@ -145,11 +149,19 @@ class _Block:
 
 
 def _rows(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Any], ...]:
-    places = {name: place for name in tensors if (place := _place(name)) is not None}
+    marked, found = _marked(tensors), {name: _place(name) for name in tensors}
+    places = {n: (replace(p[0], marked=marked.get(p[0].owner)), p[1]) for n, p in found.items() if p is not None}
     layers: dict[_Layer, dict[str, Tensor]] = {}
     for name, (layer, role) in places.items():
         layers.setdefault(layer, {})[role] = tensors[name]
     return tuple(_row(name, tensor, places.get(name), layers) for name, tensor in tensors.items())
+
+
+def _marked(names: Iterable[str]) -> Mapping[str, CellKind]:
+    """The modules that keep a marker of their kind beside their weights, by the beginning of their tensors' names."""
+    markers = {kind.marker: kind for kind in KINDS.values() if kind.marker is not None}
+    split = (name.rpartition(".") for name in names)
+    return {owner + dot: markers[last] for owner, dot, last in split if last in markers}
 
 
 def _row(
@@ -194,19 +206,17 @@ def _cell(layer: _Layer, held: Mapping[str, Tensor]) -> str | None:
     if W_hr is not None:
         # A projection: h_t has fewer units than the gates.
         projected = (kind for kind in KINDS.values() if kind.projects and rows % kind.blocks == 0)
-        return next((_word(each) for each in projected if tuple(W_hr.shape) == (fed_back, rows // each.blocks)), None)
-    kind = BY_BLOCKS.get(rows // fed_back) if rows % fed_back == 0 else None
+        return next((each.word for each in projected if tuple(W_hr.shape) == (fed_back, rows // each.blocks)), None)
+    kind = layer.marked or BY_BLOCKS.get(rows // fed_back)
+    if kind is not None and kind.blocks * fed_back != rows:
+        kind = None
     if layer.own:
         return ELMAN if kind is not None and not kind.gates else None
-    return None if kind is None else _word(kind)
-
-
-def _word(kind: CellKind) -> str:
-    return kind.name.lower()
+    return None if kind is None else kind.word
 
 
 def _blocks(row: Mapping[str, Any], W_hh: Tensor) -> list[_Block]:
-    kinds = {_word(kind): kind for kind in KINDS.values()}
+    kinds = {kind.word: kind for kind in KINDS.values()}
     gates = (kinds[row["cell"]].letters if row["cell"] in kinds else ()) or ("",)
     return [_Block(row["name"], gate, part) for gate, part in zip(gates, W_hh.chunk(len(gates)), strict=True)]
 

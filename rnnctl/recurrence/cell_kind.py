@@ -3,6 +3,7 @@
 Nothing above ``recurrence`` and ``models`` asks which kind it has; it asks the kind.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -61,6 +62,8 @@ class CellKind:
         reversible: a run, ready to be swept back for one loss.
         nonlinearity: f_h, where there is just one.
         projects: whether h may be a projection of the units.
+        marker: what its modules keep beside their weights, by which a checkpoint tells it from a kind whose W_hh has
+            the same shape; None where the shape tells.
     """
 
     name: str
@@ -74,6 +77,12 @@ class CellKind:
     reversible: "Callable[[LayerRun], Reversible]"
     nonlinearity: Nonlinearity | None = None
     projects: bool = False
+    marker: str | None = None
+
+    @property
+    def word(self) -> str:
+        """The name as the shell and checkpoints have it: "gru"."""
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", self.name).lower()
 
     @property
     def blocks(self) -> int:
