@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ManualRNNCell": "cells",
     "FullRNN": "cells",
+    "CoupledLSTM": "coupled_lstm",
     "GradNorms": "gradients.gradnorm",
     "gradnorm": "gradients.gradnorm",
     "probe": "gradients.probe",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from rnnctl.benchmark.report import BenchReport, FlowBenchReport, ProbeBenchReport
     from rnnctl.cells import FullRNN, ManualRNNCell
     from rnnctl.checks import CheckReport, check
+    from rnnctl.coupled_lstm import CoupledLSTM
     from rnnctl.dynamics.checkpoint import CheckpointContents, checkpoint_contents
     from rnnctl.dynamics.gate_spectra import GatedSpectrum
     from rnnctl.dynamics.lyapunov import Lyapunov, lyapunov

@@ -62,8 +62,12 @@ def one_step(mode: str, x: Tensor, h: Tensor, c: Tensor | None, weights: dict[st
         (xr, xz, xn), (hr, hz, hn) = from_x.chunk(3, -1), from_h.chunk(3, -1)
         r, z = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
         return (1 - z) * torch.tanh(xn + r * hn) + z * h, None, product
-    i, f, g, o = (from_x + from_h).chunk(4, -1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    if mode == "COUPLED_LSTM":
+        f, g, o = (from_x + from_h).chunk(3, -1)
+        c = torch.sigmoid(f) * c + (1 - torch.sigmoid(f)) * torch.tanh(g)
+    else:
+        i, f, g, o = (from_x + from_h).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     c.retain_grad()
     h = torch.sigmoid(o) * torch.tanh(c)
     return (h @ weights["weight_hr"].T if "weight_hr" in weights else h), c, product
@@ -82,7 +86,7 @@ class ByClones:
         self.module, self.states_given = module, states
         self.directions = 2 if module.bidirectional else 1
         self.steps = [Steps() for _ in range(module.num_layers * self.directions)]
-        self.gates = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4}[module.mode]
+        self.gates = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4, "COUPLED_LSTM": 3}[module.mode]
 
     def __call__(self, x: Tensor, hx=None, lengths: Sequence[int] | None = None):
         """Output, h_n and c_n, from time-major x and (h_0, c_0); batch sorted by descending lengths."""
@@ -105,7 +109,7 @@ class ByClones:
             x = torch.cat(outs, -1)
             if module.dropout and module.training and layer < module.num_layers - 1:
                 x = x * self._noise(x, lengths)
-        c_n = torch.stack(last_c) if module.mode == "LSTM" else None
+        c_n = torch.stack(last_c) if "LSTM" in module.mode else None
         return x, torch.stack(last_h), c_n
 
     def _noise(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -97,12 +97,14 @@ def test_flow_is_measured_against_passes_that_give_the_same_norms():
 
 def test_probed_steps_are_measured_against_plain_ones():
     from rnnctl.benchmark.probe import PLAIN, PROBED, bench_probe
+    from rnnctl.models.torch_layers import LAYERS
 
     seen = []
     found = bench_probe([(workload(), None), (workload(), {"gru": 1e9})], repeats=2, progress=seen.append)
     assert seen == [0.5, 1.0]
-    assert [row["cell"] for row in found.rows] == ["rnn", "rnn", "gru", "gru", "lstm", "lstm", "gru", "gru"]
-    assert [row["method"] for row in found.rows] == [PLAIN, PROBED] * 4
+    cells = [cell for cell in (*LAYERS, "gru") for _ in range(2)]
+    assert [row["cell"] for row in found.rows] == cells
+    assert [row["method"] for row in found.rows] == [PLAIN, PROBED] * (len(cells) // 2)
     assert {row["case"] for row in found.rows} == {"T 6, B 2, H 4, I 3"}
     for plain, probed in zip(found.rows[::2], found.rows[1::2], strict=True):
         assert (plain["ratio"], plain["target"]) == (1, None)

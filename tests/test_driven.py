@@ -556,7 +556,7 @@ def test_what_is_no_driven_layer_is_refused(case):
 @pytest.mark.parametrize(
     ("changed", "error", "said"),
     [
-        ({"cell": "GRUU"}, InputError, "cell must be one of RNN, GRU, LSTM; got 'GRUU'"),
+        ({"cell": "GRUU"}, InputError, "cell must be one of RNN, GRU, LSTM, CoupledLSTM; got 'GRUU'"),
         (
             {"cell": "RNN", "nonlinearity": "gelu"},
             InputError,

@@ -873,7 +873,7 @@ def test_a_model_that_does_what_its_weights_do_not_say_is_exit_1_with_the_result
         ("--cell gru --h-init normal", "--h-init is for the hand-written network"),
         ("--cell gru --model-arg hidden=3", "--model-arg is a keyword for --model, which is not given"),
         ("--cell gru --num-layers 0", "expected a whole number of at least 1; got '0'"),
-        ("--cell transformer", "'transformer' is not one of 'manual', 'rnn', 'gru', 'lstm'"),
+        ("--cell transformer", "'transformer' is not one of 'manual', 'rnn', 'gru', 'lstm', 'coupled-lstm'"),
         ("--num-layers 2", "the hand-written network has one layer in one direction; add --cell rnn, gru or lstm"),
         ("--bidirectional", "the hand-written network has one layer in one direction"),
         ("--model-arg hidden=3", "--model-arg is about --model or --cell, which are not given"),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rnnctl.cells import ManualRNNCell
+from rnnctl.coupled_lstm import CoupledLSTM
 from rnnctl.errors import InputError, did_you_mean
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.kinds import kind_named
@@ -22,6 +23,7 @@ LAYERS: Mapping[type[nn.Module], Callable[[nn.Module], CellKind]] = {
     nn.RNN: _elman,
     nn.GRU: lambda module: kind_named("GRU"),
     nn.LSTM: lambda module: kind_named("LSTM"),
+    CoupledLSTM: lambda module: kind_named("CoupledLSTM"),
 }
 CELLS: Mapping[type[nn.Module], Callable[[nn.Module], CellKind]] = {
     nn.RNNCell: _elman,

@@ -8,18 +8,24 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnnctl.cells import OUTPUT_ACTIVATIONS
+from rnnctl.coupled_lstm import CoupledLSTM
 from rnnctl.errors import InputError
 from rnnctl.initializers import initialize_W_hh
 from rnnctl.recurrence.nonlinearities import IN_TORCH
 
-LAYERS: Mapping[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+LAYERS: Mapping[str, Callable[..., nn.RNNBase]] = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+    "coupled-lstm": CoupledLSTM,
+}
 
 
 class LayeredRNN(nn.Module):
     """nn.RNN, nn.GRU or nn.LSTM, with a linear readout of the last layer at every step.
 
     Args:
-        cell: "rnn", "gru" or "lstm".
+        cell: a name of ``LAYERS``: "rnn", "gru", "lstm", "coupled-lstm".
         input_size, hidden_size, output_size: features of x_t, of h_t in one direction, and of y_t.
         num_layers, bidirectional, bias: as in torch.
         nonlinearity: of an rnn, "tanh" or "relu".

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from rnnctl.errors import InputError
 from rnnctl.recurrence.cell_kind import CellKind
+from rnnctl.recurrence.coupled_lstm import COUPLED_LSTM
 from rnnctl.recurrence.elman import ELMAN
 from rnnctl.recurrence.gru import GRU
 from rnnctl.recurrence.lstm import LSTM
 
 # By name; the Elman cell, which comes with one of several nonlinearities, stands for all of them.
-KINDS: Mapping[str, CellKind] = {kind.name: kind for kind in (ELMAN["tanh"], GRU, LSTM)}
+KINDS: Mapping[str, CellKind] = {kind.name: kind for kind in (ELMAN["tanh"], GRU, LSTM, COUPLED_LSTM)}
 
 
 def kind_named(name: str, nonlinearity: str = "tanh") -> CellKind:

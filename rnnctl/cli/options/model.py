@@ -70,7 +70,7 @@ class YourModelOptions:
         ),
     ] = None
     cell: Annotated[
-        Literal["manual", "rnn", "gru", "lstm"],
+        Literal["manual", "rnn", "gru", "lstm", "coupled-lstm"],
         option("--cell", help="torch's layers, sized by flags."),
     ] = "manual"
     num_layers: Annotated[int | None, whole("--num-layers", "Layers of --cell.", 1, show_default="1")] = None
