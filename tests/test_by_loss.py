@@ -9,7 +9,7 @@ import rnnctl
 from rnnctl import FullRNN, InputError, ShapeError, model_flow, model_truncation
 from rnnctl.models.torch_layers import LayeredRNN
 
-KINDS = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
+KINDS = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM, "CoupledLSTM": rnnctl.CoupledLSTM}
 B, H = 2, 4
 
 
@@ -166,6 +166,55 @@ def test_flow_through_a_readout_of_several_steps_is_that_of_clones(kind, layers)
     assert found.agreement.holds
 
 
+class Skipping(nn.Module):
+    """Every output reads the state of its own step and that of ``gap`` steps before."""
+
+    def __init__(self, kind, gap, hidden=2):
+        super().__init__()
+        self.rnn, self.gap = KINDS[kind](3, hidden, batch_first=True), gap
+        self.head = nn.Linear(hidden, 2)
+
+    def forward(self, x):
+        h = self.rnn(x)[0]
+        return self.head(h + nn.functional.pad(h, (0, 0, self.gap, 0))[:, : h.shape[1]])
+
+
+@pytest.mark.parametrize(("gain", "T", "gap"), [(0.3, 80, 60), (3.0, 80, 60), (1.0, 40, 1), (0.02, 40, 30)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_enters_long_after_a_gradient_has_vanished_or_exploded_keeps_its_size(gain, T, gap, dtype):
+    torch.manual_seed(0)
+    model, x = Skipping("RNN", gap).double(), 0.1 * torch.randn(2, T, 3).double()
+    with torch.no_grad():
+        nn.init.orthogonal_(model.rnn.weight_hh_l0, gain=gain)
+    found = rnnctl.flow(model.to(dtype), x.to(dtype), verify=True)
+    # By T passes of our own: total dL_k/dh_t from states that keep their gradients.
+    cell = nn.RNNCell(3, 2).double()
+    cell.load_state_dict({name.removesuffix("_l0"): value.double() for name, value in model.rnn.state_dict().items()})
+    head, h_t, states = model.head.double(), torch.zeros(2, 2).double(), []
+    for x_t in x.unbind(1):
+        h_t = cell(x_t, h_t)
+        states.append(h_t)
+    for k in (T - 1, gap):
+        read = states[k] + (states[k - gap] if k >= gap else 0)
+        loss = head(read).square().mean() / T
+        grads = torch.autograd.grad(loss, states[: k + 1], retain_graph=True)
+        expected = torch.stack([grad.norm() for grad in grads])
+        rtol = 1e-9 if dtype == torch.float64 else 1e-4
+        torch.testing.assert_close(found.sensitivity[k, : k + 1], expected, rtol=rtol, atol=1e-300)
+    assert found.agreement.holds
+
+
+def test_a_readout_a_thousand_steps_back_is_not_taken_for_its_own_step():
+    torch.manual_seed(0)
+    model, x = Skipping("RNN", 1024).double(), torch.randn(1, 1060, 3).double()
+    with torch.no_grad():
+        model.rnn.weight_hh_l0.mul_(0.1)
+    found = rnnctl.flow(model, x, verify=True)
+    own = found.sensitivity[1059, 1059]
+    assert found.sensitivity[1059, 35] == pytest.approx(float(own), rel=1e-6)
+    assert found.agreement.holds
+
+
 @pytest.mark.parametrize("memory", [None, 10**5, 1])
 def test_memory_decides_how_losses_are_taken_together_and_not_what_comes_out(memory, monkeypatch):
     model, x = net("LSTM", 2, T=9, made=Averaged)
@@ -254,7 +303,7 @@ class CellLoop(nn.Module):
 
 
 @pytest.mark.parametrize("reads", ["step", "stacked", "all"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CELLS)
 def test_flow_and_truncation_of_a_cell_in_a_loop_are_those_of_its_layer(kind, reads):
     layer, x = net(kind, made=Averaged if reads == "all" else Net)
     loop = CellLoop(layer, kind, reads)

@@ -47,8 +47,9 @@ def _of_layer(passes: LossPasses, call: LayeredCall) -> LossSteps | None:
         return None
     passes.require_one_to_one(call.x.shape[0])
     weights = step_weights(passes.seq_len, call.x)
-    plain, weighted = (_sent_to_layer(call, passes.total(by)) for by in (None, weights))
-    if plain is None or weighted is None:
+    plain, *others = (_sent_to_layer(call, passes.total(by)) for by in (None, *weights))
+    weighted = [each for each in others if each is not None]
+    if plain is None or len(weighted) < len(others):
         return None
     runs = [_run(call, each, Received()) for each in range(top, layer - 1, -1)]
     noises = [_noise(call, each) for each in range(top, layer, -1)]
@@ -108,8 +109,8 @@ def _of_cells(passes: LossPasses, calls: Sequence[CellCall]) -> LossSteps | None
     if not readout.reads_h_alone:
         return None
     like, weights = list(run.h[1:]), step_weights(passes.seq_len, run.h)
-    losses = passes.total(), passes.total(weights)
-    plain, weighted = (torch.stack(readout.gradients(loss, passes.parameters, like)) for loss in losses)
+    losses = [passes.total(by) for by in (None, *weights)]
+    plain, *weighted = (torch.stack(readout.gradients(loss, passes.parameters, like)) for loss in losses)
     passes.forget_gradients()
     return _swept_together([run], [], plain, passes.loss) if each_reads_its_own(plain, weighted, weights) else None
 

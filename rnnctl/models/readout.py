@@ -9,8 +9,6 @@ from torch import Tensor
 
 # A result of a node of autograd's graph: the node, and which of its results.
 Place = tuple[Any, int]
-# Two steps at most so far apart have different weights.
-DISTINCT_STEPS = 1024
 
 
 class Readout:
@@ -80,19 +78,28 @@ def _adding(taken: Sequence[tuple[int, int]], found: list[Tensor]) -> Callable[.
     return add
 
 
-def step_weights(count: int, like: Tensor) -> Tensor:
-    """Powers of two, which scale a gradient without rounding, different ones for different steps; shape (count,)."""
+def step_weights(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Two sets of powers of two, which scale a gradient without rounding, each of shape (count,).
+
+    Of two steps at least one set has different ones for any distance below 32 * 32 * 31 * 31 steps, since the
+    periods of the two have no common divisor.
+    """
     steps = torch.arange(count, device=like.device)
-    return torch.exp2(((13 * steps + 5 * (steps // 32)) % 32 - 16).to(like.dtype))
+    by_32, by_31 = (13 * steps + 5 * (steps // 32)) % 32 - 16, (11 * steps + 7 * (steps // 31)) % 31 - 15
+    return torch.exp2(by_32.to(like.dtype)), torch.exp2(by_31.to(like.dtype))
 
 
-def each_reads_its_own(plain: Tensor, weighted: Tensor, weights: Tensor) -> bool:
+def each_reads_its_own(plain: Tensor, weighted: Sequence[Tensor], weights: Sequence[Tensor]) -> bool:
     """Whether the loss of every step reads the state of that step alone.
 
     Args:
         plain: what the sum of all losses sends to every step's state, shape (time, batch, hidden).
-        weighted: the same of the sum of all losses times ``weights``, shape (time,), from ``step_weights``.
+        weighted: the same of the sum of all losses times each of ``weights``, from ``step_weights``.
     """
+    return all(_scaled_alike(plain, found, by) for found, by in zip(weighted, weights, strict=True))
+
+
+def _scaled_alike(plain: Tensor, weighted: Tensor, weights: Tensor) -> bool:
     expected = plain * weights.view(-1, 1, 1)
     error, size = (torch.linalg.vector_norm(part.flatten(1), dim=1) for part in (weighted - expected, expected))
     # What two losses share differs by a factor of two at least; rounding may still differ in a product of all steps.

@@ -75,10 +75,16 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
     scales = _Scales(last - first, direct)
     # Row j sets in at step last - 1 - j.
     own = direct[first:last].flip(0) if direct.dim() == 3 else direct.flip(0)
-    scales.rescale([own], last - first)
+    if direct.dim() == 3:
+        scales.rescale([own], last - first)
     for t in range(last - 1, -1, -1):
         active = min(last - t, last - first)
-        _enter(rows[0].grads[0], own, t, first, active)
+        if own.dim() == 4:
+            rows[0].grads[0][:active] += scales.admitted(
+                own[:active, t], [part for each in rows for part in each.grads]
+            )
+        elif t >= first:
+            rows[0].grads[0][active - 1] += own[active - 1]
         if t % RESCALE_EVERY == 0:
             scales.rescale([part for each in rows for part in each.grads], active)
         norm = direct.new_empty(active)
@@ -89,14 +95,6 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
             if below is not None:
                 rows[place + 1].grads[0][:active] += below
         yield LossBlock(t, norm, rows[-1].delta, scales.exponents[:active], scales.weights[:active])
-
-
-def _enter(grad_h: Tensor, own: Tensor, t: int, first: int, active: int) -> None:
-    """What the losses send to step t of the first layer from outside."""
-    if own.dim() == 4:
-        grad_h[:active] += own[:active, t]
-    elif t >= first:
-        grad_h[active - 1] += own[active - 1]
 
 
 class _Rows:
@@ -143,21 +141,50 @@ class _Scales:
         self.weights = like.new_ones(losses)
 
     def rescale(self, parts: Sequence[Tensor], active: int) -> None:
-        """Bring rows that are far from magnitude 1 back to it, and note by how much."""
+        """Bring rows that are far from magnitude 1 back to it, and note by how much.
+
+        Args:
+            parts: of the same losses, each (losses, ...).
+            active: how many of the rows have begun.
+        """
         norms = [torch.linalg.vector_norm(part[:active].flatten(1), float("inf"), dim=1) for part in parts]
         largest = norms[0] if len(norms) == 1 else torch.stack(norms).amax(dim=0)
         powers = torch.frexp(largest).exponent
         far = (powers.abs() > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
-        found = far.nonzero().squeeze(1)
-        if found.numel() == 0:
+        self._shift(parts, far.nonzero().squeeze(1), -powers)
+
+    def admitted(self, entering: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """What enters rows that have begun already, in their scale, (losses, batch, hidden).
+
+        Args:
+            entering: unscaled, of the first so many losses, (losses, batch, hidden).
+            parts: their rows; where they are too small for what enters to fit beside them, they give way.
+        """
+        losses = entering.shape[0]
+        largest = torch.linalg.vector_norm(entering.flatten(1), float("inf"), dim=1)
+        powers = torch.frexp(largest).exponent.double()
+        over = (powers + self.exponents[:losses] > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
+        by = -powers - self.exponents[:losses]
+        self._shift(parts, over.nonzero().squeeze(1), by.long())
+        return _times_powers(entering, self.exponents[:losses])
+
+    def _shift(self, parts: Sequence[Tensor], rows: Tensor, by: Tensor) -> None:
+        """Multiply rows by powers of two, ``by`` being of all of them."""
+        if rows.numel() == 0:
             return
-        by = -powers[found]
-        # In two factors: 2**149 itself is beyond float32.
-        half = by // 2
-        ones = torch.ones_like(largest[found])
+        chosen = by[rows]
         for part in parts:
-            ends = [1] * (part.dim() - 1)
-            scales = [torch.ldexp(ones, power).view(-1, *ends) for power in (half, by - half)]
-            part[found] = part[found] * scales[0] * scales[1]
-        self.exponents[found] += by.double()
-        self.weights[found] = torch.exp2(-self.exponents[found]).to(self.weights.dtype)
+            part[rows] = _times_powers(part[rows], chosen)
+        self.exponents[rows] += chosen.double()
+        self.weights[rows] = torch.exp2(-self.exponents[rows]).to(self.weights.dtype)
+
+
+def _times_powers(rows: Tensor, powers: Tensor) -> Tensor:
+    """2**powers times the rows, shape (rows, ...), powers of any size."""
+    # Beyond these a float64 is 0 or infinite anyway; in two factors, since 2**149 itself is beyond float32.
+    whole = powers.clamp(-2000, 2000).to(torch.int32)
+    half = whole.div(2, rounding_mode="floor")
+    ones, ends = torch.ones_like(rows[:, :1].flatten(1)[:, 0]), [1] * (rows.dim() - 1)
+    for part in (half, whole - half):
+        rows = rows * torch.ldexp(ones, part).view(-1, *ends)
+    return rows
