@@ -1,1 +1,16 @@
-"""What the reverse sweep teaches about gradients through time."""
+"""What the reverse sweep teaches about gradients through time: questions, each of any model.
+
+Here: what every time step contributes to dL/dW_hh, how far back losses reach, and what autograd says of the sums.
+Not here: steps and sweeps (``recurrence``), looking into modules (``models``), what no loss takes part in
+(``dynamics``), tables and pictures (``view``).
+
+To read:
+
+- one loss: ``gradnorm``, on ``layer_sweep`` (one run swept back), ``contributions`` (norms and sum of all G_t),
+  ``decay`` and ``verdict`` (what the norms say of the past).
+- the same of somebody's training step: ``probe``, on ``layer_calls`` and ``cell_calls`` (from what was recorded to
+  norms); ``model_gradnorm`` makes one result of it, ``watch`` and ``history`` a course of training.
+- all losses: ``flow`` and ``truncation``, on ``loss_steps`` (one sweep for all of them), which ``loss_layout`` lays
+  out for anybody's model; where that cannot be, ``loss_passes`` (one backward pass for each).
+- ``agreement``: all sums are held against autograd's own gradient.
+"""
