@@ -152,7 +152,12 @@ class FullRNN(nn.Module):
         return input_sequence.new_zeros(input_sequence.shape[0], self.rnn_cell.hidden_size)
 
     def check_sequence(self, input_sequence: Tensor, h_init: Tensor | None) -> None:
-        """Raise ShapeError, DtypeError or DeviceError unless ``forward`` can take these."""
+        """Raise ShapeError, DtypeError or DeviceError unless ``forward`` can take these.
+
+        Args:
+            input_sequence: x, expected of shape (batch, time, input).
+            h_init: expected of shape (batch, hidden), or None.
+        """
         cell, weight = self.rnn_cell, self.hidden_to_output.weight
         require_shape("input_sequence", input_sequence, ("batch", "time", cell.input_size))
         require_like_weights("input_sequence", input_sequence, weight)
@@ -186,7 +191,7 @@ def require_shape(name: str, tensor: Tensor, expected: tuple[str | int, ...]) ->
 
 
 def require_like_weights(name: str, tensor: Tensor, weight: Tensor) -> None:
-    """Raise DtypeError or DeviceError unless the tensor can meet the weights."""
+    """Raise DtypeError or DeviceError unless the tensor can meet the weights; both of any shape."""
     # Autocast brings the dtypes together itself.
     if tensor.dtype != weight.dtype and not torch.is_autocast_enabled(weight.device.type):
         raise DtypeError(

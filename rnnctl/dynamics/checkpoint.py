@@ -23,7 +23,8 @@ from rnnctl.results import Result
 ELMAN = "elman (rnnctl)"
 # Rows of weight_hh over hidden units -> the kind of cell that has no marker to be told by.
 BY_BLOCKS = {kind.blocks: kind for kind in KINDS.values() if kind.marker is None}
-# weight_hh_l0_reverse of nn.LSTM and its like; weight_hh of nn.LSTMCell and its like.
+# weight_hh_l0_reverse of nn.LSTM and its like; weight_hh of nn.LSTMCell and its like. A file may hold any name: int()
+# refuses a number of thousands of digits.
 _TORCH = re.compile(r"(.*\.)?(weight|bias)_(ih|hh|hr)(?:_l(\d{1,6})(_reverse)?)?")
 _OWN = re.compile(r"(.*\.)?(input_to_hidden|hidden_to_hidden)\.(weight|bias)")
 

@@ -37,6 +37,7 @@ def departure_from_normality(
         eigenvalues, singular_values: of one matrix, shape (hidden,) each.
     Source: Henrici 1962, "Bounds for iterates, inverses, spectral variation and fields of values".
     """
+    # Near 1, so that the squares stay within float64; the departure itself is scaled back at the end.
     exponent = power_of_two(singular_values) or 0
     total = float(times_power_of_two(singular_values, -exponent).square().sum())
     moduli = times_power_of_two(eigenvalues.abs(), -exponent)

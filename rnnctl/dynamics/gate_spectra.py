@@ -1,4 +1,4 @@
-"""What the recurrent weights of a GRU or LSTM and its step Jacobians tell, gate by gate."""
+"""What the recurrent weights of a cell with gates and its step Jacobians tell, gate by gate."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class GateMatrix:
 
     Attributes:
         gate: "r", "z", "n" or "i", "f", "g", "o".
-        eigenvalues: by falling modulus, shape (hidden,), complex128; None of a projected LSTM, where
+        eigenvalues: by falling modulus, shape (hidden,), complex128; None of a projected cell, where
             the block is not square.
         singular_values: falling, shape (min(hidden, proj),), float64.
-        shape: (hidden, hidden), of a projected LSTM (hidden, proj).
+        shape: (hidden, hidden), of a projected cell (hidden, proj).
     """
 
     gate: str
@@ -50,7 +50,7 @@ class GatedSpectrum(Result):
     Attributes:
         cell: name of its kind, "GRU", "LSTM", ...
         gates: one matrix a gate, in torch's order.
-        state_size: H; of an LSTM, whose state is h_t and c_t, H + H, with a projection proj + H.
+        state_size: H; where the state is h_t and c_t, H + H, with a projection proj + H.
         steps: one record per time step: t, jacobian_norm_mean and jacobian_norm_max (over the batch, of
             J_t = d state_t / d state_{t-1}), jacobian_radius_mean (of its spectral radius; None where it
             would take long), keep_mean (of z_t or f_t), saturated (share of gate activations below 0.05

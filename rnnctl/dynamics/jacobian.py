@@ -12,7 +12,9 @@ from rnnctl.recurrence.slopes import Slopes
 # Dimension of the Krylov space: exact up to so many units. Above, the norm comes out low by 1e-8 for
 # a random W_hh and by up to 5e-5 where singular values crowd at the top (orthogonal, slopes near 1).
 KRYLOV = 32
+# Bytes of the Krylov bases that are held at a time: so many Jacobians are taken together.
 BASIS_BYTES = 1 << 25
+# A vector shorter than this, relative to the first ones, is what reorthogonalisation leaves of nothing.
 ROUNDING = 1e-14
 
 
@@ -65,6 +67,7 @@ def spectral_radii(J: Slopes) -> Float[Tensor, " count"]:
 
 def _radii(J: Tensor) -> Tensor:
     finite = torch.isfinite(J).flatten(1).all(dim=1)
+    # LAPACK is not asked about what is not finite.
     moduli = torch.linalg.eigvals(torch.where(finite[:, None, None], J, 0.0)).abs()
     return torch.where(finite, moduli.amax(dim=1), torch.inf)
 
@@ -74,6 +77,7 @@ def _scaled_norms(J: Slopes) -> Tensor:
     v = _first_vector(J.state_size).expand(len(J), -1).unsqueeze(2)
     size = J(v).abs().amax(dim=(1, 2))
     finite = torch.isfinite(size)
+    # Clamped, so that neither the scale nor its inverse leaves float64.
     exponent = torch.where(finite & (size > 0), size, 1.0).log2().ceil().clamp(-1000, 1000)
     scale = torch.exp2(-exponent)[:, None, None]
 
@@ -91,6 +95,7 @@ def _elman_square(slope_squared: Tensor, W_hh: Tensor) -> Callable[[Tensor], Ten
 
 
 def _first_vector(size: int) -> Tensor:
+    # Random, to have a part along every singular vector; of a fixed seed, to give the same norm at every call.
     v = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.div(v, v.norm())
 
@@ -114,6 +119,7 @@ def _largest(square: Callable[[Tensor], Tensor], count: int, state: int) -> Tens
     off = beta[:, :-1]
     tridiagonal = alpha.diag_embed() + off.diag_embed(1) + off.diag_embed(-1)
     largest: Tensor = torch.linalg.eigvalsh(tridiagonal)[:, -1]
+    # Of a map to 0 rounding may leave the largest eigenvalue just below it.
     return largest.clamp_min(0).sqrt()
 
 

@@ -28,6 +28,7 @@ from rnnctl.results import Result
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.
 AUTONOMOUS_STEPS = 1000
+# Neighbouring steps grow alike, so that only means of several steps vary as independent numbers do.
 SHORTEST_BLOCK, MOST_BLOCKS = 10, 20
 
 
@@ -40,8 +41,8 @@ class Lyapunov(Result):
             (a dead unit, a W_hh without full rank, in an LSTM a gate that is closed beyond float64's digits).
         stderr: standard errors from block averages, shape (count,), NaN where there are too few.
         convergence: records steps, largest: the estimate of the largest from the first steps alone.
-        state_size: how many exponents there are in all, which the sum needs: H; of an LSTM, whose state
-            is h_t and c_t, H + H, with a projection proj + H.
+        state_size: how many exponents there are in all, which the sum needs: H; where the state is h_t
+            and c_t, H + H, with a projection proj + H.
         steps, warmup: measured steps, and steps before them that were not counted.
         autonomous: without input, the biases alone.
         factor_per_step: that of ``gradnorm`` along the same sequence, or None.
@@ -147,8 +148,8 @@ def lyapunov(
             sequence, one normal state drawn from the seed without one. Other models have their own.
         only: of a module with several recurrent weights a name or pattern that leaves one, as in ``probe``.
         target: as for ``gradnorm``, whose factor per step is measured beside the exponents.
-        count: how many of the largest exponents; all if left out (H; of an LSTM, whose state is
-            h and c, H + H).
+        count: how many of the largest exponents; all if left out (H; where the state is h and
+            c, H + H).
         steps: steps to measure; to the end of the sequence if left out, 1000 without one.
         warmup: steps before them; if left out a tenth of the sequence, or of ``steps``.
         autonomous: run freely, on the biases alone.

@@ -10,6 +10,8 @@ from rnnctl.recurrence.nonlinearities import NONLINEARITIES
 TANH_REACH, NORMAL_REACH = 20.0, 9.0
 # Standard deviation of an entry of W_hh times sqrt(hidden), at gain 1.
 IID_SCALES = {"default": 1 / math.sqrt(3), "gaussian": 1.0}
+# Halving ends by itself at neighbouring doubles: after 53 steps, and one more for every time that the bounds are twice
+# as far apart as q is large.
 BISECTIONS = 200
 
 

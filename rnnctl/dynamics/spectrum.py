@@ -53,6 +53,8 @@ class Spectrum(Result):
         """Name -> number or text; None where a quantity has no value here."""
         norm = float(self.singular_values[0])
         departure, relative = departure_from_normality(self.eigenvalues, self.singular_values)
+        # No step stretches by more: below 1 every gradient shrinks, above 1 it still may, as it does
+        # with torch's default initialisation (1.155).
         bound = norm * NONLINEARITIES[self.nonlinearity].largest_slope
         largest = [step["jacobian_norm_max"] for step in self.steps]
         return MappingProxyType(

@@ -68,6 +68,7 @@ def window_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) ->
             if found is None:
                 found = delta.new_zeros(len(windows), delta.shape[2], before.shape[2])
             for place, window in enumerate(windows):
+                # Empty where the window ends before this chunk or begins after it, which adds nothing.
                 seen = slice(max(0, last + 1 - window - start), max(0, last + 1 - start))
                 found[place].addmm_(delta[seen].flatten(0, 1).t(), before[seen].flatten(0, 1))
             start += delta.shape[0]
@@ -89,6 +90,7 @@ def _chunks(calls: Sequence[CellCall]) -> Iterator[list[CellCall]]:
     """Consecutive calls with the very same weights, not too many at once."""
     chunk: list[CellCall] = []
     for call in calls:
+        # By identity: calls share one copy of a weight for as long as it stays as it is.
         if chunk and (len(chunk) == CHUNK or chunk[0].weights.W_hh is not call.weights.W_hh):
             yield chunk
             chunk = []
@@ -215,6 +217,7 @@ def _grad_h_and_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> t
     total = [chunk.grads[0][row] for chunk, row in rows if chunk.grads is not None]
     if not total:
         return _of_linear(calls, rows)
+    # Backward tells the whole of dL/dh_t; what is from outside is left when the next call's part is taken off.
     direct = list(total)
     for number, call in enumerate(calls):
         if call.source is not None:

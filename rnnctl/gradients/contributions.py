@@ -54,6 +54,7 @@ class Contributions:
         exponent = chunk.exponent + own
         total, norms = gate_contributions(chunk.delta, h, self._products, self._gates)
         self._parts.append(_Part(chunk.norm, _delta_norm(chunk), chunk.exponent, norms.cpu().double(), exponent))
+        # Beyond float64's range ldexp would raise, where autograd's own sum would be infinite.
         self.grad_W_hh.add_(total, alpha=math.ldexp(1.0, -exponent) if exponent > -1024 else math.inf)
 
     @cached_property
@@ -109,12 +110,12 @@ def _unscaled(parts: list[tuple[Tensor, int]]) -> Tensor:
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
-    """float64, or float32 where the device has nothing wider."""
+    """float64, or float32 where the device of a tensor of any shape has nothing wider."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def near_one(tensor: Tensor) -> tuple[Tensor, int]:
-    """The tensor scaled to magnitude 1 if it is far from it, and the exponent of the scale."""
+    """The tensor, of any shape, scaled to magnitude 1 if it is far from it, and the exponent of the scale."""
     power = power_of_two(tensor)
     if power is None or abs(power) <= NEAR_ONE:
         return tensor, 0
@@ -122,7 +123,7 @@ def near_one(tensor: Tensor) -> tuple[Tensor, int]:
 
 
 def sweep_dtype(tensor: Tensor) -> Tensor:
-    """The tensor in the dtype of the sweep: float32 for float16 and bfloat16, else its own."""
+    """The tensor, of any shape, in the dtype of the sweep: float32 for float16 and bfloat16, else its own."""
     tensor = tensor.detach()
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
@@ -143,6 +144,7 @@ def _safe_norms(rows: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
     if rows.dtype == torch.float32:
         norms = norms.to(wide_dtype(rows))
+        # Not <= and >=, or NaN would pass; a norm of 0 may be an underflow of all squares.
         unsafe = ~((norms > SAFE[0]) & (norms < SAFE[1]))
         if bool(unsafe.any()):
             norms[unsafe] = _row_norms(rows[unsafe])
@@ -171,6 +173,7 @@ def gate_contributions(
     delta: Float[Tensor, "time batch rows"], h: Float[Tensor, "time batch hidden"], products: bool, gates: int
 ) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "time gates"]]:
     """As ``contribution_norms``, with a norm for each of ``gates`` equal blocks of rows."""
+    # Of one sequence G_t is a column times a row, whose norm is the product of theirs.
     if delta.shape[1] == 1:
         by_gate = delta.view(delta.shape[0], gates, -1)
         return _total(delta, h), _row_norms(by_gate) * _row_norms(h)
@@ -180,8 +183,13 @@ def gate_contributions(
 
 
 def takes_products(block: Tensor) -> bool:
-    """Whether to form every G_t: Gram matrices of float64 lose half its digits, large ones cost more."""
+    """Whether to form every G_t: Gram matrices of float64 lose half its digits, large ones cost more.
+
+    Args:
+        block: the states or the like, shape (time, batch, hidden), in the dtype that they came in.
+    """
     batch, hidden = block.shape[1:]
+    # Two Gram matrices, in float64 at twice the cost, are as much work as the product where hidden = 4 batch.
     return batch > 1 and (block.dtype == torch.float64 or hidden <= 4 * batch)
 
 
@@ -198,6 +206,7 @@ def _gram(delta: Tensor, h: Tensor, gates: int) -> Tensor:
     flat = rows.flatten(0, 1)
     gram = torch.bmm(flat, flat.mT).view(*rows.shape[:3], -1)
     squares = gram.mul_((h @ h.mT).unsqueeze(1)).sum((2, 3))
+    # The terms have both signs: where they cancel, rounding may leave less than 0.
     return squares.clamp_min_(0).sqrt_()
 
 

@@ -39,6 +39,7 @@ def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:
     """
     usable = torch.isfinite(log_norm)
     relative = log_norm - log_norm[-1]
+    # A norm of 0 at the last step leaves no ratio; at an earlier one it is -inf here, and a ratio of 0.
     known = not bool(torch.isneginf(log_norm[-1]))
     return Decay(
         factor_per_step=_factor_per_step(log_norm, usable),
@@ -52,6 +53,7 @@ def _factor_per_step(log_norm: Tensor, usable: Tensor) -> float | None:
     t = usable.nonzero().squeeze(1).double()
     if t.numel() < 2:
         return None
+    # Around the mean of t the slope does not depend on the intercept, which need not be found.
     t_centred = t - t.mean()
     slope = t_centred @ log_norm[usable] / (t_centred @ t_centred)
     return float((-slope).exp())

@@ -54,6 +54,7 @@ class Flow(Result):
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """The loss, the total, its agreement with autograd, and how far a loss step reaches."""
+        # An unknown lag is nan, which compares as not reached.
         median = self.lag_profile["median"]
         reached = (median <= ONE_PERCENT).nonzero()
         agreement = self.agreement
@@ -205,6 +206,7 @@ def _swept(steps: LossSteps, progress: Callable[[float], None] | None) -> _Swept
             exponents[t, rows] = block.exponents
             if bounds is not sensitivity:
                 bounds[t, rows] = steps.norm_delta(block)
+            # The deltas of all losses are added up first: one product with h at the end serves all of them.
             summed = h.new_zeros(seq_len, *block.delta.shape[1:]) if summed is None else summed
             summed[t].view(-1).addmv_(block.delta.flatten(1).t(), block.weights)
         assert summed is not None

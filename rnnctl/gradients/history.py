@@ -56,6 +56,7 @@ class GradNormHistory(Result):
         """Where training stood, in single numbers; None where there is no value."""
         by_step = self.more["by_step"]
         first, last = by_step[0], by_step[-1]
+        # NaN are left out of the largest: max of them depends on where they stand.
         norms = [norm for each in self.probed for norm in each.grad_norm_W_hh]
         return {
             "weight": self.weight,

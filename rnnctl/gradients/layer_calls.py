@@ -71,6 +71,7 @@ def layered_norms(call: LayeredCall, want_decay: bool = False, lengths: Tensor |
 def without_carried(calls: Sequence[LayeredCall], norms: list[list[StepNorms]]) -> list[list[StepNorms]]:
     """The norms of several calls, where one took the h_n of another: what it sends back is not from outside."""
     for call, found in zip(calls, list(norms), strict=True):
+        # The sequences of a packed batch end at different steps, to each of which a part is sent back.
         if call.source is not None and call.batch_sizes is None and calls[call.source].batch_sizes is None:
             before = norms[call.source]
             eps, count = torch.finfo(call.output.dtype).eps, directions(call.module)
@@ -90,7 +91,13 @@ def _less(before: StepNorms, after: StepNorms, end: int, eps: float) -> StepNorm
 
 
 def unless_rounding(part: Tensor, whole: Tensor, eps: float) -> Tensor:
-    """A difference, or zeros where it is no more than the rounding of autograd's own sum."""
+    """A difference, or zeros where it is no more than the rounding of autograd's own sum.
+
+    Args:
+        part: whole less something, of any shape.
+        whole: of the same shape.
+        eps: of the dtype that autograd summed in.
+    """
     small = torch.linalg.vector_norm(part) <= ROUNDING * eps * torch.linalg.vector_norm(whole)
     return torch.zeros_like(part) if bool(small) else part
 
@@ -98,6 +105,7 @@ def unless_rounding(part: Tensor, whole: Tensor, eps: float) -> Tensor:
 def _in_time(norms: LayerNorms, reverse: bool, replayed: float, last: Tensor) -> StepNorms:
     found = norms.contributions
     by_step = (found.grad_norm_W_hh, found.grad_norm_gates, found.grad_norm_h, norms.grad_norm_h_direct)
+    # Copies, because tensors made in inference mode refuse autograd.
     grad_norm_W_hh, grad_norm_gates, grad_norm_h, grad_norm_h_direct = (ordered(p, reverse).clone() for p in by_step)
     return StepNorms(
         grad_norm_W_hh=grad_norm_W_hh,

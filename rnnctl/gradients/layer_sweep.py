@@ -1,4 +1,4 @@
-"""One layer in one direction of somebody's module: what its states and the gradients from outside tell."""
+"""One layer in one direction, of our network or somebody's module: what a sweep back along its run tells."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -65,6 +65,8 @@ def layer_norms(
             is kept what the first step sends back; neither is asked of states that we made ourselves.
         progress: called with the fraction of the steps that are done.
     """
+    # By the dtype that the states came in: swept in float64 for its rounding, a float32 layer still needs no more
+    # digits of its norms than Gram matrices leave.
     products = takes_products(run.h)
     _require_room(run, want_grad_x)
     run = in_sweep_dtype(run)
@@ -170,6 +172,7 @@ def in_sweep_dtype(run: LayerRun) -> LayerRun:
         # Half precision would not hold a gradient that is scaled to magnitude 1.
         direct_c = None if run.direct_c is None else sweep_dtype(run.direct_c)
         run = replace(run, direct=sweep_dtype(run.direct), direct_c=direct_c)
+    # Half precision is widened for the arithmetic alone: the weights are as rounded as the module had them.
     return run.to(wide_dtype(run.h) if small else torch.float32 if is_half else run.h.dtype)
 
 
@@ -181,6 +184,7 @@ def _grad_h_init(steps: Reversible, exponent: int) -> Tensor:
 
 def _decay(run: LayerRun, steps: Reversible, log_grad_norm_h: Tensor) -> Decay:
     """Of what enters at the last step alone: of packed sequences, the longest ones'."""
+    # Where nothing enters earlier the sweep that has just ended was this one.
     if run.direct.shape[0] > 1 and bool(run.direct[:-1].any()):
         log_grad_norm_h = torch.empty_like(log_grad_norm_h)
         for chunk in sweep_back(steps, *(part[-1:] for part in run.entering)):

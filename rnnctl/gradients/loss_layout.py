@@ -46,6 +46,7 @@ def _of_layer(passes: LossPasses, call: LayeredCall) -> LossSteps | None:
     if call.batch_sizes is not None or reverse or (count == 2 and layer != top):
         return None
     passes.require_one_to_one(call.x.shape[0])
+    # Three looks at all losses together, plain and twice weighted, in place of one at each of them.
     weights = step_weights(passes.seq_len, call.x)
     plain, *others = (_sent_to_layer(call, passes.total(by)) for by in (None, *weights))
     weighted = [each for each in others if each is not None]
@@ -111,6 +112,7 @@ def _of_cells(passes: LossPasses, calls: Sequence[CellCall]) -> LossSteps | None
     like, weights = list(run.h[1:]), step_weights(passes.seq_len, run.h)
     losses = [passes.total(by) for by in (None, *weights)]
     plain, *weighted = (torch.stack(readout.gradients(loss, passes.parameters, like)) for loss in losses)
+    # The looks went through the recurrence as well, whose hooks have noted what they brought.
     passes.forget_gradients()
     return _swept_together([run], [], plain, passes.loss) if each_reads_its_own(plain, weighted, weights) else None
 

@@ -49,6 +49,7 @@ class LossPasses:
                 output = called(self._model, self._objective.x, None)
                 self.losses = self._objective.at_every_step(output)
         except BaseException:
+            # Where entering fails nobody calls __exit__, not even after Ctrl-C.
             self._recording.detach()
             raise
         return self
@@ -90,6 +91,7 @@ class LossPasses:
     def __iter__(self) -> Iterator[tuple[int, ProbedWeight | None]]:
         for k, loss in enumerate(self.losses):
             self.forget_gradients()
+            # A constant output takes no gradient, and is a loss step that reaches nothing.
             if loss.requires_grad:
                 backward(loss, self._model, again=True)
             yield k, self._at(k)
@@ -103,6 +105,7 @@ class LossPasses:
         if weight is None:
             return None
         self.require_one_to_one(len(weight.grad_norm_W_hh))
+        # NaN: of the last state of a linear map nothing is seen, which is nothing against it.
         self.require_past(k, weight.grad_norm_h.nan_to_num())
         return weight
 

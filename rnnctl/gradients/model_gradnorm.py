@@ -96,6 +96,7 @@ class ModelGradNorms(Result):
     def _summary(self, weight: ProbedWeight) -> Mapping[str, Any]:
         total = float(weight.grad_norm_W_hh.sum())
         norm = float(torch.linalg.vector_norm(weight.grad_W_hh))
+        # Of the gates' matrices one below the other a radius or a norm says nothing about a step.
         decay, square = weight.decay, weight.W_hh.shape[0] == weight.W_hh.shape[1]
         return {
             "weight": weight.name,
@@ -250,6 +251,7 @@ def _extremity(summary: Mapping[str, Any]) -> float:
     if summary["verdict"] == "nonfinite":
         return math.inf
     if ratio is None:
+        # Any change that is known, even none, comes before one that is not.
         return -1.0
     return math.inf if ratio <= 0 or math.isinf(ratio) else abs(math.log(ratio))
 

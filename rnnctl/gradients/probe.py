@@ -35,7 +35,7 @@ class ProbedWeight:
             last step of a linear map, which does not see that state.
         grad_norm_h_direct: norm of dL/dh_t from outside this recurrence, shape (T,), float64; NaN for a
             cell whose state was shaped (masked, sliced, cloned) before it was handed on.
-        grad_norm_c: of an LSTM, norm of dL/dc_t, shape (T,), float64; else None.
+        grad_norm_c: of a cell with c, norm of dL/dc_t, shape (T,), float64; else None.
         grad_W_hh: sum of G_t over all steps, shape of the weight, float64.
         W_hh: the weight as it was at the last call, detached.
         steps_per_call: steps of each call, in order; they sum to T.
@@ -82,6 +82,7 @@ class ProbedWeight:
 class UnknownWeightError(InputError, KeyError):
     """A name that is none of a trace's weights."""
 
+    # That of KeyError puts the message in quotes, as if it were a key.
     __str__ = Exception.__str__
 
 
@@ -159,6 +160,7 @@ def probe(
         yield trace
     finally:
         recording.detach()
+    # Only of a block that ended well: otherwise its own error is what the user has to see.
     results, missing = probed(recording, only, want_decay=decay, lengths=lengths)
     if not results:
         raise InputError("; ".join(f"{name}: {why}" for name, why in missing.items()))
@@ -168,7 +170,14 @@ def probe(
 def probed(
     recording: Recording, only: str | None, *, want_decay: bool = False, lengths: Tensor | None = None
 ) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
-    """What was recorded, by weight name; and why a weight has no result."""
+    """What was recorded, by weight name; and why a weight has no result.
+
+    Args:
+        recording: detached, or between two passes.
+        only: as of ``probe``, which names are shown.
+        want_decay: as ``decay`` of ``probe``.
+        lengths: real steps of every sequence, shape (batch,), or None.
+    """
     for calls in recording.calls:
         _settle_repeated(calls)
     missing = {
@@ -184,6 +193,7 @@ def probed(
             if _why_missing(calls) is None
             for index, (weight, norms) in enumerate(_norms_by_weight(calls, want_decay, lengths))
         ]
+    # Of all weights, shown or not: autograd adds up what a weight gets under all its names.
     sums = _Sums(parts, recording.totals)
     shown = {name for calls in recording.calls for name in weight_names(calls.found, only)}
     return {part.name: _result(part, sums, lengths) for part in parts if part.name in shown}, missing
@@ -267,6 +277,7 @@ class _Sums:
         sharing = [other for other in self._parts if other.keys & part.keys]
         keys = frozenset[int]().union(*(other.keys for other in sharing))
         brought = [self._totals[key] for key in keys if key in self._totals]
+        # A gradient that left its dtype is nothing to compare with, and says nothing against the contributions.
         if not brought or not all(bool(torch.isfinite(total).all()) for total in brought):
             return None
         norms = [each for other in sharing for each in other.norms]
@@ -289,6 +300,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         cell=LINEAR if last.kind is None else last.kind.name,
         gates=gates,
         grad_norm_W_hh=torch.cat([each.grad_norm_W_hh for each in norms]),
+        # Columns of their own, or a gate that is kept would keep all the others.
         grad_norm_gates={gate: by_gate[:, i].clone() for i, gate in enumerate(gates)},
         grad_norm_h=torch.cat([each.grad_norm_h for each in norms]),
         grad_norm_h_direct=torch.cat([each.grad_norm_h_direct for each in norms]),
@@ -301,6 +313,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         autograd_tolerance=tolerance,
         agrees=agreement.holds if agreement else None,
         recovered_error=error,
+        # NaN where the states themselves are: the norms show that, and it is no disagreement.
         states_agree=error is None or math.isnan(error) or error <= 10 * tolerance,
         h_init_is_zero=_starts_from_zeros(part),
         decay=norms[0].decay if len(norms) == 1 else _decay_of_calls(norms),
@@ -342,5 +355,6 @@ def _tolerance(call: LayeredCall | CellCall) -> float:
     states = call.output if isinstance(call, LayeredCall) else call.before[0]
     weights = call.weights[0] if isinstance(call, LayeredCall) else call.weights
     tolerance = max(TOLERANCES[dtype] for dtype in (states.dtype, weights.W_hh.dtype, call.narrowest))
+    # TF32 keeps ten bits, as float16 does.
     reduced = states.device.type == "cuda" and torch.backends.cudnn.allow_tf32
     return max(tolerance, 1e-2) if reduced and states.dtype == torch.float32 else tolerance

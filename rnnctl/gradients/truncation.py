@@ -75,6 +75,7 @@ class Truncation(Result):
 
     def smallest_window(self, cosine: float) -> int | None:
         """The smallest of the windows from which on every cosine is at least this."""
+        # From the longest down: a good cosine below a bad one is chance, and no window to rely on.
         good = None
         for row in reversed(self.rows):
             if row["cosine"] is None or row["cosine"] < cosine:
@@ -104,7 +105,8 @@ def truncation(
     """The gradient that truncated BPTT would give, every loss step seeing its own last K steps.
 
     Args:
-        model, x, target, loss, h_init, only, linear, verify, progress: as in ``flow``; every step carries a loss.
+        model, x, target, loss, h_init, only, linear, verify, progress: as in ``flow``, x of shape (batch, time,
+            input); every step carries a loss.
         windows: K from 1 to T; 1, 2, 4, ... if left out. T is always added.
     Returns:
         A frozen ``Truncation``.
@@ -173,6 +175,7 @@ def _swept(steps: LossSteps, windows: tuple[int, ...], progress: Callable[[float
             summed = summed.view(len(windows), *block.delta.shape[1:])
             if gradients is None:
                 gradients = h.new_zeros(len(windows), block.delta.shape[2], h.shape[2], dtype=torch.float64)
+            # h begins with h_init, so that h[t] is the state before step t.
             gradients += summed.mT @ h[block.t]
             magnitude += float((steps.norm_delta(block) * block.weights).sum() * norms_h[block.t])
         assert gradients is not None

@@ -34,6 +34,10 @@ class Received:
 
         The hook sits on the node that made the memory: it outlives changes in place, also those of a
         view, and comes after the hooks that others set on the tensor.
+
+        Args:
+            name: what it will be found by.
+            tensor: of any shape, which its gradient will have.
         """
         if not tensor.requires_grad:
             return
@@ -53,6 +57,7 @@ class Received:
         """Take the hooks away."""
         while self._handles:
             self._handles.pop().remove()
+        # A node that is held keeps the whole graph behind it alive.
         self.places.clear()
 
     def sent_by(self, loss: Tensor) -> "Received":
@@ -100,6 +105,7 @@ class _Shape:
         if self._whole:
             return grad
         size, stride = self._base
+        # Autograd brings the memory's gradient in strides of its own choice; the view's are those of the memory.
         if grad.stride() != stride:
             grad = torch.empty_strided(size, stride, dtype=grad.dtype, device=grad.device).copy_(grad)
         return grad.as_strided(*self._view[:2], grad.storage_offset() + self._view[2])

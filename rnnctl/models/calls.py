@@ -30,7 +30,7 @@ class LayeredCall:
         x: inputs, (time, batch, input), or packed (steps, input).
         batch_sizes: how many sequences have a step t, (time,), or None.
         order: of the batch in the packed data, or None.
-        initial: h_0 and, of an LSTM, c_0, each (layers * directions, batch, ...), or None for zeros.
+        initial: h_0 and, of a cell with c, c_0, each (layers * directions, batch, ...), or None for zeros.
         output: as x; copied, since others may change it in place.
         room: the output with one step before it, (time + 1, batch, ...), for the state that it began
             with; None for packed sequences.
@@ -81,8 +81,8 @@ class CellCall:
         weights: as they were.
         parameters: the recurrent weight itself, to know it again.
         x: (batch, input); of a linear map None.
-        before: h_{t-1} and, of an LSTM, c_{t-1}.
-        after: h_t and, of an LSTM, c_t; of a linear map what it returned. Copied.
+        before: h_{t-1} and, where the cell has one, c_{t-1}, each (batch, units).
+        after: h_t and, where the cell has one, c_t, each (batch, units); of a linear map what it returned. Copied.
         source: the call that made h_{t-1}, or None.
         derived: the call from whose h_t something else than a plain copy made h_{t-1}, or None.
         fused: whether dL/dc_t arrives without the part that comes through h_t.
@@ -106,6 +106,7 @@ class CellCall:
 
 def layer_weights(module: nn.RNNBase) -> list[tuple[LayerWeights, Tensor]]:
     """The weights that ``forward`` uses, layer by layer, and each W_hh itself; nothing is copied."""
+    # The list that forward handed to the kernel: a parametrized weight is another tensor at every further look.
     flat = iter(module._flat_weights)
     found = []
     for names in module._all_weights:
@@ -120,6 +121,7 @@ def layer_weights(module: nn.RNNBase) -> list[tuple[LayerWeights, Tensor]]:
 def cell_weights(module: nn.Module) -> LayerWeights:
     """The weights of a cell or of a linear map (as W_hh); nothing is copied."""
     if isinstance(module, nn.Linear):
+        # Of an x nothing is known: the map itself stands in for W_ih, which nobody asks for.
         return LayerWeights(module.weight, module.weight, None, module.bias)
     if isinstance(module, ManualRNNCell):
         x, h = module.input_to_hidden, module.hidden_to_hidden
@@ -136,7 +138,7 @@ def argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, *names: 
 
 
 def narrowest_dtype(weight: Tensor) -> torch.dtype:
-    """That of autocast where it narrows the products, else of the weight."""
+    """That of autocast where it narrows the products, else of the weight, which has any shape."""
     kind = weight.device.type
     if torch.is_autocast_enabled(kind):
         narrow = torch.get_autocast_dtype(kind)
@@ -145,25 +147,42 @@ def narrowest_dtype(weight: Tensor) -> torch.dtype:
 
 
 def time_major(module: nn.RNNBase, x: Tensor) -> Tensor:
-    """(time, batch, features), whatever the module's layout; no copy."""
+    """x with shape (time, batch, features), whatever the module's layout; no copy.
+
+    Args:
+        x: shape (batch, time, features), (time, batch, features), or (time, features) without a batch.
+    """
+    # Without a batch axis there is nothing that batch_first could put first.
     if x.dim() == 2:
         return x.unsqueeze(1)
     return x.transpose(0, 1) if module.batch_first else x
 
 
 def packed_or_time_major(module: nn.RNNBase, x: Tensor | PackedSequence) -> Tensor:
-    """The data of a packed sequence, (steps, features), or (time, batch, features); no copy."""
+    """The data of a packed sequence, shape (steps, features), or x as (time, batch, features); no copy."""
     return x.data if isinstance(x, PackedSequence) else time_major(module, x)
 
 
 def hidden_tuple(hidden: Any, order: Tensor | None) -> tuple[Tensor, ...]:
-    """Copies of h, or of h and c, each (layers * directions, batch, ...), in the order of packed data."""
+    """Copies of h, or of h and c, each of shape (layers * directions, batch, ...), in the order of packed data.
+
+    Args:
+        hidden: h or (h, c), as a module takes and returns them.
+        order: of the batch in the packed data, shape (batch,), or None.
+    """
+    # Copies, because others may change theirs in place before backward is through.
     parts = hidden if isinstance(hidden, (tuple, list)) else (hidden,)
     return tuple(in_packed_order(part, order).detach().clone() for part in parts)
 
 
 def in_packed_order(hidden: Tensor, order: Tensor | None) -> Tensor:
-    """h_0, h_n, c_0 or c_n, or its gradient, with a batch axis and the batch in the order of packed data."""
+    """h_0, h_n, c_0 or c_n, or its gradient, with a batch axis and the batch in the order of packed data.
+
+    Args:
+        hidden: shape (layers * directions, batch, ...), or without the batch.
+        order: of the batch in the packed data, shape (batch,), or None.
+    """
+    # Packed data begins with the longest sequence, while states come and go in the batch's own order.
     batched = hidden.unsqueeze(1) if hidden.dim() == 2 else hidden
     return batched if order is None else batched.index_select(1, order)
 

@@ -56,6 +56,7 @@ class DrivenLayer:
     name: str = "the layer"
 
     def __post_init__(self) -> None:
+        # First of all the kind: how the rows of W_hh are to be read depends on it.
         try:
             kind = self.kind
         except InputError as error:
@@ -180,6 +181,7 @@ def driven_layer(module: nn.Module, x: Tensor, hx: Any = None, *, layer: int = 0
     count = directions(module)
     _require_below(layer, module.num_layers, "layer", module)
     _require_below(direction, count, "direction", module)
+    # The first layer receives x itself, before any dropout.
     if layer > 0 and module.training and module.dropout > 0:
         raise InputError(
             f"the dropout of {module.dropout:g} between the layers is active, so that what layer {layer} receives "
@@ -227,6 +229,7 @@ def _batched_input(module: nn.RNNBase, x: Tensor, hx: Any) -> tuple[Tensor, list
     """x as (time, batch, input), and the initial states as (layers * directions, batch, units)."""
     unbatched = isinstance(x, Tensor) and x.dim() == 2
     first, second = ("batch", "time") if module.batch_first and not unbatched else ("time", "batch")
+    # Unbatched, batch_first says nothing.
     require_shape("x", x, (first, module.input_size) if unbatched else (first, second, module.input_size))
     require_like_weights("x", x, layer_weights(module)[0][1])
     batched = x.unsqueeze(1) if unbatched else x.transpose(0, 1) if module.batch_first else x
@@ -326,6 +329,8 @@ def driven_by(model: nn.Module, run: Callable[[], Any], only: str | None = None)
     if not calls:
         raise InputError(f"{found.name or 'the model'} was not called")
     if not is_layer(module):
+        # One before the last is where time goes, with a batch or without. Of the states that it was given the first
+        # will do: later ones are taken to be its own.
         return driven_layer(module, torch.stack([x for x, _ in calls], dim=-2), calls[0][1])
     if len(calls) > 1:
         raise InputError(f"{found.name} was called {len(calls)} times; one trajectory needs one call over all steps")

@@ -75,7 +75,13 @@ def _kind(cell: ManualRNNCell) -> CellKind:
 
 
 def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor | None) -> Problem:
-    """The problem, or InputError, ShapeError, DtypeError, DeviceError before any arithmetic."""
+    """The problem, or InputError, ShapeError, DtypeError, DeviceError before any arithmetic.
+
+    Args:
+        x: shape (batch, time, input).
+        target, loss, loss_at: as for ``gradnorm``.
+        h_init: shape (batch, hidden); zeros if left out.
+    """
     require_full_rnn(model)
     require_loss(loss, loss_at)
     require_logits(loss, model.output_activation)
@@ -110,6 +116,7 @@ def first_nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> int | None:
         h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
         grad_W_hh: what came of it, of any shape.
     """
+    # Of a sound run the states are not looked at: that would be one more pass over all of h.
     if torch.isfinite(grad_W_hh).all():
         return None
     bad = ~torch.isfinite(h[1:]).flatten(1).all(dim=1)

@@ -54,6 +54,7 @@ class Objective:
             raise ShapeError(f"the loss must be one number in a tensor; got {shape}")
         if not found.requires_grad:
             raise InputError("the loss does not depend on anything that takes a gradient (no_grad, or detached?)")
+        # Of a single number there is no axis that could be lost by mistake.
         return found.squeeze()
 
     def at_every_step(self, output: Any) -> list[Tensor]:
@@ -65,6 +66,7 @@ class Objective:
             )
         steps = y.shape[1]
         target = attached_target(self.target, y, self.loss, steps)
+        # The losses are means over steps, of which every step has its share; plain sums have none to take.
         share = 1.0 if self.loss == "sum" else 1.0 / steps
         return [share * sequence_loss(y[:, k : k + 1], target[:, k : k + 1], self.loss) for k in range(steps)]
 
@@ -84,6 +86,7 @@ class Objective:
         steps, ends = torch.arange(y.shape[1], device=y.device), lengths.to(y.device)[:, None]
         target = attached_target(self.target, y, self.loss, y.shape[1])
         chosen = steps == ends - 1 if self.loss_at == "last" else steps < ends
+        # All real steps in a row, as of one sequence: a mean then counts each of them alike.
         return sequence_loss(y[chosen].unsqueeze(0), target[chosen].unsqueeze(0), self.loss)
 
     def _target_at_ends(self, lengths: Tensor) -> Tensor | None:
@@ -95,6 +98,7 @@ class Objective:
 
     def _batch_first(self, y: Tensor) -> Tensor:
         batch, seq_len = self.x.shape[:2]
+        # With as many steps as sequences the axes look alike: then it is taken to be laid out as x is.
         time_first = y.dim() == 3 and y.shape[:2] == (seq_len, batch) and seq_len != batch
         return y.transpose(0, 1) if time_first else y
 
@@ -104,18 +108,28 @@ def called(model: nn.Module, x: Tensor, lengths: Tensor | None) -> Any:
     """What the model returns for x, with the lengths if its ``forward`` asks for them.
 
     A bare torch module that is not batch_first gets x as (time, batch, input); its output is turned back.
+
+    Args:
+        x: shape (batch, time, input).
+        lengths: real steps of every sequence, shape (batch,), or None.
     """
     if isinstance(model, nn.RNNBase) and not model.batch_first:
         output, hidden = model(x.transpose(0, 1))
         return output.transpose(0, 1), hidden
     name = takes_lengths(model)
+    # A model that insists on lengths is told that no step is padding.
     if lengths is None and must_have_lengths(model):
         lengths = torch.full(x.shape[:1], x.shape[1])
     return model(x) if lengths is None or name is None else model(x, **{name: lengths})
 
 
 def without_padding(target: Tensor | None, lengths: Tensor | None, seq_len: int) -> Tensor | None:
-    """The target with 0 for padding: what stands there is no target, nor has it to be a class."""
+    """The target with 0 for padding: what stands there is no target, nor has it to be a class.
+
+    Args:
+        target: shape (batch, time, output), or (batch, time) of classes; any other is left as it is.
+        lengths: real steps of every sequence, shape (batch,).
+    """
     if target is None or lengths is None or not _is_over_time(target, lengths.shape[0], seq_len):
         return target
     padding = torch.arange(seq_len, device=target.device) >= lengths.to(target.device)[:, None]
@@ -124,8 +138,14 @@ def without_padding(target: Tensor | None, lengths: Tensor | None, seq_len: int)
 
 @hands_over
 def backward(loss: Tensor, model: nn.Module, *, again: bool = False) -> None:
-    """Run the backward pass of a model, its ``.grad`` left alone; ``again``: another one is to follow."""
+    """Run the backward pass of a model, its ``.grad`` left alone.
+
+    Args:
+        loss: shape ().
+        again: another one is to follow.
+    """
     parameters: Sequence[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Some parameters may not be used by this loss, which is no fault of the model's.
     torch.autograd.grad(loss, parameters, retain_graph=again, allow_unused=True)
 
 
@@ -181,7 +201,7 @@ def _require_time_or_none(y: Tensor, batch: int, seq_len: int) -> None:
 
 
 def require_lengths(lengths: Tensor, batch: int, seq_len: int) -> None:
-    """Raise ShapeError or InputError unless these are real steps of every sequence."""
+    """Raise ShapeError or InputError unless these are real steps of every sequence, of shape (batch,)."""
     if tuple(lengths.shape) != (batch,) or lengths.is_floating_point():
         raise ShapeError(
             f"lengths must be whole numbers of shape ({batch},); got {lengths.dtype} {tuple(lengths.shape)}"

@@ -85,6 +85,8 @@ def step_weights(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     periods of the two have no common divisor.
     """
     steps = torch.arange(count, device=like.device)
+    # 13 and 32 have no common divisor: the 32 steps of a block get 32 powers, the next block has them shifted by 5;
+    # likewise 11 and 31.
     by_32, by_31 = (13 * steps + 5 * (steps // 32)) % 32 - 16, (11 * steps + 7 * (steps // 31)) % 31 - 15
     return torch.exp2(by_32.to(like.dtype)), torch.exp2(by_31.to(like.dtype))
 

@@ -11,7 +11,8 @@ def layers_below(call: LayeredCall, rng: Tensor | None) -> tuple[Below, ...]:
     """Run the layers below the last once more, each by torch's own function for one layer.
 
     Args:
-        rng: the state of torch's generator before the call where it drew dropout masks, else None.
+        call: whose x and states are (time, batch, ...), or packed.
+        rng: the state of torch's generator before the call where it drew dropout masks, shape (bytes,), else None.
     Raises:
         RefusedCallError: its masks cannot be drawn again.
     """
@@ -23,9 +24,11 @@ def layers_below(call: LayeredCall, rng: Tensor | None) -> tuple[Below, ...]:
     if call.x.device.type != "cpu":
         raise RefusedCallError(_unknown_masks(module, f"is drawn inside the module on {call.x.device.type}"))
     after = torch.get_rng_state()
+    # No devices: nothing is drawn on them here, and looking after theirs would start them up.
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(rng)
         below = tuple(_layers(call, module.dropout))
+        # Drawn to the same end as by the module: else the masks were others, or of another size.
         same = torch.equal(torch.get_rng_state(), after)
     if not same:
         raise RefusedCallError(_unknown_masks(module, "could not be drawn again"))
@@ -45,7 +48,9 @@ def _layers(call: LayeredCall, dropout: float) -> list[Below]:
         rows = rows_of(call.module, layer)
         initial = [part[rows] for part in initial_states(call)]
         output, h_n = call.kind.outputs(x, call.batch_sizes, initial, call.weights[rows])
+        # Dropout of ones is the mask with its scale; one a layer, in the order in which the module draws them.
         noise = F.dropout(torch.ones_like(output), dropout) if dropout > 0 else None
+        # The last states are all that the module tells of this layer.
         error = (h_n - call.h_n[rows]).abs().max()
         found.append(Below(output, noise, float(error)))
         x = output if noise is None else output * noise

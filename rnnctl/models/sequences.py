@@ -29,9 +29,15 @@ class Geometry:
 
     @classmethod
     def of(cls, call: LayeredCall, lengths: Tensor | None) -> "Geometry":
+        """That of a call.
+
+        Args:
+            lengths: real steps of every sequence, shape (batch,), of a call that may have run padding, too.
+        """
         sizes = call.batch_sizes
         if sizes is None:
             return cls(None, None, _padding(call.x, lengths))
+        # The sizes fall: with the same at both ends all sequences are as long.
         if int(sizes[0]) == int(sizes[-1]):
             return cls(None, None, None)
         present = torch.arange(int(sizes[0])) < sizes[:, None]
@@ -39,12 +45,17 @@ class Geometry:
         return cls(present.unsqueeze(-1).to(device), present.sum(0).sub_(1).to(device), None)
 
     def steps(self, data: Tensor, batch: int) -> Tensor:
-        """(time, batch, features): as it is, or from packed data with zeros where a sequence has ended."""
+        """Of shape (time, batch, features): as it is, or from packed data with zeros where a sequence has ended.
+
+        Args:
+            data: shape (time, batch, features), or packed (steps, features).
+        """
         if data.dim() == 3:
             return data
         if self.mask is None:
             return data.view(-1, batch, data.shape[1])
         padded = data.new_zeros(*self.mask.shape[:2], data.shape[1])
+        # Packed data lies step by step, and so do the places that a mask over (time, batch) picks.
         padded[self.mask.squeeze(-1)] = data
         return padded
 
@@ -60,13 +71,14 @@ class Geometry:
         """One layer in one direction, in the order of its recurrence.
 
         Args:
-            from_above: dL/d(output of the layer), (time, batch, directions * hidden), or None.
+            from_above: dL/d(output of the layer), shape (time, batch, directions * hidden), or None.
         """
         module = call.module
         index, (batch, units) = layer * directions(module) + reverse, call.h_n.shape[1:]
         initial = [part[index] for part in initial_states(call)]
         half = slice(reverse * units, (reverse + 1) * units)
         output = self.steps(_output(call, layer), batch)[..., half]
+        # The output was kept with room for a state before it, and is h where the layer is the whole of it.
         top = layer == module.num_layers - 1 and directions(module) == 1
         h = self._states(output, initial[0], reverse, call.room if top else None)
         above = None if from_above is None else ordered(from_above[..., half], reverse)
@@ -86,7 +98,7 @@ class Geometry:
         )
 
     def below(self, call: LayeredCall, layer: int, grads: Sequence[Tensor]) -> Tensor:
-        """dL/d(output of the layer below), before its dropout, (time, batch, directions * hidden).
+        """dL/d(output of the layer below), before its dropout, shape (time, batch, directions * hidden).
 
         Args:
             layer: the one above.
@@ -111,7 +123,9 @@ class Geometry:
         """What enters at the last steps: from above at every step, and through h_n at every sequence's end."""
         if at_end is None:
             return above
+        # In reverse the sequences begin at different steps, and all of them end at step 0.
         if self.ends is None or reverse:
+            # Copies, because what came from above may be the call's own gradient, to be asked for again.
             entering = at_end.unsqueeze(0).clone() if above is None else above.clone()
             if above is not None:
                 entering[-1] += at_end

@@ -56,7 +56,12 @@ class CellArithmetic:
     slopes: Callable[[Tensor, Tensor, Tensor, SlopeBuffers], None]
 
     def next_states(self, x: Tensor, before: State, weights: LayerWeights) -> State:
-        """h' and c' of every step, each (steps, batch, units), from its input and the states before it."""
+        """h' and c' of every step, each of shape (steps, batch, units), from its input and the states before it.
+
+        Args:
+            x: shape (steps, batch, input).
+            before: h and c before every step, each (steps, batch, units).
+        """
         gates = self.gates(x, before[0], weights, None)
         flat = gates.flatten(0, 1).unsqueeze(0)
         # One step of as many sequences as there are steps and sequences.
@@ -103,6 +108,7 @@ class CellSteps:
         self.longest = chunk_steps(seq_len, batch, hidden, h.element_size())
         self._gates = h.new_empty(seq_len, batch, count, hidden)
         self._fill_gates(run)
+        # The module has returned c of the last step alone.
         self.c = arithmetic.cell_states(self._gates, c_init)
         self.grads: State = (h.new_empty(self.longest, *h.shape[1:]), h.new_empty(self.longest, batch, hidden))
         self.delta = h.new_empty(self.longest, batch, count * hidden)
@@ -140,6 +146,8 @@ class CellSteps:
         slopes = self._slopes.first(n)
         self._arithmetic.slopes(gates, self.c[start:stop], self.c[start + 1 : stop + 1], slopes)
         self._keep[:n] = gates[:, :, self._arithmetic.keep]
+        # Forward, c stays through steps that a sequence does not have; back, nothing passes them: what the loss sends
+        # to c_n enters at the sequence's own end.
         if self.mask is not None:
             mask = self.mask[start:stop]
             slopes.slopes.mul_(mask.unsqueeze(-1))
@@ -193,9 +201,12 @@ def _scan_by_doubling(keep: Tensor, c: Tensor) -> None:
 
     Source: Hillis & Steele 1986, "Data parallel algorithms".
     """
+    # c_init goes in first, so that no pass has to look before step 0.
     c[1] += keep[0] * c[0]
+    # A copy, because what is kept over longer and longer stretches takes the place of the gate itself.
     kept, far = keep.clone(), 1
     while far < len(kept):
+        # Both products are whole before they are written: the rows read and the rows written overlap.
         c[1 + far :] += kept[far:] * c[1:-far]
         kept[far:] = kept[far:] * kept[:-far]
         far *= 2

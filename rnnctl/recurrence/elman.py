@@ -40,6 +40,7 @@ def hidden_states(
         Shape (time + 1, batch, hidden).
     """
     batch, seq_len, _ = x.shape
+    # The inputs' part of a_t is written where h_t will stand: no second tensor of the size of h.
     h = x.new_empty(seq_len + 1, batch, W_hh.shape[0])
     h[0] = h_init
     _project_inputs(x, W_xh, b_h, h[1:])
@@ -97,12 +98,15 @@ class ElmanSteps:
         n, W_hh = stop - start, self.W_hh
         self._slope_from_state(self.h[start + 1 : stop + 1], self.slope[:n])
         if self.mask is not None:
+            # With a slope of 0 nothing reaches W_hh, and nothing goes on to earlier steps.
             self.slope[:n] *= self.mask[start:stop]
         for grad_h, delta, slope, grad_h_before in reversed(self._steps[: n - 1]):
             torch.mul(slope, grad_h, out=delta)
             grad_h_before.addmm_(delta, W_hh)
+        # What the first row hands on crosses into the next chunk, which has another scale: see ``carried``.
         torch.mul(self.slope[0], self.grads[0][0], out=self.delta[0])
         if self.mask is not None:
+            # Before the first step of a sequence that starts late stands its h_init, whose gradient is no step's.
             self.grads[0][:n] *= self.mask[start:stop]
 
     def carried(self, row: int) -> State:
@@ -141,6 +145,7 @@ def exact_elman(f: Nonlinearity, x: Tensor, before: State, weights: LayerWeights
     W_xh, W_hh, b_h = weights.W_ih, weights.W_hh, weights.b_h
     h = hidden_states(x.transpose(0, 1), before[0], W_xh, W_hh, b_h, f)
 
+    # Made only where it is asked for: relu knows its slope from h alone.
     def a() -> Tensor:
         a = torch.matmul(x, W_xh.t()) + torch.matmul(h[:-1], W_hh.t())
         return a.add_(0 if b_h is None else b_h)

@@ -15,7 +15,7 @@ def nonfinite_count(tensor: Tensor) -> int:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether the elements are real floating-point numbers, one each; torch.float4_* packs two into one."""
+    """Whether elements of any shape are real floating-point numbers, one each; torch.float4_* packs two into one."""
     return tensor.is_floating_point() and not str(tensor.dtype).startswith("torch.float4")
 
 

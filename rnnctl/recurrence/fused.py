@@ -12,6 +12,7 @@ from rnnctl.recurrence.weights import LayerWeights
 if TYPE_CHECKING:
     from rnnctl.recurrence.cell_kind import LayerOutputs
 
+# What nn.RNN, nn.GRU and nn.LSTM call themselves: a layer that is run once more goes through the same kernels.
 _VF: Any = torch._VF
 _FUNCTIONS = {"LSTM": _VF.lstm, "GRU": _VF.gru, "RNN_TANH": _VF.rnn_tanh, "RNN_RELU": _VF.rnn_relu}
 
@@ -27,6 +28,7 @@ def fused(mode: str) -> "LayerOutputs":
     def outputs(
         x: Tensor, batch_sizes: Tensor | None, initial: Sequence[Tensor], weights: Sequence[LayerWeights]
     ) -> tuple[Tensor, Tensor]:
+        """The outputs, as x with (directions * hidden) features, and the last h, shape (directions, batch, hidden)."""
         state = initial[0] if len(initial) == 1 else tuple(initial)
         has_biases = any(b is not None for each in weights for b in (each.b_ih, each.b_hh))
         flat = [part for each in weights for part in _flat(each, has_biases)]
@@ -45,6 +47,7 @@ def fused(mode: str) -> "LayerOutputs":
 
 def _flat(weights: LayerWeights, has_biases: bool) -> list[Tensor]:
     rows = weights.W_hh.shape[0]
+    # Both biases or none are taken, while a layer as the user describes it may have a single one.
     biases = [weights.W_hh.new_zeros(rows) if b is None else b for b in (weights.b_ih, weights.b_hh)]
     projection = [] if weights.W_hr is None else [weights.W_hr]
     return [weights.W_ih, weights.W_hh, *(biases if has_biases else ()), *projection]

@@ -1,4 +1,4 @@
-"""The GRU in reverse: its gates from the states that it left behind, and what flows back through them.
+"""The GRU: its gates from the states that it left behind, its slopes, and what flows back through them.
 
 r = sigmoid(W_ir x + b_ir + W_hr h + b_hr);  z likewise;  n = tanh(W_in x + b_in + r (W_hn h + b_hn));
 h' = (1 - z) n + z h, with h the state before the step.
@@ -95,6 +95,7 @@ class GRUSteps:
         if self.mask is not None:
             self._slopes[:n] *= self.mask[start:stop].unsqueeze(-1)
             self._keep[:n] *= self.mask[start:stop]
+        # The row of the step before holds what enters there from outside, and takes in what comes back.
         for t in range(n - 1, -1, -1):
             grad, wide, delta, by_gate, slope, keep = self._steps[t]
             torch.mul(wide, slope, out=by_gate)
@@ -110,6 +111,7 @@ class GRUSteps:
 
     def input_delta(self, chunk: ReverseChunk) -> Tensor:
         """x reaches the candidate past the reset gate."""
+        # Made once more: the sweep keeps no slope of the candidate, since only a layer above another needs it.
         steps = slice(chunk.start, chunk.stop)
         slopes, keep, candidate = gru_slopes(self.x[steps], self.h[steps], self.weights)
         candidate = candidate if self.mask is None else candidate * self.mask[steps]

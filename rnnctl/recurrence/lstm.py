@@ -1,4 +1,4 @@
-"""The LSTM in reverse: gates and cell states from the states that it left behind, and what flows back.
+"""The LSTM: gates and cell states from the states that it left behind, its slopes, and what flows back.
 
 i, f, o = sigmoid(W x + b + W_h h + b_h) each with its own W;  g = tanh(likewise);  c' = f c + i g;
 h' = o tanh(c'), of a projected LSTM W_hr (o tanh(c')).
@@ -28,6 +28,7 @@ def lstm_gates(x: Tensor, h: Tensor, weights: LayerWeights, out: Tensor | None =
     rows = weights.W_hh.shape[0]
     gates = x.new_empty(*h.shape[:2], 4, rows // 4) if out is None else out
     flat = gates.view(-1, rows)
+    # Both biases go in with the first product, where they cost no pass of their own.
     affine_into(flat, x, weights.W_ih, weights.b_h)
     flat.addmm_(h.reshape(-1, h.shape[2]), weights.W_hh.t())
     gates[..., :2, :].sigmoid_()

@@ -27,9 +27,10 @@ def spectral_norm(W_hh: Float[Tensor, "hidden fed_back"]) -> float:
     """The largest singular value of W_hh, in float64; NaN where W_hh is not finite.
 
     Args:
-        W_hh: shape (hidden, hidden), of a projected LSTM (hidden, proj).
+        W_hh: shape (hidden, hidden), of a projected cell (hidden, proj).
     """
     wide = W_hh.detach().cpu().double()
+    # Singular values of a NaN raise instead of being NaN.
     if not torch.isfinite(wide).all():
         return math.nan
     with one_thread():

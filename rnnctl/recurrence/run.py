@@ -49,6 +49,7 @@ class LayerRun:
 
     def slopes(self) -> Slopes:
         """Of all steps and sequences, as autograd rounds them."""
+        # Modules return their last c alone; all the others are made by what walks a run back.
         parts = [self.h] if self.c_init is None else [self.h, self.kind.reversible(self).c]
         states = [part for part in parts if part is not None]
         before, after = (tuple(part[steps] for part in states) for steps in (slice(None, -1), slice(1, None)))

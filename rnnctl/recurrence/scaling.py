@@ -7,13 +7,15 @@ from torch import Tensor
 
 
 def power_of_two(tensor: Tensor) -> int | None:
-    """The exponent of the largest magnitude; None for all zeros and for what is not finite."""
+    """The exponent of the largest magnitude of a tensor of any shape; None for all zeros and what is not finite."""
+    # The largest magnitude and not the norm: its square could leave the dtype's range.
     largest = float(torch.linalg.vector_norm(tensor, math.inf))
     return math.frexp(largest)[1] if 0 < largest < math.inf else None
 
 
 def scale_into(out: Tensor, tensor: Tensor, exponent: int) -> None:
-    """Write 2**exponent times the tensor to ``out``, in one pass where the dtypes and the factor allow it."""
+    """Write 2**exponent times the tensor to ``out``, of the same shape, in one pass where that is possible."""
+    # Up to 2**100 the factor itself is a normal number of float32.
     if out.dtype == tensor.dtype and abs(exponent) < 100:
         torch.mul(tensor, math.ldexp(1.0, exponent), out=out)
     else:
@@ -21,9 +23,10 @@ def scale_into(out: Tensor, tensor: Tensor, exponent: int) -> None:
 
 
 def times_power_of_two(tensor: Tensor, exponent: int) -> Tensor:
-    """2**exponent times the tensor, a zero staying a zero for any exponent."""
+    """2**exponent times a tensor of any shape, a zero staying a zero for any exponent."""
     if exponent == 0 or tensor.numel() == 0:
         return tensor
+    # The highest power of two that the dtype holds.
     largest = math.frexp(torch.finfo(tensor.dtype).max)[1] - 1
     if abs(exponent) < largest:
         return tensor * math.ldexp(1.0, exponent)

@@ -65,12 +65,14 @@ class Slopes(ABC):
         """What the step sends to the state before it, past c's way through h_{t-1}.
 
         Args:
-            grads, delta: of the step, as from ``arrived`` and ``delta``.
+            grads, delta: of the step, as from ``arrived`` and ``delta``: each of shape (..., batch, units), and
+                (..., batch, gates * hidden).
             out: where it is written to; the place of c may be that of ``grads``.
         """
 
     def input_delta(self, grads: State, delta: Tensor) -> Tensor:
-        """The gradient of W_ih x_t, (..., batch, gates * hidden), from what ``delta`` takes and returns."""
+        """The gradient of W_ih x_t, shape (..., batch, gates * hidden), from what ``delta`` takes and returns."""
+        # In most cells x reaches the gates as h does.
         return delta
 
     @abstractmethod
@@ -145,9 +147,11 @@ class HiddenSlopes(Slopes):
         return grads
 
     def delta(self, grads: State, out: Tensor | None = None) -> Tensor:
+        """slope * dL/dh_t for every gate, shape (..., batch, gates * hidden)."""
         return _by_gate(grads[0], self.slopes, out)
 
     def input_delta(self, grads: State, delta: Tensor) -> Tensor:
+        """delta, with the last gate's own way to x in its place, shape (..., batch, gates * hidden)."""
         if self.to_input is None:
             return delta
         found = delta.clone()
@@ -155,10 +159,12 @@ class HiddenSlopes(Slopes):
         return found
 
     def back(self, grads: State, delta: Tensor, out: State | None = None) -> State:
+        """(delta W_hh + keep * dL/dh_t,), shape (..., batch, hidden)."""
         before = None if out is None else out[0]
         if self.keep is None:
             return (_rows_product(delta, self.W_hh, before),)
         kept = torch.mul(grads[0], self.keep, out=before)
+        # A view and not a reshape, which might be a copy that is then added to in vain.
         kept.view(-1, kept.shape[-1]).addmm_(delta.view(-1, delta.shape[-1]), self.W_hh)
         return (kept,)
 
@@ -203,6 +209,7 @@ class CellSlopes(Slopes):
         return h, torch.addcmul(c, self._of_output(h), self.to_cell, out=None if out is None else out[1])
 
     def delta(self, grads: State, out: Tensor | None = None) -> Tensor:
+        """slope * dL/dc_t for the gates of c, for o slope * the gradient of o tanh(c'), shape as of the base."""
         h, c = grads
         gates, hidden = self.slopes.shape[-2:]
         out = c.new_empty(*c.shape[:-1], gates * hidden) if out is None else out
@@ -212,6 +219,7 @@ class CellSlopes(Slopes):
         return out
 
     def back(self, grads: State, delta: Tensor, out: State | None = None) -> State:
+        """(delta W_hh, keep * dL/dc_t), each of shape (..., batch, units)."""
         h_before, c_before = (None, None) if out is None else out
         return _rows_product(delta, self.W_hh, h_before), torch.mul(grads[1], self.keep, out=c_before)
 

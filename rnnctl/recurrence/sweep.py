@@ -115,6 +115,7 @@ def sweep_back(
         yield chunk
         # Where the magnitude drifts fast, shorter chunks throw less away.
         size = min(steps.longest, 2 * (stop - chunk.start))
+        # Tensors of their own: the buffers are filled anew before these go in.
         carried = steps.carried(chunk.start - start) if chunk.start > 0 else carried
         stop = chunk.start
 
@@ -130,13 +131,16 @@ def _enter(grads: State, n: int, carried: Sequence[Tensor | None], exponent: int
 
     ``own`` is unscaled, ``carried`` (into the last row, from later steps) scaled by 2**exponent.
     """
+    # The scale is that of the last row. Where much more enters at earlier steps, the chunk will be cut there.
     rest = [None] * (len(grads) - len(own))
     tops = [(part[-1] if part is not None and len(part) else None) for part in (*own, *rest)]
     parts = [(part, 0) for part in tops] + [(part, exponent) for part in carried]
     powers = [power - by for part, by in parts if part is not None and (power := power_of_two(part)) is not None]
+    # Zeros and what is not finite have no magnitude: the scale stays.
     new = -max(powers) if powers else exponent
     for grad, direct, later in zip(grads, (*own, *rest), carried, strict=True):
         entered = 0 if direct is None else direct.shape[0]
+        # The buffers still hold the chunk before.
         grad[: n - entered] = 0
         if direct is not None and entered:
             scale_into(grad[n - entered : n], direct, new)
@@ -157,11 +161,13 @@ def _trustworthy(steps: Reversible, start: int, stop: int, exponent: int) -> Rev
 
 
 def _drift(dtype: torch.dtype) -> float:
+    # Norms are roots of sums of squares: those of 2**60 keep well within float32's 2**127.
     return 2.0**60 if dtype == torch.float32 else 2.0**300
 
 
 def _first_trustworthy(norms: list[float], drift: float) -> int:
     """The earliest row from which on all norms are 0 or within the drift of 1."""
+    # The last row stays whatever its norm: the scale was chosen for it.
     first = len(norms) - 1
     while first > 0 and (norms[first - 1] == 0 or 1 / drift < norms[first - 1] < drift):
         first -= 1

@@ -73,7 +73,7 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
     """
     rows = [_Rows(layer, last - first, direct) for layer in layers]
     scales = _Scales(last - first, direct)
-    # Row j sets in at step last - 1 - j.
+    # Row j sets in at step last - 1 - j. ``flip`` copies, so that rescaling leaves the caller's gradients alone.
     own = direct[first:last].flip(0) if direct.dim() == 3 else direct.flip(0)
     if direct.dim() == 3:
         scales.rescale([own], last - first)
@@ -121,6 +121,7 @@ class _Rows:
         now = slopes.arrived(now, out=now)
         self.delta = slopes.delta(now, out=now[0] if self._buffer is None else self._buffer[:active])
         below = self._below(slopes, now, t)
+        # A product cannot be written over the rows that it reads, so that dL/dh has a spare place; dL/dc needs none.
         slopes.back(now, self.delta, out=(self._spare[:active], *now[1:]))
         self._spare, self.grads = self.grads[0], (self._spare, *self.grads[1:])
         return below
@@ -147,6 +148,7 @@ class _Scales:
             parts: of the same losses, each (losses, ...).
             active: how many of the rows have begun.
         """
+        # The largest magnitudes, whose squares nobody forms: far rows are the ones whose norms cannot be trusted.
         norms = [torch.linalg.vector_norm(part[:active].flatten(1), float("inf"), dim=1) for part in parts]
         largest = norms[0] if len(norms) == 1 else torch.stack(norms).amax(dim=0)
         powers = torch.frexp(largest).exponent

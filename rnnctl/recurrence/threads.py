@@ -19,6 +19,7 @@ def threads_for(batch: int, hidden: int) -> Iterator[None]:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread within: LAPACK's many short parallel parts took ten times as long on a busy machine with two."""
+    # The setting is the whole process's, and may be the user's own: it goes back whatever happens.
     threads = torch.get_num_threads()
     if threads == 1:
         yield

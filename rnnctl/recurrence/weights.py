@@ -46,7 +46,13 @@ class LayerWeights:
 
 
 def affine_into(out: Tensor, rows: Tensor, W: Tensor, b: Tensor | None) -> None:
-    """Write rows W^T + b to ``out``, (n, outputs)."""
+    """Write rows W^T + b to ``out``.
+
+    Args:
+        out: shape (n, outputs).
+        rows: shape (..., features), n of them.
+        W, b: shapes (outputs, features) and (outputs,), or None.
+    """
     flat = rows.reshape(-1, W.shape[1])
     if b is None:
         torch.mm(flat, W.t(), out=out)
