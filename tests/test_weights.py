@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shell import runner
 from torch import Tensor, nn
 
 import rnnctl
@@ -824,3 +825,14 @@ def test_the_tensors_of_a_safetensors_file_come_in_one_order_every_time(tmp_path
     path = tmp_path / "many.safetensors"
     safetensors.torch.save_file({name: torch.zeros(2) for name in "hgfedcba"}, path)
     assert [list(read_checkpoint(path).tensors) for _ in range(3)] == [list("abcdefgh")] * 3
+
+
+def test_own_weights_beyond_a_narrower_dtype_are_refused(tmp_path, capsys, monkeypatch):
+    run = runner(capsys, monkeypatch, tmp_path)
+    state = {**nn.RNN(10, 20).state_dict()}
+    state["weight_ih_l0"] = state["weight_ih_l0"] * 1e8
+    torch.save(state, tmp_path / "big.pt")
+    assert run("forward --weights big.pt").code == 0
+    ran = run("forward --weights big.pt --dtype float16")
+    assert (ran.code, ran.out) == (2, "")
+    assert "must fit into torch.float16" in ran.err

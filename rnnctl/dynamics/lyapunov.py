@@ -30,6 +30,8 @@ from rnnctl.results import Result
 AUTONOMOUS_STEPS = 1000
 # Neighbouring steps grow alike, so that only means of several steps vary as independent numbers do.
 SHORTEST_BLOCK, MOST_BLOCKS = 10, 20
+# Where another model's trajectory ends before anything could be measured.
+OTHERS_REMEDY = "warmup, and look whether x and the initial state are finite"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,10 +168,10 @@ def lyapunov(
         2020, arXiv:2006.14123 (LSTMs and GRUs); Kaplan & Yorke 1979 (dimension).
     """
     generator = Generator().manual_seed(seed)
-    if x is None and not autonomous and not isinstance(model, DrivenLayer):
-        raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
     if autonomous:
         layer = _running_freely(model, x, h_init, only, _free_steps(steps, warmup), generator)
+    elif x is None and not isinstance(model, DrivenLayer):
+        raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
     else:
         layer = layer_to_measure(model, x, h_init, only)
     warmup, steps = _span(layer.x.shape[1], steps, warmup, autonomous)
@@ -178,12 +180,7 @@ def lyapunov(
     run = _Run(start, count, warmup, steps, generator)
     with threads_for(start.shape[0] * count, start.shape[1]):
         run.along(stretches(layer, layer.x[:, : warmup + steps], start), progress)
-    if not run.logs.shape[0]:
-        others = "warmup, and look whether x and the initial state are finite"
-        raise RnnctlError(
-            f"h_t is not finite at step {run.first_nonfinite_step}, before a step was measured (warmup {warmup}). "
-            f"Try a smaller {'--warmup or --gain' if isinstance(model, FullRNN) else others}"
-        )
+    run.require_measured("--warmup or --gain" if isinstance(model, FullRNN) else OTHERS_REMEDY)
     driven = layer.x[:1, :1] if autonomous else layer.x[:, : warmup + steps]
     return run.result(
         autonomous=autonomous,
@@ -256,6 +253,14 @@ class _Run:
         if done < total:
             self.first_nonfinite_step = done
             self.logs = self.logs[: max(0, done - self.warmup)]
+
+    def require_measured(self, smaller: str) -> None:
+        """Raise RnnctlError where the trajectory ended before the first step that counts; ``smaller``: what to try."""
+        if not self.logs.shape[0]:
+            raise RnnctlError(
+                f"h_t is not finite at step {self.first_nonfinite_step}, before a step was measured (warmup "
+                f"{self.warmup}). Try a smaller {smaller}"
+            )
 
     def result(self, *, autonomous: bool, factor_per_step: float | None, theory: MeanField, kind: CellKind) -> Lyapunov:
         """What was measured, beside what is known from elsewhere."""

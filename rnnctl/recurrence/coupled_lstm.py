@@ -23,8 +23,8 @@ def coupled_layer(
     """One layer in all its directions, forward; autograd may look on.
 
     Args:
-        x: (time, batch, input), or packed (steps, input) with how many sequences have a step t.
-        initial: h_0 and c_0, each (directions, batch, hidden).
+        x: shape (time, batch, input), or packed (steps, input) with how many sequences have a step t.
+        initial: h_0 and c_0, shape (directions, batch, hidden) each.
         weights: of the forward direction and, if there is one, of the reverse.
     Returns:
         The outputs, as x but (..., directions * hidden), and h_n and c_n, each (directions, batch, hidden).

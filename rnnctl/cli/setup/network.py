@@ -16,6 +16,7 @@ from rnnctl.cli.setup.request import Request
 from rnnctl.cli.setup.sizes import require_room, settled_sizes, sizes_for
 from rnnctl.errors import InputError, hands_over
 from rnnctl.files.checkpoints import load_into
+from rnnctl.files.fit import load
 from rnnctl.files.models import load_model
 from rnnctl.files.users_code import users_code
 from rnnctl.files.weights import Weights, read_weights
@@ -82,7 +83,8 @@ def _hand_written(request: Request, data: Data, device: torch.device) -> Network
     model = _initialized(model, options, generator, dtype)
     if weights is not None:
         _require_no_contradiction(options, weights)
-        model.load_state_dict(dict(weights.tensors), strict=False)
+        # What the file does not hold, a readout, stays as it was drawn.
+        load(model, {**model.state_dict(), **weights.tensors}, str(options.weights))
     config = {"nonlinearity": model.rnn_cell.nonlinearity, "h_init": request.h_init}
     drawn = Drawn(None if options.weights else options.init, options.gain, request.run.seed)
     return Network(model.to(device), sizes, generator, config, _notes(weights, dtype), drawn)
