@@ -6,7 +6,7 @@ Nothing above ``recurrence`` and ``models`` asks which kind it has; it asks the 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -15,9 +15,6 @@ from rnnctl.recurrence.nonlinearities import Nonlinearity
 from rnnctl.recurrence.slopes import Linearized, Slopes, State
 from rnnctl.recurrence.sweep import Reversible
 from rnnctl.recurrence.weights import LayerWeights
-
-if TYPE_CHECKING:
-    from rnnctl.recurrence.run import LayerRun
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class CellKind:
         slopes: from the same and the states after, what a gradient is multiplied with, as autograd rounds it.
         exact: consecutive steps from x (time, batch, input) and the states before them, (batch, units) each, in
             float64, the slopes to all their digits: saturated units have small ones, whose logarithms count.
-        reversible: a run, ready to be swept back for one loss.
+        reversible: of a ``LayerRun``, which knows its kind, what a sweep walks back for one loss.
         nonlinearity: f_h, where there is just one.
         projects: whether h may be a projection of the units.
         marker: what its modules keep beside their weights, by which a checkpoint tells it from a kind whose W_hh has
@@ -74,7 +71,7 @@ class CellKind:
     next_states: Callable[[Tensor, State, LayerWeights], State]
     slopes: Callable[[Tensor, State, State, LayerWeights], Slopes]
     exact: Callable[[Tensor, State, LayerWeights], Linearized]
-    reversible: "Callable[[LayerRun], Reversible]"
+    reversible: Callable[..., Reversible]
     nonlinearity: Nonlinearity | None = None
     projects: bool = False
     marker: str | None = None
