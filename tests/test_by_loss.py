@@ -215,6 +215,22 @@ def test_a_readout_a_thousand_steps_back_is_not_taken_for_its_own_step():
     assert found.agreement.holds
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_vanishes_by_many_magnitudes_is_followed_in_every_state_and_layer(kind, layers):
+    model, x = net(kind, layers, T=36)
+    with torch.no_grad():
+        for name, parameter in model.rnn.named_parameters():
+            # Gates that keep little, and a W_hh that hands on less.
+            parameter.mul_(0.05 if name.startswith("weight_hh") else 1.0).sub_(1.5 if name.startswith("bias_hh") else 0)
+    found = model_flow(model, x, only="*l0", verify=True)
+    norms, sensitivity, _ = flow_by_clones(model, x, "weight_hh_l0")
+    assert sensitivity[-1, 0] < 1e-7 * sensitivity[-1, -1]
+    torch.testing.assert_close(found.norms, norms, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.sensitivity, sensitivity, rtol=1e-9, atol=0)
+    assert found.agreement.holds
+
+
 @pytest.mark.parametrize("memory", [None, 10**5, 1])
 def test_memory_decides_how_losses_are_taken_together_and_not_what_comes_out(memory, monkeypatch):
     model, x = net("LSTM", 2, T=9, made=Averaged)
