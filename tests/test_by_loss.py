@@ -311,7 +311,8 @@ class CellLoop(nn.Module):
         hx, states = None, []
         for x_t in x.unbind(1):
             hx = self.cell(x_t, hx)
-            states.append(hx[0] if isinstance(hx, tuple) else hx)
+            read = hx[0] + hx[1] if self.reads == "c" else hx[0]
+            states.append(read if isinstance(hx, tuple) else hx)
         h = torch.stack(states, 1)
         if self.reads == "all":
             h = h.cumsum(1) / torch.arange(1, h.shape[1] + 1, dtype=h.dtype)[:, None]
@@ -330,6 +331,24 @@ def test_flow_and_truncation_of_a_cell_in_a_loop_are_those_of_its_layer(kind, re
     assert found.agreement.holds
     cut, whole = (model_truncation(each, x, windows=[1, 3], verify=True) for each in (loop, layer))
     torch.testing.assert_close(cut.gradients, whole.gradients, rtol=1e-9, atol=1e-14)
+    assert cut.agreement.holds
+
+
+def test_a_readout_of_the_cell_state_as_well_is_that_of_clones():
+    layer, x = net("LSTM")
+    loop, T = CellLoop(layer, "LSTM", "c"), 5
+    found, cut = model_flow(loop, x, verify=True), model_truncation(loop, x, windows=[2], verify=True)
+    expected = torch.zeros(2, 4 * H, H).double()
+    for k in range(T):
+        clones, hx = [loop.cell.weight_hh.detach().clone().requires_grad_() for _ in range(k + 1)], None
+        for x_t, clone in zip(x.unbind(1), clones, strict=False):
+            hx = torch.func.functional_call(loop.cell, {"weight_hh": clone}, (x_t, hx))
+        loss = loop.head(hx[0] + hx[1]).square().mean() / T
+        G = torch.stack(torch.autograd.grad(loss, clones))
+        torch.testing.assert_close(found.norms[k, : k + 1], G.flatten(1).norm(dim=1), rtol=1e-9, atol=1e-15)
+        expected += torch.stack([G[-2:].sum(0), G.sum(0)])
+    torch.testing.assert_close(cut.gradients, expected, rtol=1e-9, atol=1e-14)
+    assert found.agreement.holds
     assert cut.agreement.holds
 
 
