@@ -1,5 +1,7 @@
 """Flow and truncation of any model: against autograd for every loss step, over clones and over detached windows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from probe_oracles import ByClones
@@ -7,6 +9,7 @@ from torch import nn
 
 import rnnctl
 from rnnctl import FullRNN, InputError, ShapeError, model_flow, model_truncation
+from rnnctl.gradients.probe import probed
 from rnnctl.models.torch_layers import LayeredRNN
 
 KINDS = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM, "CoupledLSTM": rnnctl.CoupledLSTM}
@@ -458,3 +461,26 @@ def test_a_window_outside_the_sequence_is_refused(windows):
     model, x = net()
     with pytest.raises(InputError, match="windows must be from 1 to the sequence's 5 steps"):
         model_truncation(model, x, windows=windows)
+
+
+@pytest.mark.parametrize("function", [model_flow, model_truncation])
+def test_states_that_the_weights_do_not_make_are_no_agreement(function, monkeypatch):
+    model, x = net()
+
+    def with_other_states(*args, **settings):
+        found, missing = probed(*args, **settings)
+        return {name: replace(weight, states_agree=False) for name, weight in found.items()}, missing
+
+    assert function(model, x, verify=True).agreement.holds
+    monkeypatch.setattr("rnnctl.gradients.loss_passes.probed", with_other_states)
+    assert not function(model, x, verify=True).agreement.holds
+
+
+def test_a_weight_of_two_modules_is_compared_with_its_own_part_of_the_gradient():
+    torch.manual_seed(0)
+    model, x = Net("RNN").double(), torch.randn(B, 5, 3).double()
+    model.other = nn.RNN(3, H, batch_first=True).double()
+    model.other.weight_hh_l0 = model.rnn.weight_hh_l0
+    model.forward = lambda x: model.head(model.rnn(x)[0] + model.other(x)[0])
+    found = model_flow(model, x, only="rnn.*", verify=True)
+    assert found.agreement.holds

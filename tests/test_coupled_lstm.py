@@ -107,6 +107,21 @@ def test_the_probe_says_what_clones_say(settings, lengths):
         assert found.states_agree
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, CoupledLSTM])
+def test_a_short_sequence_read_from_its_end_starts_from_its_own_given_state(kind):
+    torch.manual_seed(0)
+    module, lengths = kind(FEATURES, H, bidirectional=True).double(), [8, 6, 3, 1]
+    x, hx = torch.randn(T, B, FEATURES).double(), tuple(torch.randn(2, B, H).double() for _ in range(2))
+    with rnnctl.probe(module) as trace:
+        module(pack_padded_sequence(x, lengths), hx)[0].data.square().sum().backward()
+    clones = ByClones(module)
+    y, _, _ = clones(x, hx, lengths)
+    y[torch.arange(T)[:, None] < torch.tensor(lengths)].square().sum().backward()
+    for name, expected in clones.results().items():
+        torch.testing.assert_close(trace[name].grad_norm_W_hh, expected["W_hh"], rtol=1e-9, atol=1e-13)
+        assert trace[name].agrees
+
+
 def test_dropout_between_layers_is_drawn_again_for_the_sweep():
     module = made(num_layers=3, dropout=0.5).train()
     with rnnctl.probe(module) as trace:

@@ -1148,3 +1148,24 @@ def test_a_users_hook_on_module_or_input_is_part_of_the_model():
         return model
 
     agreed(build, lambda model: squared(model(X)[0]))
+
+
+@pytest.mark.parametrize("changed", ["clipped", "zeroed", "scaled", "dropped"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gradients_that_are_changed_after_the_backward_pass_agree_as_they_arrived(changed, dtype):
+    torch.manual_seed(0)
+    model, x = nn.LSTM(3, 4, batch_first=True).to(dtype), torch.randn(2, 6, 3, dtype=dtype)
+    with rnnctl.probe(model) as trace:
+        model(x)[0].square().sum().backward()
+        arrived = model.weight_hh_l0.grad.double().clone()
+        if changed == "clipped":
+            nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        elif changed == "zeroed":
+            model.zero_grad(set_to_none=False)
+        elif changed == "scaled":
+            model.weight_hh_l0.grad.mul_(2)
+        else:
+            model.zero_grad()
+    found = trace["weight_hh_l0"]
+    assert found.agrees
+    torch.testing.assert_close(found.grad_W_hh, arrived, rtol=1e-5, atol=1e-7)
