@@ -37,7 +37,7 @@ class TruncationOptions(CommandOptions):
 def truncation(given: TruncationOptions) -> None:
     """What truncated BPTT with K steps back would lose, for several windows K: a loss at every step.
 
-    Of --cell or --model: for one recurrent weight of nn.RNN, nn.GRU or nn.LSTM.
+    Of --cell or --model: for one recurrent weight, of a layer or of a cell in a loop.
     """
     chosen = given.window.chosen
     made = prepared(given)

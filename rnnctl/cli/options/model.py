@@ -71,7 +71,7 @@ class YourModelOptions:
     ] = None
     cell: Annotated[
         Literal["manual", "rnn", "gru", "lstm", "coupled-lstm"],
-        option("--cell", help="torch's layers, sized by flags."),
+        option("--cell", help="torch's layers, or rnnctl.CoupledLSTM, sized by flags."),
     ] = "manual"
     num_layers: Annotated[int | None, whole("--num-layers", "Layers of --cell.", 1, show_default="1")] = None
     bidirectional: Annotated[bool, option("--bidirectional/--one-direction", help="Both directions, for --cell.")] = (
