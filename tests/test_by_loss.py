@@ -484,3 +484,127 @@ def test_a_weight_of_two_modules_is_compared_with_its_own_part_of_the_gradient()
     model.forward = lambda x: model.head(model.rnn(x)[0] + model.other(x)[0])
     found = model_flow(model, x, only="rnn.*", verify=True)
     assert found.agreement.holds
+
+
+class Odd(nn.Module):
+    """A cell in a loop that is more than its own recurrence: in what goes around it, or in what changes in it."""
+
+    def __init__(self, kind, way):
+        super().__init__()
+        self.cell, self.way, self.head, self.back = CELLS[kind](3, H), way, nn.Linear(H, 2), nn.Linear(H, 3)
+
+    def forward(self, x):
+        return self.run(x, [None] * x.shape[1])
+
+    def run(self, x, clones):
+        """With a clone of W_hh for every step, where they are given."""
+        hx, outputs, states = None, [], []
+        for t, (x_t, clone) in enumerate(zip(x.unbind(1), clones, strict=True)):
+            if hx is not None:
+                x_t, hx = self.around(x_t, hx, states)
+            W_hh = self.cell.weight_hh if clone is None else clone
+            W_hh = W_hh * (0.5 + 0.2 * t) if self.way == "changing weights" else W_hh
+            changed = self.way == "changing weights" or clone is not None
+            named = {"weight_hh": W_hh} if changed else {}
+            hx = torch.func.functional_call(self.cell, named, (x_t, hx)) if named else self.cell(x_t, hx)
+            h = hx[0] if isinstance(hx, tuple) else hx
+            if self.way == "hook":
+                h.register_hook(lambda grad: 0.5 * grad)
+            states.append(h)
+            outputs.append(self.head(h))
+        return torch.stack(outputs, 1)
+
+    def around(self, x_t, hx, states):
+        h = hx[0] if isinstance(hx, tuple) else hx
+        if self.way == "fed back":
+            x_t = x_t + self.back(h)
+        elif self.way == "attention":
+            past = torch.stack(states)
+            x_t = x_t + self.back((torch.softmax((past * h).sum(-1, keepdim=True), 0) * past).sum(0))
+        elif self.way == "c cut":
+            hx = (hx[0], hx[1].detach())
+        elif self.way == "c shrunk":
+            hx = (hx[0], 0.9 * hx[1])
+        return x_t, hx
+
+
+WAYS = [(kind, way) for kind in CELLS for way in ("fed back", "attention", "hook", "changing weights")]
+
+
+@pytest.mark.parametrize(("kind", "way"), [*WAYS, ("LSTM", "c cut"), ("LSTM", "c shrunk")])
+def test_a_loop_that_is_more_than_its_cell_has_the_flow_that_clones_say(kind, way):
+    torch.manual_seed(0)
+    model, T = Odd(kind, way).double(), 6
+    x = torch.randn(B, T, 3).double()
+    found, cut = model_flow(model, x, verify=True), model_truncation(model, x, windows=[1, 3], verify=True)
+    expected = torch.zeros_like(cut.gradients)
+    for k in range(T):
+        clones = [model.cell.weight_hh.detach().clone().requires_grad_() for _ in range(k + 1)]
+        loss = model.run(x[:, : k + 1], clones)[:, -1].square().mean() / T
+        G = torch.stack(torch.autograd.grad(loss, clones))
+        factor = 0.5 + 0.2 * torch.arange(k + 1).double() if way == "changing weights" else torch.ones(k + 1).double()
+        # Contributions are of the weight that a call had, which was made of the parameter by a factor.
+        of_call = G / factor.view(-1, 1, 1)
+        torch.testing.assert_close(found.norms[k, : k + 1], of_call.flatten(1).norm(dim=1), rtol=1e-9, atol=1e-15)
+        expected += torch.stack([of_call[max(0, k + 1 - window) :].sum(0) for window in cut.windows])
+    torch.testing.assert_close(cut.gradients, expected, rtol=1e-9, atol=1e-14)
+    assert found.agreement.holds
+    assert cut.agreement.holds
+
+
+class FromStates(Net):
+    """The last output reads what the module returns beside its outputs."""
+
+    def __init__(self, kind, layers, reads):
+        super().__init__(kind, layers)
+        self.reads = reads
+
+    def forward(self, x):
+        h, state = self.rnn(x)
+        h_n, c_n = state if isinstance(state, tuple) else (state, state)
+        last = {"c_n": c_n[-1], "mean": h_n.mean(0), "first": h_n[0]}[self.reads]
+        return torch.cat([self.head(h[:, :-1]), self.head(last)[:, None]], 1)
+
+
+@pytest.mark.parametrize(("kind", "reads"), [("LSTM", "c_n"), ("GRU", "mean"), ("LSTM", "first"), ("RNN", "mean")])
+def test_truncation_where_the_last_output_reads_other_states_sums_the_last_steps_of_clones(kind, reads):
+    torch.manual_seed(0)
+    model, x, T = FromStates(kind, 2, reads).double(), torch.randn(B, 5, 3).double(), 5
+    found = model_truncation(model, x, windows=[1, 2, 3], only="*l0", verify=True)
+    expected = torch.zeros_like(found.gradients)
+    for k in range(T):
+        clones = ByClones(model.rnn)
+        out, h_n, c_n = clones(x.transpose(0, 1))
+        last = {"c_n": c_n[-1] if kind == "LSTM" else None, "mean": h_n.mean(0), "first": h_n[0]}[reads]
+        (model.head(out[k] if k < T - 1 else last).square().mean() / T).backward()
+        G = clones.results()["weight_hh_l0"]["G"]
+        expected += torch.stack([G[max(0, k + 1 - window) : k + 1].sum(0) for window in found.windows])
+    torch.testing.assert_close(found.gradients, expected, rtol=1e-9, atol=1e-14)
+    assert found.agreement.holds
+
+
+@pytest.mark.parametrize("function", [model_flow, model_truncation])
+@pytest.mark.parametrize("made", [lambda: Net("GRU"), lambda: Odd("GRU", "plain")])
+def test_a_frozen_weight_has_contributions_and_nothing_to_compare_them_with(function, made):
+    model = made().double()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("weight_hh" not in name)
+    found = function(model, torch.randn(B, 5, 3).double(), verify=True)
+    assert found.agreement is None
+    assert found.scalars["grad_W_hh_norm"] > 0
+
+
+def test_a_weight_of_two_layers_of_one_module_is_no_disagreement():
+    model, x = net("RNN", 2)
+    model.rnn.input_size = 3
+    model = nn.Sequential(nn.Linear(3, H), nn.RNN(H, H, 2, batch_first=True)).double()
+    model[1].weight_hh_l1 = model[1].weight_hh_l0
+    model.forward = lambda x: model[1](model[0](x))[0]
+    assert model_flow(model, x, only="*l0", verify=True).agreement.holds
+
+
+def test_truncation_of_a_layer_that_is_called_twice_is_refused():
+    model, x = net()
+    model.forward = lambda x: model.head(torch.cat([model.rnn(x[:, :2])[0], model.rnn(x[:, 2:])[0]], 1))
+    with pytest.raises(InputError, match="called once over all steps.*rnn.weight_hh_l0 was called 2 times"):
+        model_truncation(model, x)

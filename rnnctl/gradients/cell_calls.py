@@ -4,7 +4,7 @@ Autograd itself says dL/dh_t of every call, so nothing is swept: what is left is
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -258,10 +258,13 @@ def _decay(calls: Sequence[CellCall], grad_norm_h: Tensor, grad_norm_h_direct: T
 
 
 def as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
-    """The calls as one layer over time with a gradient at its end, where each takes the state of the one before."""
+    """The calls as one layer over time with a gradient at its end, where each takes the state of the one before.
+
+    None where they are no such layer: other states or batches between them, weights that change from call to call.
+    """
     first, last = calls[0], calls[-1]
     chained = all(call.source == number for number, call in enumerate(calls[1:]))
-    same = all(call.before[0].shape == first.before[0].shape for call in calls)
+    same = all(call.before[0].shape == first.before[0].shape and _alike(call.weights, first.weights) for call in calls)
     if not chained or not same or first.x is None or first.kind is None:
         return None
     h = torch.stack([first.before[0], *(call.after[0] for call in calls)])
@@ -273,3 +276,9 @@ def as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
         c_init=first.before[1] if len(first.before) > 1 else None,
         direct=_gradient(last, "h", h.shape[2]).unsqueeze(0),
     )
+
+
+def _alike(weights: LayerWeights, others: LayerWeights) -> bool:
+    """Whether two calls had the same weights: mostly the very same tensors, but a parametrization makes them anew."""
+    pairs = ((getattr(weights, each.name), getattr(others, each.name)) for each in fields(LayerWeights))
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnctl.gradients.decay import Decay
-from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
+from rnnctl.gradients.layer_sweep import LayerNorms, chosen_sums, layer_norms
 from rnnctl.models.calls import LayeredCall
 from rnnctl.models.modules import directions
 from rnnctl.models.sequences import Geometry, ordered
@@ -66,6 +66,26 @@ def layered_norms(call: LayeredCall, want_decay: bool = False, lengths: Tensor |
         grads = [norms.grad_x for norms in swept if norms.grad_x is not None]
         from_above = geometry.below(call, layer, grads) if layer > 0 else None
     return found
+
+
+def layer_window_sums(call: LayeredCall, index: int, last: int, windows: Sequence[int]) -> Tensor:
+    """The sum of the G_t of the last so many steps up to one, for every window, (windows, rows, hidden), float64.
+
+    Args:
+        index: of the weight in the call's module.
+        last: the step at which the windows end.
+        windows: how many steps, the last one included.
+    """
+    geometry, count = Geometry.of(call, None), directions(call.module)
+    (layer, reverse), above = divmod(index, count), geometry.received(call)
+    for each in range(call.module.num_layers - 1, layer, -1):
+        runs = [geometry.run(call, each, way, above) for way in range(count)]
+        grads = [layer_norms(run, want_grad_x=True).grad_x for run in runs]
+        above = geometry.below(call, each, [grad for grad in grads if grad is not None])
+    run = geometry.run(call, layer, reverse, above)
+    steps = torch.arange(run.seq_len)
+    chosen = torch.stack([(steps > last - window) & (steps <= last) for window in windows])
+    return chosen_sums(run, chosen.flip(1) if reverse else chosen)
 
 
 def without_carried(calls: Sequence[LayeredCall], norms: list[list[StepNorms]]) -> list[list[StepNorms]]:

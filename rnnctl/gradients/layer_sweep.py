@@ -91,6 +91,24 @@ def layer_norms(
         )
 
 
+def chosen_sums(run: LayerRun, chosen: Tensor) -> Tensor:
+    """Sums of the G_t of chosen steps, shape (choices, rows of W_hh, hidden), float64.
+
+    Args:
+        run: with the gradients of one loss.
+        chosen: which steps, in the order of the recurrence, boolean, shape (choices, time).
+    """
+    run = in_sweep_dtype(run)
+    with torch.inference_mode():
+        steps, h = run.kind.reversible(run), run.h[:-1]
+        found = h.new_zeros(len(chosen), *run.weights.W_hh.shape, dtype=wide_dtype(h))
+        for chunk in sweep_back(steps, *run.entering):
+            for total, kept in zip(found, chosen[:, chunk.start : chunk.stop], strict=True):
+                delta, before = chunk.delta[kept].flatten(0, 1), h[chunk.start : chunk.stop][kept].flatten(0, 1)
+                total += times_power_of_two((delta.t() @ before).to(found.dtype), -chunk.exponent)
+    return found.clone()
+
+
 class _Listeners:
     """What is kept of every chunk of a sweep beside the contributions."""
 

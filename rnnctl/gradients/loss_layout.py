@@ -5,7 +5,9 @@ from the edges that lead from the readout to the states. Where every loss reads 
 sum of all losses tells what each of them sends; else each is asked by itself, through the readout only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,9 +19,11 @@ from rnnctl.gradients.loss_steps import LossSteps
 from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.calls import CellCall, LayeredCall
 from rnnctl.models.modules import directions
-from rnnctl.models.readout import Readout, each_reads_its_own, step_weights
+from rnnctl.models.readout import Place, Readout, each_reads_its_own, step_weights
 from rnnctl.models.sequences import Geometry, with_received
 from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.scaling import times_power_of_two
+from rnnctl.recurrence.sweep import sweep_back
 from rnnctl.recurrence.sweep_all_losses import SlopedLayer
 
 
@@ -101,20 +105,69 @@ def _noise(call: LayeredCall, layer: int) -> Tensor | None:
 
 
 def _of_cells(passes: LossPasses, calls: Sequence[CellCall]) -> LossSteps | None:
-    run = as_layer(calls)
-    if run is None or any("h" not in call.received.places for call in calls):
+    run, places = as_layer(calls), [call.received.places for call in calls]
+    # Below float32 the looks cannot be told from rounding.
+    if run is None or run.h.dtype.itemsize < 4 or not _hand_on(places):
         return None
     passes.require_one_to_one(len(calls))
-    places = [call.received.places for call in calls]
     readout = Readout(passes.losses, [each["h"] for each in places], [each["c"] for each in places if "c" in each])
-    if not readout.reads_h_alone:
+    # A state that goes into the input of a later step, as in a decoder with attention, goes on past the cell.
+    if not readout.reads_h_alone or readout.is_behind([each["x"] for each in places if "x" in each]):
         return None
-    like, weights = list(run.h[1:]), step_weights(passes.seq_len, run.h)
-    losses = [passes.total(by) for by in (None, *weights)]
-    plain, *weighted = (torch.stack(readout.gradients(loss, passes.parameters, like)) for loss in losses)
-    # The looks went through the recurrence as well, whose hooks have noted what they brought.
+    weights = step_weights(passes.seq_len, run.h)
+    plain, arrived = _looked_at(passes, readout, calls, None)
+    weighted = [_looked_at(passes, readout, calls, by)[0] for by in weights]
     passes.forget_gradients()
-    return _swept_together([run], [], plain, passes.loss) if each_reads_its_own(plain, weighted, weights) else None
+    if not each_reads_its_own(plain, weighted, weights) or not _explains(run, plain, arrived):
+        return None
+    return _swept_together([run], [], plain, passes.loss)
+
+
+def _hand_on(places: Sequence[Mapping[str, Place]]) -> bool:
+    """Whether every call takes the very states that the one before made, h and c, in autograd's graph as well."""
+    linked = (
+        after.get(f"{name}_before") == before.get(name) for before, after in pairwise(places) for name in ("h", "c")
+    )
+    return all("h" in each for each in places) and all(linked)
+
+
+def _looked_at(
+    passes: LossPasses, readout: Readout, calls: Sequence[CellCall], weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What the sum of all losses, times weights (time,), sends to every h_t from outside, and what arrives in all.
+
+    Both of shape (time, batch, hidden).
+    """
+    passes.forget_gradients()
+    like = [call.after[0] for call in calls]
+    direct = readout.gradients(passes.total(weights), passes.parameters, like)
+    brought = [call.received.by_name.get("h") for call in calls]
+    arrived = [
+        torch.zeros_like(h) if grad is None else grad.reshape(h.shape) for h, grad in zip(like, brought, strict=True)
+    ]
+    return torch.stack(direct), torch.stack(arrived)
+
+
+def _explains(run: LayerRun, direct: Tensor, arrived: Tensor) -> bool:
+    """Whether the cell alone makes of the direct gradients what arrived: no hook changed it, nothing else came.
+
+    Args:
+        direct, arrived: dL/dh_t from outside and in all, shape (time, batch, hidden).
+    """
+    eps = torch.finfo(arrived.dtype).eps
+    with torch.inference_mode():
+        wide = in_sweep_dtype(replace(run, direct=direct)).to(torch.float64)
+        for chunk in sweep_back(wide.kind.reversible(wide), direct.double()):
+            steps = slice(chunk.start, chunk.stop)
+            found = times_power_of_two(chunk.grad_h, -chunk.exponent)
+            error, size, own = (
+                torch.linalg.vector_norm(part.flatten(1).double(), dim=1)
+                for part in (found - arrived[steps], arrived[steps], direct[steps])
+            )
+            # Far above the rounding of as many steps, far below what another way would bring.
+            if not bool((error <= 1e4 * eps * (size + own)).all()):
+                return False
+    return True
 
 
 def _swept_together(

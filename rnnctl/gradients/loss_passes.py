@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import Agreement, compared
 from rnnctl.gradients.cell_calls import window_sums
+from rnnctl.gradients.layer_calls import layer_window_sums
 from rnnctl.gradients.probe import ProbedWeight, probed
-from rnnctl.models.calls import CellCall
+from rnnctl.models.calls import CellCall, LayeredCall
 from rnnctl.models.modules import recurrent_modules, weight_names
 from rnnctl.models.objective import Objective, backward, called
 from rnnctl.models.recording import Calls, Recording
@@ -143,22 +144,27 @@ class LossPasses:
         Returns:
             Shape (windows, rows of the weight, hidden), float64.
         Raises:
-            InputError: not one call a step.
+            InputError: several calls of a layer.
         """
-        cells = [call for call in self.calls.kept if isinstance(call, CellCall)]
-        if len(cells) != len(self.calls.kept):
-            raise InputError(
-                "truncation cuts layers in one direction, called once with a plain tensor, and cells that are called "
-                f"once a step; {self.name} was called {len(self.calls.kept)} times, or otherwise"
-            )
-        return window_sums(cells, k, windows)
+        kept = self.calls.kept
+        cells = [call for call in kept if isinstance(call, CellCall)]
+        if len(cells) == len(kept):
+            return window_sums(cells, k, windows)
+        if len(kept) == 1 and isinstance(kept[0], LayeredCall):
+            return layer_window_sums(kept[0], self.index, k, windows)
+        raise InputError(
+            f"truncation takes a layer that is called once over all steps, or a cell that is called once a step; "
+            f"{self.name} was called {len(kept)} times"
+        )
 
-    def agreement(self, grad_W_hh: Tensor, magnitude: float) -> Agreement:
+    def agreement(self, grad_W_hh: Tensor, magnitude: float) -> Agreement | None:
         """How well the sum of all contributions agrees with autograd's gradient of the sum of all losses.
 
         Args:
             grad_W_hh: that sum, shape of the weight.
             magnitude: an upper bound of its norm that cancelling terms do not shrink.
+        Returns:
+            None where there is nothing to compare with: the weight takes no gradient.
         """
         self.forget_gradients()
         backward(self.total(), self._model, again=True)
@@ -166,19 +172,29 @@ class LossPasses:
         if weight is None:
             raise InputError(f"the loss of no step reaches {self.name}")
         expected = weight.grad_W_hh if self._is_shared() else self._autograds()
+        if expected is None and weight.states_agree:
+            return None
+        expected = torch.full_like(grad_W_hh, torch.nan) if expected is None else expected
         found = compared(grad_W_hh, expected, magnitude, weight.autograd_tolerance, "model")
         # The probe's own comparison covers a weight of several names, and states that its weights do not make.
         return replace(found, holds=found.holds and weight.agrees is not False and weight.states_agree)
 
-    def _keys(self, calls: Calls) -> set[int]:
-        return {id(parameter) for call in calls.kept for parameter in call.parameters}
-
     def _is_shared(self) -> bool:
-        """Whether other modules use it as well, so that autograd's gradient holds more than is asked for."""
-        own = {id(call.parameters[self.index]) for call in self.calls.kept}
-        return any(own & self._keys(calls) for calls in self._recording.calls if calls is not self.calls)
+        """Whether it goes by other names as well, so that autograd's gradient holds more than is asked for."""
+        own = self._keys
+        within = {id(each) for call in self.calls.kept for i, each in enumerate(call.parameters) if i != self.index}
+        elsewhere = (calls.kept for calls in self._recording.calls if calls is not self.calls)
+        return bool(own & within) or any(
+            id(each) in own for kept in elsewhere for call in kept for each in call.parameters
+        )
 
-    def _autograds(self) -> Tensor:
-        """What the last backward pass brought to the weight, in all."""
-        keys = {id(call.parameters[self.index]) for call in self.calls.kept}
-        return torch.stack([self._recording.totals[key] for key in keys if key in self._recording.totals]).sum(0)
+    @property
+    def _keys(self) -> set[int]:
+        """What tells the weight from others; several where each call had a new one."""
+        return {id(call.parameters[self.index]) for call in self.calls.kept}
+
+    def _autograds(self) -> Tensor | None:
+        """What the last backward pass brought to the weight, in all; None where it takes no gradient."""
+        totals = self._recording.totals
+        brought = [totals[key] for key in self._keys if key in totals]
+        return torch.stack(brought).sum(0) if brought else None

@@ -39,19 +39,21 @@ class Received:
             name: what it will be found by.
             tensor: of any shape, which its gradient will have.
         """
-        if not tensor.requires_grad:
-            return
-        base = tensor._base if tensor._is_view() and tensor._base is not None else tensor
-        node = base.grad_fn
-        result = base.output_nr
-        if node is None or (id(node), result) in self._seen:
+        base = _memory_of(tensor)
+        node, result = base.grad_fn, base.output_nr
+        if not tensor.requires_grad or node is None or (id(node), result) in self._seen:
             # Two views of one memory: its gradient holds both.
             return
         self._seen.add((id(node), result))
         self._shapes[name] = _Shape(tensor, base)
-        if self.keeps_graph:
-            self.places[name] = node, result
+        self.note(name, tensor)
         self._handles.append(node.register_prehook(lambda grads: self._take(name, grads[result])))
+
+    def note(self, name: str, tensor: Tensor) -> None:
+        """Keep where a tensor of any shape was made, if the graph is kept."""
+        base = _memory_of(tensor)
+        if self.keeps_graph and base.grad_fn is not None:
+            self.places[name] = base.grad_fn, base.output_nr
 
     def unwatch(self) -> None:
         """Take the hooks away."""
@@ -90,6 +92,11 @@ class Received:
 
     def __bool__(self) -> bool:
         return bool(self.by_name)
+
+
+def _memory_of(tensor: Tensor) -> Tensor:
+    """The tensor whose memory it lies in: itself, unless it is a view."""
+    return tensor._base if tensor._is_view() and tensor._base is not None else tensor
 
 
 class _Shape:

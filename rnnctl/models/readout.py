@@ -52,6 +52,13 @@ class Readout:
             self._consumers.append((node, taken))
         return not self._others.intersection(places)
 
+    def is_behind(self, places: Sequence[Place]) -> bool:
+        """Whether any of the states lies behind what was made there, so that it goes on by another way as well."""
+        if any(self._is_state(*place) for place in places):
+            return True
+        nodes = self._nodes([node for node, _ in places])
+        return any(self._is_state(after, result) for node in nodes for after, result in node.next_functions)
+
     def gradients(self, loss: Tensor, parameters: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
         """dL/dh_t from outside the recurrence for every call, each of the shape of ``like``; zeros where there is none.
 

@@ -191,6 +191,10 @@ class Recording:
         after = _parts(result)
         for name, part in zip(("h", "c"), after, strict=False):
             received.watch(name, part)
+        if self._keeps_graph:
+            for name, part in (("x", x), *zip(("h_before", "c_before"), _parts(given), strict=False)):
+                if part is not None:
+                    received.note(name, part)
         before = _before(module, given, after)
         source = self._states.of(module, state_of(given))
         derived = None if source is not None else self._states.behind(module, state_of(given))
