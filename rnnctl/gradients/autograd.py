@@ -12,7 +12,7 @@ from torch.func import functional_call
 from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
 from rnnctl.losses import attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_tape
-from rnnctl.models.hand_written import Problem, model_states
+from rnnctl.models.hand_written import Problem
 from rnnctl.models.hooks import results_of
 
 W_HH = "rnn_cell.hidden_to_hidden.weight"
@@ -75,7 +75,7 @@ def along_states(problem: Problem, sweep: Callable[[Tensor], S], verify: bool) -
     Args:
         sweep: from h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden), to a result.
     """
-    result = sweep(model_states(problem.model, problem.x, problem.h_init))
+    result = sweep(problem.states())
     if not verify:
         return result, None
     reference = autograd_reference(problem)

@@ -1,20 +1,21 @@
 """The hand-written network with a batch and a loss, checked once; and the run that they lead to."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from rnnctl.cells import FullRNN, ManualRNNCell, require_full_rnn
+from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.errors import InputError
 from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.models.calls import cell_weights
-from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.elman import hidden_states
 from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.threads import threads_for
+from rnnctl.recurrence.weights import LayerWeights
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ class Problem:
     def seq_len(self) -> int:
         """T."""
         return self.x.shape[1]
+
+    @cached_property
+    def weights(self) -> LayerWeights:
+        """Of the recurrence, apart from autograd."""
+        return cell_weights(self.model.rnn_cell).detached()
+
+    def states(self) -> Tensor:
+        """h_init, h_0 .. h_{T-1} by the fast forward pass, shape (time + 1, batch, hidden)."""
+        weights, f = self.weights, NONLINEARITIES[self.model.rnn_cell.nonlinearity]
+        with torch.inference_mode(), threads_for(*self.h_init.shape):
+            return hidden_states(self.x, self.h_init, weights.W_ih, weights.W_hh, weights.b_h, f)
 
     def direct(self, h: Tensor) -> tuple[float, Tensor]:
         """The loss, and dL/dh_t through y_t alone at the steps that carry one.
@@ -66,12 +78,8 @@ class Problem:
             h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
             direct: dL/dh_t through y_t alone at the last n steps, shape (n, batch, hidden).
         """
-        cell = self.model.rnn_cell
-        return LayerRun(_kind(cell), cell_weights(cell).detached(), self.x.transpose(0, 1), h, None, direct)
-
-
-def _kind(cell: ManualRNNCell) -> CellKind:
-    return kind_named("RNN", cell.nonlinearity)
+        kind = kind_named("RNN", self.model.rnn_cell.nonlinearity)
+        return LayerRun(kind, self.weights, self.x.transpose(0, 1), h, None, direct)
 
 
 def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor | None) -> Problem:
@@ -94,19 +102,6 @@ def require_own_start(h_init: Tensor | None) -> None:
     """Raise InputError where another model than ours is given an initial state, shape (batch, hidden)."""
     if h_init is not None:
         raise InputError("h_init is for a rnnctl.FullRNN; another model starts as it does by itself. Leave it out")
-
-
-def model_states(model: FullRNN, x: Tensor, h_init: Tensor) -> Tensor:
-    """h_init, h_0 .. h_{T-1} of the model, by the fast forward pass, shape (time + 1, batch, hidden).
-
-    Args:
-        x: shape (batch, time, input).
-        h_init: shape (batch, hidden).
-    """
-    cell = model.rnn_cell
-    weights = cell_weights(cell)
-    with torch.inference_mode(), threads_for(x.shape[0], cell.hidden_size):
-        return hidden_states(x, h_init, weights.W_ih, weights.W_hh, weights.b_h, NONLINEARITIES[cell.nonlinearity])
 
 
 def first_nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> int | None:
