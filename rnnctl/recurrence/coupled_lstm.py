@@ -14,7 +14,7 @@ from torch import Tensor
 from rnnctl.recurrence.cell_kind import CellKind, Gate
 from rnnctl.recurrence.cell_steps import CellArithmetic, SlopeBuffers, scan
 from rnnctl.recurrence.slopes import CellSlopes, Linearized, State
-from rnnctl.recurrence.weights import LayerWeights, affine, affine_into
+from rnnctl.recurrence.weights import LayerWeights, affine, pre_activations
 
 
 def coupled_layer(
@@ -83,11 +83,7 @@ def coupled_gates(x: Tensor, h: Tensor, weights: LayerWeights, out: Tensor | Non
         h: the states before the steps, shape (steps, batch, hidden).
         out: where they are written to.
     """
-    rows = weights.W_hh.shape[0]
-    gates = x.new_empty(*h.shape[:2], 3, rows // 3) if out is None else out
-    flat = gates.view(-1, rows)
-    affine_into(flat, x, weights.W_ih, weights.b_h)
-    flat.addmm_(h.reshape(-1, h.shape[2]), weights.W_hh.t())
+    gates = pre_activations(x, h, weights, 3, out)
     gates[..., 0, :].sigmoid_()
     gates[..., 1, :].tanh_()
     gates[..., 2, :].sigmoid_()

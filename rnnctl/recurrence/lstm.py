@@ -14,7 +14,7 @@ from rnnctl.recurrence.cell_kind import CellKind, Gate
 from rnnctl.recurrence.cell_steps import CellArithmetic, SlopeBuffers, scan
 from rnnctl.recurrence.fused import fused
 from rnnctl.recurrence.slopes import CellSlopes, Linearized, State
-from rnnctl.recurrence.weights import LayerWeights, affine, affine_into
+from rnnctl.recurrence.weights import LayerWeights, affine, pre_activations
 
 
 def lstm_gates(x: Tensor, h: Tensor, weights: LayerWeights, out: Tensor | None = None) -> Tensor:
@@ -25,12 +25,7 @@ def lstm_gates(x: Tensor, h: Tensor, weights: LayerWeights, out: Tensor | None =
         h: the states before the steps, shape (steps, batch, hidden or proj).
         out: where they are written to.
     """
-    rows = weights.W_hh.shape[0]
-    gates = x.new_empty(*h.shape[:2], 4, rows // 4) if out is None else out
-    flat = gates.view(-1, rows)
-    # Both biases go in with the first product, where they cost no pass of their own.
-    affine_into(flat, x, weights.W_ih, weights.b_h)
-    flat.addmm_(h.reshape(-1, h.shape[2]), weights.W_hh.t())
+    gates = pre_activations(x, h, weights, 4, out)
     gates[..., :2, :].sigmoid_()
     gates[..., 2, :].tanh_()
     gates[..., 3, :].sigmoid_()

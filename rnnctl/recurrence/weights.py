@@ -64,3 +64,20 @@ def affine(rows: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
     """rows W^T + b, shape (..., features) -> (n, outputs)."""
     flat = rows.reshape(-1, W.shape[1])
     return torch.mm(flat, W.t()) if b is None else torch.addmm(b, flat, W.t())
+
+
+def pre_activations(x: Tensor, h: Tensor, weights: LayerWeights, blocks: int, out: Tensor | None) -> Tensor:
+    """W_ih x + W_hh h + b of every step, gate by gate, by one product each, shape (steps, batch, blocks, hidden).
+
+    Args:
+        x: shape (steps, batch, input).
+        h: the states before the steps, shape (steps, batch, hidden or proj).
+        blocks: gates.
+        out: where they are written to; None for new memory.
+    """
+    rows = weights.W_hh.shape[0]
+    found = x.new_empty(*h.shape[:2], blocks, rows // blocks) if out is None else out
+    flat = found.view(-1, rows)
+    affine_into(flat, x, weights.W_ih, weights.b_h)
+    flat.addmm_(h.reshape(-1, h.shape[2]), weights.W_hh.t())
+    return found
