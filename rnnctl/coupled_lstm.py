@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.cells import require_like_weights, require_shape
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, ShapeError
 from rnnctl.recurrence.coupled_lstm import COUPLED_LSTM, coupled_layer
 from rnnctl.recurrence.weights import LayerWeights
 
@@ -53,8 +53,12 @@ class CoupledLSTM(nn.RNNBase):
         Raises:
             ShapeError, DtypeError, DeviceError: before any arithmetic.
         """
+        # As torch's own layers do: a weight may be another tensor at every call, as by a parametrization.
+        self._update_flat_weights()
         if isinstance(input, PackedSequence):
             return self._packed(input, hx)
+        if input.dim() not in (2, 3):
+            raise ShapeError(f"input must have shape (time, input) or 3 axes; got {tuple(input.shape)}")
         single = input.dim() == 2
         x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
         require_shape("input", x, ("time", "batch", self.input_size))

@@ -196,3 +196,50 @@ def test_training_is_watched(tmp_path):
             module(torch.randn(T, B, FEATURES).double())[0].square().sum().backward()
     history = rnnctl.gradnorm_history(path)
     assert (history.cell, history.steps) == ("CoupledLSTM", (0, 1, 2))
+
+
+def test_a_weight_that_is_another_tensor_at_every_call_is_used_and_trained():
+    module = nn.utils.parametrizations.weight_norm(made(), "weight_hh_l0")
+    x = torch.randn(T, B, FEATURES, dtype=torch.float64)
+    before = module(x)[0]
+    scale = module.parametrizations.weight_hh_l0.original0
+    with torch.no_grad():
+        scale.mul_(3)
+    plain = made()
+    with torch.no_grad():
+        plain.weight_hh_l0.copy_(module.weight_hh_l0)
+    assert not torch.equal(module(x)[0], before)
+    torch.testing.assert_close(module(x)[0], plain(x)[0])
+    with rnnctl.probe(module) as trace:
+        module(x)[0][-1].square().sum().backward()
+    (found,) = trace.values()
+    assert found.agrees and bool(scale.grad.abs().sum() > 0)
+    found = rnnctl.flow(BatchFirst(module), x.transpose(0, 1), only="*weight_hh_l0", verify=True)
+    assert found.agreement.holds
+
+
+class BatchFirst(nn.Module):
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x):
+        return self.rnn(x.transpose(0, 1))[0].transpose(0, 1)
+
+
+def test_functional_calls_use_the_weights_that_they_are_given():
+    module, other = made(), made(seed=1)
+    x = torch.randn(T, B, FEATURES, dtype=torch.float64)
+    given = {name: value.detach() for name, value in other.named_parameters()}
+    found = torch.func.functional_call(module, given, (x,))[0]
+    torch.testing.assert_close(found, other(x)[0])
+    grads = torch.func.grad(lambda each: torch.func.functional_call(module, each, (x,))[0].square().sum())(given)
+    other(x)[0].square().sum().backward()
+    for name, parameter in other.named_parameters():
+        torch.testing.assert_close(grads[name], parameter.grad)
+
+
+@pytest.mark.parametrize("shape", [(FEATURES,), (1, T, B, FEATURES)])
+def test_an_input_of_other_axes_is_refused(shape):
+    with pytest.raises(ShapeError, match="input must have shape"):
+        made()(torch.zeros(shape).double())

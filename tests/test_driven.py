@@ -1,5 +1,6 @@
 """Spectrum and Lyapunov exponents of layers of other people's models, against torch's own cells."""
 
+import dataclasses
 import json
 import math
 
@@ -15,6 +16,9 @@ from rnnctl.dynamics.jacobian import KRYLOV, spectral_radii, tangent_norms
 from rnnctl.dynamics.trajectory import stretches
 from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, TooLargeError
 from rnnctl.models.driven import DrivenLayer, driven_layer
+from rnnctl.recurrence import kinds
+from rnnctl.recurrence.elman import ELMAN
+from rnnctl.recurrence.gru import GRU
 from rnnctl.recurrence.slopes import HiddenSlopes
 from rnnctl.recurrence.weights import LayerWeights
 from rnnctl.view.figures import FIGURES, figure_bytes
@@ -645,3 +649,36 @@ def test_the_picture_of_no_finite_step_is_no_error():
     found = rnnctl.spectrum(driven_layer(made("GRU"), x))
     assert figure_bytes(found, "title", "svg").startswith(b"<?xml")
     assert "undefined" in table_of(found)
+
+
+def of_new_kind(monkeypatch, like, module, **changed):
+    """A layer whose kind is nearly one that there is."""
+    kind = dataclasses.replace(like, name="New", **changed)
+    monkeypatch.setitem(kinds.KINDS, "New", kind)
+    layer = driven_layer(module, inputs(2, 6))
+    return dataclasses.replace(layer, cell="New"), layer, kind
+
+
+def test_spectrum_of_a_kind_without_gates_has_the_jacobians_of_its_slopes(monkeypatch):
+    layer, elman, _ = of_new_kind(monkeypatch, ELMAN["tanh"], made("RNN"), nonlinearity=None)
+    found, expected = rnnctl.spectrum(layer), rnnctl.spectrum(elman)
+    for name in ("jacobian_norm_mean", "jacobian_norm_max"):
+        assert found.scalars[name] == pytest.approx(expected.scalars[name], rel=1e-10)
+    assert found.scalars["keep_gate"] is None and found.scalars["keep_mean"] is None
+    assert [gate.gate for gate in found.gates] == ["W_hh"]
+    assert found.gates[0].eigenvalues.abs()[0] == pytest.approx(expected.scalars["spectral_radius"])
+    assert table_of(found)
+    assert figure_bytes(found, "title", "png")
+
+
+def test_spectrum_of_a_kind_with_gates_none_of_which_keeps_the_state(monkeypatch):
+    layer, gru, _ = of_new_kind(monkeypatch, GRU, made("GRU"), keep=None)
+    found, expected = rnnctl.spectrum(layer), rnnctl.spectrum(gru)
+    assert found.scalars["keep_mean"] is None and expected.scalars["keep_mean"] is not None
+    assert found.scalars["jacobian_norm_mean"] == expected.scalars["jacobian_norm_mean"]
+    assert "keep_mean" in table_of(found)
+
+
+def test_only_the_elman_cell_has_kinds_of_one_name(monkeypatch):
+    layer, _, kind = of_new_kind(monkeypatch, ELMAN["tanh"], made("RNN"))
+    assert layer.kind is kind

@@ -250,6 +250,7 @@ def test_an_empty_mapping_is_the_defaults_whatever_the_environment_says(monkeypa
         ({"hiden_size": 3}, r"unknown option 'hiden_size'\. Did you mean hidden-size\?"),
         ({"config": "a.toml"}, "unknown option 'config'"),
         ({"help": True}, "unknown option 'help'"),
+        ({1: 2}, "names of options are texts; got 1"),
         ({"windows": "1"}, "unknown option 'windows'"),
         ({"hidden-size": 0}, "hidden-size = 0: expected a whole number of at least 1; got '0'"),
         ({"hidden-size": 2.5}, r"hidden-size = 2\.5: expected a whole number of at least 1"),

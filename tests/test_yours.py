@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from shell import Run, document, forget_modules_of, runner
 from torch import nn
 
+import rnnctl
+from rnnctl import InputError, ShapeError
 from rnnctl.files.models import keyword_arguments
 from rnnctl.files.users_code import PACKAGE, UserCodeError
 
@@ -1150,3 +1152,18 @@ def test_every_picture_can_be_drawn_of_a_model(command: str, network: str, run: 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_says_that_the_users_code_is_run(command: str, run: Run) -> None:
     assert "Runs your code" in re.sub(r"[\s│]+", " ", run(f"{command} --help").out)
+
+
+@pytest.mark.parametrize("ask", [rnnctl.gradnorm, rnnctl.flow, rnnctl.truncation, rnnctl.sequence_shapes])
+def test_what_is_no_model_is_refused_by_every_question(ask: Any) -> None:
+    x = torch.zeros(2, 3, 3)
+    for model, got in ((nn.GRU, "type"), ("GRU", "str")):
+        with pytest.raises(InputError, match=f"must be a torch.nn.Module; got {got}"):
+            ask(model, x)
+
+
+@pytest.mark.parametrize("ask", [rnnctl.gradnorm, rnnctl.flow, rnnctl.truncation])
+@pytest.mark.parametrize(("x", "got"), [(None, "NoneType"), ([1.0], "list"), (torch.zeros(3), r"\(3,\)")])
+def test_an_x_that_is_no_sequence_is_refused_before_the_model_runs(ask: Any, x: Any, got: str) -> None:
+    with pytest.raises(ShapeError, match=rf"x must be a tensor of shape \(batch, time, input\); got {got}"):
+        ask(nn.GRU(3, 4, batch_first=True), x)

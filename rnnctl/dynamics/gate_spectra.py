@@ -23,6 +23,8 @@ from rnnctl.results import Result
 GATE_MARGIN, CANDIDATE_SATURATED = 0.05, 0.99
 # Eigenvalues of all step Jacobians are found where steps x batch x state^3 is at most this: a few seconds.
 CHEAP_EIGENVALUES = 5e8
+# What stands in place of a gate's letter where W_hh is one matrix.
+WHOLE = "W_hh"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class GateMatrix:
     """The rows of W_hh that make one gate.
 
     Attributes:
-        gate: "r", "z", "n" or "i", "f", "g", "o".
+        gate: "r", "z", "n" or "i", "f", "g", "o"; "W_hh" of a cell without gates.
         eigenvalues: by falling modulus, shape (hidden,), complex128; None of a projected cell, where
             the block is not square.
         singular_values: falling, shape (min(hidden, proj),), float64.
@@ -53,8 +55,8 @@ class GatedSpectrum(Result):
         state_size: H; where the state is h_t and c_t, H + H, with a projection proj + H.
         steps: one record per time step: t, jacobian_norm_mean and jacobian_norm_max (over the batch, of
             J_t = d state_t / d state_{t-1}), jacobian_radius_mean (of its spectral radius; None where it
-            would take long), keep_mean (of z_t or f_t), saturated (share of gate activations below 0.05
-            or above 0.95; candidates do not count).
+            would take long), keep_mean (of z_t or f_t; None without such a gate), saturated (share of gate
+            activations below 0.05 or above 0.95; candidates do not count, None where there is nothing else).
         activations: one record per gate: gate, mean, saturated (of a candidate: |n_t|, |g_t| > 0.99),
             over all steps and sequences; None where no step is finite.
         first_nonfinite_step: the first step whose state or Jacobian is not finite even in float64, or
@@ -121,7 +123,7 @@ def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None 
     """What every gate's part of W_hh says, and what the step Jacobians say along the layer's input.
 
     Args:
-        layer: of a kind with gates.
+        layer: of any kind but the Elman cell, of which ``spectrum`` knows more.
         progress: called with the fraction of the steps that are done.
     Raises:
         InputError: weights that are not finite; TooLargeError.
@@ -138,7 +140,7 @@ def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None 
         found.add(stretch)
         if progress is not None:
             progress(len(found.records) / steps)
-    names = layer.kind.letters
+    names = layer.kind.letters or (WHOLE,)
     return GatedSpectrum(
         cell=layer.cell,
         gates=tuple(_matrix(name, W) for name, W in zip(names, weights.W_hh.chunk(len(names)), strict=True)),
@@ -171,10 +173,10 @@ class _Steps:
 
     def add(self, stretch: Stretch) -> None:
         """The records of consecutive steps."""
-        gates, J = stretch.gates, stretch.slopes.flattened()
-        assert gates is not None
-        norms = tangent_norms(J).view(gates.shape[:2])
-        radii = spectral_radii(J).view(norms.shape).mean(dim=1).tolist() if self.want_radius else [None] * len(gates)
+        J, (steps, batch) = stretch.slopes.flattened(), stretch.state.shape[:2]
+        gates = stretch.state.new_zeros(steps, batch, 0, 1) if stretch.gates is None else stretch.gates
+        norms = tangent_norms(J).view(steps, batch)
+        radii = spectral_radii(J).view(norms.shape).mean(dim=1).tolist() if self.want_radius else [None] * steps
         saturated = self._saturated(gates).double().mean(dim=(1, 3))
         means = gates.mean(dim=(1, 3))
         self.sums += torch.stack([means.sum(dim=0), saturated.sum(dim=0)])
@@ -183,8 +185,8 @@ class _Steps:
             norms.mean(dim=1).tolist(),
             norms.amax(dim=1).tolist(),
             radii,
-            means[:, self.names.index(self.kind.keep or "")].tolist(),
-            saturated[:, sigmoids].mean(dim=1).tolist(),
+            [None] * steps if self.kind.keep is None else means[:, self.names.index(self.kind.keep)].tolist(),
+            saturated[:, sigmoids].mean(dim=1).tolist() if sigmoids else [None] * steps,
         )
         names = ("jacobian_norm_mean", "jacobian_norm_max", "jacobian_radius_mean", "keep_mean", "saturated")
         for t, values in enumerate(zip(*columns, strict=True), start=stretch.start):
@@ -192,13 +194,15 @@ class _Steps:
 
     def _saturated(self, gates: Tensor) -> Tensor:
         """Whether an activation is at its end, shape (steps, batch, gates, hidden)."""
-        is_candidate = torch.tensor([gate.is_candidate for gate in self.kind.gates]).unsqueeze(1)
+        is_candidate = torch.tensor([gate.is_candidate for gate in self.kind.gates], dtype=torch.bool).unsqueeze(1)
         low, high = gates < GATE_MARGIN, gates > 1 - GATE_MARGIN
         return torch.where(is_candidate, gates.abs() > CANDIDATE_SATURATED, low | high)
 
     @property
     def activations(self) -> tuple[Mapping[str, Any], ...]:
-        """One record per gate."""
+        """One record per gate; of a cell without gates one, of W_hh, that says nothing."""
+        if not self.names:
+            return ({"gate": WHOLE, "mean": None, "saturated": None},)
         steps = len(self.records)
         means, saturated = (self.sums / max(1, steps)).tolist()
         values = zip(self.names, means, saturated, strict=True)

@@ -122,7 +122,7 @@ def spectrum(
         (departure from normality).
     """
     layer = layer_to_measure(model, x, h_init, only)
-    if layer.kind.gates:
+    if layer.kind.nonlinearity is None:
         return gated_spectrum(layer, progress)
     _require_room(layer.hidden_size)
     return _elman_spectrum(layer, progress)

@@ -85,6 +85,12 @@ class Found:
         return f"{self.name}.{weight}" if self.name else weight
 
 
+def require_module(model: object) -> None:
+    """Raises: InputError: something else, such as a class in place of what it builds."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+
+
 def recurrent_modules(model: nn.Module, only: str | None = None, linear: Sequence[str] = ()) -> list[Found]:
     """Every recurrent module of a model, and those ``nn.Linear`` that the user names.
 
@@ -94,8 +100,7 @@ def recurrent_modules(model: nn.Module, only: str | None = None, linear: Sequenc
     Raises:
         InputError: none is there, or none is left, with what the model has; one that cannot be seen into.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    require_module(model)
     if not isinstance(only, str | None) or not all(isinstance(name, str) for name in linear):
         raise InputError(f"only and linear take names; got only={only!r}, linear={linear!r}")
     modules = dict(model.named_modules())

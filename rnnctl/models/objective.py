@@ -37,6 +37,9 @@ class Objective:
 
     def __post_init__(self) -> None:
         require_loss(self.loss, self.loss_at)
+        if not isinstance(self.x, Tensor) or self.x.dim() < 2:
+            found = tuple(self.x.shape) if isinstance(self.x, Tensor) else type(self.x).__name__
+            raise ShapeError(f"x must be a tensor of shape (batch, time, input); got {found}")
         batch, seq_len = self.x.shape[:2]
         if self.lengths is not None:
             require_lengths(self.lengths, batch, seq_len)

@@ -52,9 +52,13 @@ class LayeredRNN(nn.Module):
             raise InputError(f"cell must be one of {', '.join(LAYERS)}; got {cell!r}")
         has_choice = LAYERS[cell] is nn.RNN
         if not has_choice and nonlinearity != "tanh":
-            raise InputError(f"nonlinearity {nonlinearity} is for cell rnn; {cell} has tanh and its gates")
+            takes = "cell rnn" if nonlinearity in IN_TORCH else "the hand-written network"
+            raise InputError(f"nonlinearity {nonlinearity} is for {takes}; {cell} has tanh and its gates")
         if has_choice and nonlinearity not in IN_TORCH:
-            raise InputError(f"nonlinearity of cell rnn must be {' or '.join(IN_TORCH)}; got {nonlinearity!r}")
+            raise InputError(
+                f"nonlinearity of cell rnn must be {' or '.join(IN_TORCH)}; got {nonlinearity!r}. "
+                "The hand-written network, which is built without a cell, has others"
+            )
         more = {"nonlinearity": nonlinearity} if has_choice else {}
         settings = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias, "batch_first": True}
         self.rnn = LAYERS[cell](input_size, hidden_size, **settings, **more)

@@ -57,7 +57,7 @@ class CellKind:
         exact: consecutive steps from x (time, batch, input) and the states before them, (batch, units) each, in
             float64, the slopes to all their digits: saturated units have small ones, whose logarithms count.
         reversible: of a ``LayerRun``, which knows its kind, what a sweep walks back for one loss.
-        nonlinearity: f_h, where there is just one.
+        nonlinearity: f_h, of the Elman cell, whose step is f_h of one sum and nothing more.
         projects: whether h may be a projection of the units.
         marker: what its modules keep beside their weights, by which a checkpoint tells it from a kind whose W_hh has
             the same shape; None where the shape tells.

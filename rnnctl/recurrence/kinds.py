@@ -22,7 +22,7 @@ def kind_named(name: str, nonlinearity: str = "tanh") -> CellKind:
     if name not in KINDS:
         raise InputError(f"cell must be one of {', '.join(KINDS)}; got {name!r}")
     kind = KINDS[name]
-    if kind.nonlinearity is None:
+    if kind is not ELMAN["tanh"]:
         return kind
     if nonlinearity not in ELMAN:
         raise InputError(f"nonlinearity must be {' or '.join(ELMAN)}; got {nonlinearity!r}")

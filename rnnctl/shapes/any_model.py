@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnctl.errors import InputError, did_you_mean
 from rnnctl.models.hooks import hooked
-from rnnctl.models.modules import SUPPORTED, class_of
+from rnnctl.models.modules import SUPPORTED, class_of, require_module
 from rnnctl.results import Result
 from rnnctl.shapes.axes import Recurrent, Weight, settings, title, weights
 from rnnctl.shapes.tensors import Label, Row, call_of, extent, module_row, tensor_rows
@@ -92,6 +92,7 @@ def recurrent_shapes(
 
 
 def _recurrent_modules(model: nn.Module) -> Mapping[str, Recurrent]:
+    require_module(model)
     found = {name or ROOT: module for name, module in model.named_modules() if class_of(module) is not None}
     if not found:
         types = Counter(type(module).__name__ for module in model.modules())

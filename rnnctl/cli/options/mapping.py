@@ -26,6 +26,8 @@ def options_from(kind: type[Options], mapping: Mapping[str, Any]) -> Options:
     """
     command, values = _command(kind), dict[str, Any]()
     for key, value in mapping.items():
+        if not isinstance(key, str):
+            raise InputError(f"names of options are texts; got {key!r}")
         name, checked = _option(command, key, value)
         if name in values:
             raise InputError(f"{key!r} gives {name.replace('_', '-')} a second time. Leave one of them out")
