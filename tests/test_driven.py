@@ -626,6 +626,7 @@ def test_a_gated_spectrum_is_shown_in_every_form(options):
 def test_lyapunov_of_an_LSTM_says_what_its_state_is():
     found = rnnctl.lyapunov(driven_layer(made("LSTM"), inputs(2, 6)))
     assert "the state of an LSTM is h_t and c_t, 10 numbers" in table_of(found)
+    assert found.cell == found.scalars["cell"] == "LSTM"
     still = rnnctl.lyapunov(driven_layer(made("LSTM", bias=False), inputs(2, 6)), autonomous=True, steps=5)
     assert "h_t and c_t never leave their start" in table_of(still)
 

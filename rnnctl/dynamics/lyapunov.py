@@ -71,6 +71,11 @@ class Lyapunov(Result):
     stands_still: bool
     kind: CellKind
 
+    @property
+    def cell(self) -> str:
+        """The kind's name: "RNN", "GRU", "LSTM", ..."""
+        return self.kind.name
+
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """Name -> number or text; None where a quantity has no value here."""
@@ -97,7 +102,7 @@ class Lyapunov(Result):
                 "autonomous": self.autonomous,
                 "lost_sequences": self.lost_sequences,
                 "stands_still": self.stands_still,
-                "cell": self.kind.name,
+                "cell": self.cell,
                 "state": self.kind.state,
                 "nonlinearity": None if self.kind.nonlinearity is None else self.kind.nonlinearity.name,
                 "state_size": self.state_size,
