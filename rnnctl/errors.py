@@ -68,6 +68,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_lower[found[0]]}?" if found else ""
 
 
+def plain(name: object) -> str:
+    """A dtype or layout of torch's as one says it: "float32"."""
+    return str(name).removeprefix("torch.")
+
+
 def with_article(name: str) -> str:
     """Such as "an LSTM": letters by themselves are spoken by their names, but for a GRU."""
     spoken = name.isupper() and name[0] in "AEFHILMNORSX"

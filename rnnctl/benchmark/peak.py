@@ -14,14 +14,14 @@ import torch
 
 from rnnctl.benchmark.methods import METHODS, Workload
 from rnnctl.cells import FullRNN
-from rnnctl.errors import RnnctlError
+from rnnctl.errors import RnnctlError, plain
 
 
 def peak_bytes(method: str, work: Workload) -> int | None:
     """Peak memory of one run of the method above its start; None off the CPU."""
     if work.x.device.type != "cpu":
         return None
-    settings = (work.model.rnn_cell.nonlinearity, work.loss_at, str(work.x.dtype).removeprefix("torch."))
+    settings = (work.model.rnn_cell.nonlinearity, work.loss_at, plain(work.x.dtype))
     command = [sys.executable, "-m", __name__, method, *map(str, work.sizes), *settings]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, plain
 from rnnctl.files.checkpoints import read_checkpoint
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.cell_kind import CellKind
@@ -172,7 +172,7 @@ def _row(
     return {
         "name": name,
         "shape": tuple(tensor.shape),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "dtype": plain(tensor.dtype),
         "elements": tensor.numel(),
         "nonfinite": nonfinite_count(tensor),
         "recurrent": role == "weight_hh" and _is_matrix(tensor),

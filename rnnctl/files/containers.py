@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnnctl.errors import DtypeError, InputError, did_you_mean
+from rnnctl.errors import DtypeError, InputError, did_you_mean, plain
 from rnnctl.files.reading import parsing
 from rnnctl.files.storage import oversized_in_pt, oversized_in_safetensors
 from rnnctl.memory import require_memory
@@ -103,7 +103,7 @@ def require_plain(tensor: Tensor, name: str) -> None:
 def require_dense(tensor: Tensor, name: str) -> None:
     """Raise DtypeError for a tensor, of any shape, whose elements do not lie in a plain block of memory."""
     kinds = {"quantized": tensor.is_quantized, "nested": tensor.is_nested, "meta (without values)": tensor.is_meta}
-    layout = str(tensor.layout).removeprefix("torch.")
+    layout = plain(tensor.layout)
     special = next((kind for kind, holds in kinds.items() if holds), None if layout == "strided" else layout)
     if special is not None:
         raise DtypeError(f"{name} must be a plain dense tensor; got a {special} one. Save tensor.to_dense() or a copy")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean
+from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean, plain
 from rnnctl.recurrence.finite import nonfinite_count
 
 
@@ -122,5 +122,5 @@ def _holds(wide: torch.dtype, narrow: torch.dtype) -> bool:
 def _roundings(tensors: Mapping[str, Tensor], own: Mapping[str, Expected], source: str) -> Iterator[str]:
     pairs = ((tensor.dtype, own[name].dtype or tensor.dtype) for name, tensor in tensors.items())
     for pair, count in Counter(pair for pair in pairs if not _holds(pair[1], pair[0])).items():
-        narrow, wide = (str(dtype).removeprefix("torch.") for dtype in reversed(pair))
+        narrow, wide = (plain(dtype) for dtype in reversed(pair))
         yield f"{source}: {count} tensors in {wide} are rounded to {narrow}"

@@ -45,6 +45,15 @@ class Agreement:
             )
 
 
+def scalars_of(agreement: Agreement | None) -> dict[str, float | str | None]:
+    """What a result says of it, by name; None where autograd was not asked."""
+    return {
+        "autograd_relative_error": agreement.relative_error if agreement else None,
+        "autograd_tolerance": agreement.tolerance if agreement else None,
+        "states": agreement.states if agreement else "sweep",
+    }
+
+
 def compared(found: Tensor, expected: Tensor, magnitude: float, tolerance: float, states: str) -> Agreement:
     """How well a sum of contributions agrees with what autograd says.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from rnnctl.gradients.contributions import gate_contributions, step_norms, takes_products, wide_dtype
 from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.layer_calls import StepNorms, unless_rounding
-from rnnctl.gradients.layer_sweep import layer_norms
+from rnnctl.gradients.layer_sweep import layer_norms, state_errors
 from rnnctl.models.calls import CellCall
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.run import LayerRun
@@ -145,8 +145,7 @@ class _Steps:
         found, after = self.kind.next_states(self.x, self.before, self.weights)[0], self.after[0]
         # Rows that were filled up with zeros are no states.
         present = after.ne(0) | (self.x.ne(0).any(2, keepdim=True))
-        # Relative beyond 1: states of relu have no bound, and rounding grows with them.
-        return float(((found - after).abs() * present / after.abs().clamp_min(1)).max())
+        return float((state_errors(found, after) * present).max())
 
 
 def _states(states: Sequence[State]) -> State:

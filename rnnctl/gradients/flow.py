@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
-from rnnctl.gradients.agreement import Agreement
+from rnnctl.gradients.agreement import Agreement, scalars_of
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
@@ -57,15 +57,12 @@ class Flow(Result):
         # An unknown lag is nan, which compares as not reached.
         median = self.lag_profile["median"]
         reached = (median <= ONE_PERCENT).nonzero()
-        agreement = self.agreement
         return MappingProxyType(
             {
                 "seq_len": self.norms.shape[0],
                 "loss": self.loss,
                 "grad_W_hh_norm": float(torch.linalg.vector_norm(self.grad_W_hh.double())),
-                "autograd_relative_error": agreement.relative_error if agreement else None,
-                "autograd_tolerance": agreement.tolerance if agreement else None,
-                "states": agreement.states if agreement else "sweep",
+                **scalars_of(self.agreement),
                 "lag_to_one_percent": int(reached[0]) if reached.numel() else None,
                 "median_reach": float(median[-1]),
                 "largest_norm": float(self.norms.max()),
@@ -164,7 +161,7 @@ class _Swept:
     """What a sweep of all losses tells.
 
     ``log_norms`` and ``log_sensitivity`` are ln of the norms, (time, time), by loss and source step; the others
-    as of ``rnnctl.gradients.agreement.Swept``.
+    as of ``rnnctl.gradients.autograd.Swept``.
     """
 
     loss: float

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.gradients.agreement import Agreement
+from rnnctl.gradients.agreement import Agreement, scalars_of
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.decay import Decay
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
@@ -61,16 +61,14 @@ class GradNorms(Result):
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """Name -> number or text; None where a quantity has no value here."""
-        agreement, decay = self.agreement, self.decay
+        decay = self.decay
         total = float(self.grad_norm_W_hh.sum())
         norm = float(torch.linalg.vector_norm(self.grad_W_hh.double()))
         return MappingProxyType(
             {
                 "loss": self.loss,
                 "grad_W_hh_norm": norm,
-                "autograd_relative_error": agreement.relative_error if agreement else None,
-                "autograd_tolerance": agreement.tolerance if agreement else None,
-                "states": agreement.states if agreement else "sweep",
+                **scalars_of(self.agreement),
                 "cancellation": norm / total if total > 0 else None,
                 "factor_per_step": decay.factor_per_step,
                 "fitted_steps": decay.fitted_steps,

@@ -145,11 +145,8 @@ class _Listeners:
 
 def _direct_norms(run: LayerRun) -> Tensor:
     """||dL/dh_t|| from outside, shape (time,), float64."""
-    if run.direct.shape[0] == run.seq_len:
-        return step_norms(run.direct)
-    norms = torch.zeros(run.seq_len, dtype=torch.float64)
-    norms[run.seq_len - run.direct.shape[0] :] = step_norms(run.direct)
-    return norms
+    norms = step_norms(run.direct)
+    return torch.nn.functional.pad(norms, (run.seq_len - len(norms), 0))
 
 
 def _require_room(run: LayerRun, want_grad_x: bool) -> None:
@@ -210,14 +207,23 @@ def _decay(run: LayerRun, steps: Reversible, log_grad_norm_h: Tensor) -> Decay:
     return decay_over_time(log_grad_norm_h.clone())
 
 
+def state_errors(found: Tensor, made: Tensor) -> Tensor:
+    """How far states that follow from the weights are from those that the module made.
+
+    Args:
+        found, made: of any one shape, which the errors have as well.
+    """
+    # Relative beyond 1: states of relu have no bound, and rounding grows with them.
+    return (found - made).abs() / made.abs().clamp_min(1)
+
+
 def _recovered_error(run: LayerRun, steps: Reversible) -> float:
     """How far h_t is from what the weights make of x_t and h_{t-1}, at some steps from first to last."""
     chosen = torch.arange(0, run.seq_len, max(1, run.seq_len // CHECKED_STEPS), device=run.h.device)
     before = [states[chosen] for states in (run.h, steps.c) if states is not None]
     after = run.h[chosen + 1]
     found = run.kind.next_states(run.x[chosen], tuple(before), run.weights)[0]
-    # Relative beyond 1: states of relu have no bound, and rounding grows with them.
-    error = (found - after).abs() / after.abs().clamp_min(1)
+    error = state_errors(found, after)
     if run.mask is not None:
         error = error * run.mask[chosen]
     return float(error.max())

@@ -95,8 +95,8 @@ def _run(call: LayeredCall, layer: int, sent: Received) -> LayerRun:
 
 def _at_every_step(run: LayerRun) -> Tensor:
     """dL/dh_t from outside at all steps, shape (time, batch, hidden)."""
-    missing = run.seq_len - run.direct.shape[0]
-    return torch.cat([run.direct.new_zeros(missing, *run.direct.shape[1:]), run.direct]) if missing else run.direct
+    # F.pad counts axes from the last one.
+    return torch.nn.functional.pad(run.direct, (0, 0, 0, 0, run.seq_len - run.direct.shape[0], 0))
 
 
 def _noise(call: LayeredCall, layer: int) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
-from rnnctl.gradients.agreement import Agreement
+from rnnctl.gradients.agreement import Agreement, scalars_of
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
@@ -57,16 +57,13 @@ class Truncation(Result):
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """The full gradient, the smallest good windows, and every row by name (cosine_at_20, ...)."""
-        agreement = self.agreement
         named = {f"{name}_at_{row['window']}": row[name] for row in self.rows for name in row if name != "window"}
         return MappingProxyType(
             {
                 "seq_len": self.windows[-1],
                 "loss": self.loss,
                 "grad_W_hh_norm": float(torch.linalg.vector_norm(self.gradients[-1])),
-                "autograd_relative_error": agreement.relative_error if agreement else None,
-                "autograd_tolerance": agreement.tolerance if agreement else None,
-                "states": agreement.states if agreement else "sweep",
+                **scalars_of(self.agreement),
                 **{name: self.smallest_window(cosine) for name, cosine in GOOD_COSINES.items()},
                 "first_nonfinite_step": self.first_nonfinite_step,
                 **named,

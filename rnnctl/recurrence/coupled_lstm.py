@@ -135,8 +135,7 @@ def exact_coupled(x: Tensor, before: State, weights: LayerWeights) -> Linearized
     """
     h, _ = _outputs(x, None, [part.unsqueeze(0) for part in before], [weights])
     earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
-    a = affine(x, weights.W_ih, weights.b_ih) + affine(earlier, weights.W_hh, weights.b_hh)
-    a = a.view(*h.shape[:2], 3, -1)
+    a = pre_activations(x, earlier, weights, 3, None)
     gates, opposite = a.sigmoid(), (-a).sigmoid()
     gates[..., 1, :] = a[..., 1, :].tanh()
     c = coupled_cell_states(gates, before[1])

@@ -17,7 +17,7 @@ from rnnctl.recurrence.nonlinearities import NONLINEARITIES, Nonlinearity
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import HiddenSlopes, Linearized, State
 from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, chunk_steps
-from rnnctl.recurrence.weights import LayerWeights, affine
+from rnnctl.recurrence.weights import LayerWeights, pre_activations
 
 
 def hidden_states(
@@ -142,16 +142,14 @@ def exact_elman(f: Nonlinearity, x: Tensor, before: State, weights: LayerWeights
         x: shape (steps, batch, input).
         before: h before the first step, shape (batch, hidden).
     """
-    W_xh, W_hh, b_h = weights.W_ih, weights.W_hh, weights.b_h
-    h = hidden_states(x.transpose(0, 1), before[0], W_xh, W_hh, b_h, f)
+    h = hidden_states(x.transpose(0, 1), before[0], weights.W_ih, weights.W_hh, weights.b_h, f)
 
     # Made only where it is asked for: relu knows its slope from h alone.
     def a() -> Tensor:
-        a = torch.matmul(x, W_xh.t()) + torch.matmul(h[:-1], W_hh.t())
-        return a.add_(0 if b_h is None else b_h)
+        return pre_activations(x, h[:-1], weights, 1, None).squeeze(2)
 
     slope = f.exact_slope(h[1:], a)
-    return Linearized((h[1:],), None, HiddenSlopes(W_hh, slope.unsqueeze(2)))
+    return Linearized((h[1:],), None, HiddenSlopes(weights.W_hh, slope.unsqueeze(2)))
 
 
 def _outputs(
@@ -166,8 +164,7 @@ def _outputs(
 
 def _next_states(f: Nonlinearity, x: Tensor, before: State, weights: LayerWeights) -> State:
     """(h_t,) of every step from its input and the state before it, shape (steps, batch, hidden)."""
-    a = affine(x, weights.W_ih, weights.b_ih).add_(affine(before[0], weights.W_hh, weights.b_hh))
-    return (f.activate(a.view(before[0].shape)),)
+    return (f.activate(pre_activations(x, before[0], weights, 1, None).squeeze(2)),)
 
 
 def _slopes(f: Nonlinearity, x: Tensor, before: State, after: State, weights: LayerWeights) -> HiddenSlopes:

@@ -14,7 +14,7 @@ from rnnctl.recurrence.cell_kind import CellKind, Gate
 from rnnctl.recurrence.cell_steps import CellArithmetic, SlopeBuffers, scan
 from rnnctl.recurrence.fused import fused
 from rnnctl.recurrence.slopes import CellSlopes, Linearized, State
-from rnnctl.recurrence.weights import LayerWeights, affine, pre_activations
+from rnnctl.recurrence.weights import LayerWeights, pre_activations
 
 
 def lstm_gates(x: Tensor, h: Tensor, weights: LayerWeights, out: Tensor | None = None) -> Tensor:
@@ -80,8 +80,7 @@ def exact_lstm(x: Tensor, before: State, weights: LayerWeights) -> Linearized:
     """
     h, _ = fused("LSTM")(x, None, [part.unsqueeze(0).contiguous() for part in before], [weights])
     earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
-    a = affine(x, weights.W_ih, weights.b_ih) + affine(earlier, weights.W_hh, weights.b_hh)
-    a = a.view(*h.shape[:2], 4, -1)
+    a = pre_activations(x, earlier, weights, 4, None)
     gates, opposite = a.sigmoid(), (-a).sigmoid()
     gates[..., 2, :] = a[..., 2, :].tanh()
     c = cell_states(gates, before[1])

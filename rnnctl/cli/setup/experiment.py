@@ -14,7 +14,7 @@ from rnnctl.cli.setup.batch import Batch, batch, read_data
 from rnnctl.cli.setup.network import Drawn, Network, network_for
 from rnnctl.cli.setup.process import seeded, threads
 from rnnctl.cli.setup.request import Request, recorded, request_of, require_consistent
-from rnnctl.errors import DeviceError, InputError
+from rnnctl.errors import DeviceError, InputError, plain
 from rnnctl.files.models import load_loss
 from rnnctl.files.users_code import users_code
 from rnnctl.models.modules import picked, recurrent_modules, weight_names
@@ -161,17 +161,13 @@ def _of_half_precision(request: Request, network: Network) -> tuple[str, ...]:
     """Half precision is what the states have, not the sweep."""
     if request.loss_at is None or network.dtype.itemsize >= 4:
         return ()
-    return (f"states in {_plain(network.dtype)}; the gradients are swept along them in float32",)
+    return (f"states in {plain(network.dtype)}; the gradients are swept along them in float32",)
 
 
 def _config(request: Request, network: Network, device: torch.device) -> dict[str, Any]:
     """The options as they were settled."""
-    settled = {"dtype": _plain(network.dtype), "device": str(device), "threads": torch.get_num_threads()}
+    settled = {"dtype": plain(network.dtype), "device": str(device), "threads": torch.get_num_threads()}
     of_loss = {"loss": request.loss_fn or request.loss}
     at = {} if request.loss_at is None else {"loss_at": request.loss_at}
     measure = {} if request.measure is None else recorded([request.measure])
     return {**request.recorded, **network.sizes, **settled, **network.config, **of_loss, **at, **measure}
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

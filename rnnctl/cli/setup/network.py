@@ -14,7 +14,7 @@ from rnnctl.cli.setup.batch import Data
 from rnnctl.cli.setup.process import seeded
 from rnnctl.cli.setup.request import Request
 from rnnctl.cli.setup.sizes import require_room, settled_sizes, sizes_for
-from rnnctl.errors import InputError, hands_over
+from rnnctl.errors import InputError, hands_over, plain
 from rnnctl.files.checkpoints import load_into
 from rnnctl.files.fit import load
 from rnnctl.files.models import load_model
@@ -178,8 +178,8 @@ def _notes(weights: Weights | None, dtype: torch.dtype) -> tuple[str, ...]:
     if weights is None:
         return ()
     own = {tensor.dtype for tensor in weights.tensors.values()}
-    rounded = [str(kind).removeprefix("torch.") for kind in own if kind.itemsize > dtype.itemsize]
-    name = str(dtype).removeprefix("torch.")
+    rounded = [plain(kind) for kind in own if kind.itemsize > dtype.itemsize]
+    name = plain(dtype)
     return (
         *weights.notes,
         *(f"weights in {kind} are rounded to {name}; --dtype {kind} keeps them" for kind in rounded),
