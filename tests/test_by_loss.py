@@ -364,6 +364,29 @@ def test_a_last_output_read_off_the_last_state_changes_nothing(kind):
     torch.testing.assert_close(torch.stack([*found]), torch.stack([*expected]), rtol=1e-9, atol=1e-14)
 
 
+class Pairs(Net):
+    """Every output but the last reads two steps; the last is read off the output, or off h_n alone."""
+
+    reads_state = True
+
+    def forward(self, x):
+        h, state = self.rnn(x)
+        last = (state[0] if isinstance(state, tuple) else state)[-1] if self.reads_state else h[:, -1]
+        pairs = torch.cat([h[:, :1], h[:, 1:-1] + h[:, :-2]], 1)
+        return torch.cat([self.head(pairs), self.head(last)[:, None]], 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_of_its_own_that_enters_by_the_last_state_alone_enters_at_the_last_step(kind):
+    model, x = net(kind, 2, made=Pairs)
+    by_state = [model_flow(model, x, only="*l0", verify=True), model_truncation(model, x, windows=[1, 3], only="*l0")]
+    model.reads_state = False
+    by_output = [model_flow(model, x, only="*l0"), model_truncation(model, x, windows=[1, 3], only="*l0")]
+    assert by_state[0].agreement.holds
+    torch.testing.assert_close(by_state[0].norms, by_output[0].norms, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(by_state[1].gradients, by_output[1].gradients, rtol=1e-9, atol=1e-14)
+
+
 def test_loss_steps_that_do_not_reach_the_weight_are_rows_of_zeros():
     model, x = net(made=Late)
     found, whole = model_flow(model, x), model_flow(net()[0], x)

@@ -253,3 +253,32 @@ def test_the_oracle_itself_notices_a_dropped_step():
     truncated = expected.clone()
     truncated[:12] = 0
     assert not torch.allclose(truncated, expected, rtol=1e-6, atol=1e-9)
+
+
+def flat_sigmoid(a):
+    """s (1 - s) of s = sigmoid(a), also where 1 - s rounds to 0."""
+    return 1 / (math.exp(a) + 2 + math.exp(-a))
+
+
+SECH2 = 1 / math.cosh(20) ** 2
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "CoupledLSTM"])
+def test_exact_slopes_of_saturated_gates_are_small_and_not_zero(kind):
+    # Gates at sigmoid(50), which is 1 in float64, and candidates at tanh(20), likewise; h_0 = c_0 = 0.5.
+    s, tanh_c = flat_sigmoid(50), math.tanh(1.5 if kind == "LSTM" else 0.5)
+    biases, expected = {
+        # The candidate's own W_hh h + b_hh is 0.25, so that r reaches it: 19.75 + 0.25.
+        "GRU": ([50, 50, 19.75], [0.25 * s * s * SECH2, -0.5 * s, s * SECH2]),
+        "LSTM": ([50, 50, 20, 50], [s, 0.5 * s, SECH2, tanh_c * s]),
+        "CoupledLSTM": ([50, 20, 50], [-0.5 * s, s * SECH2, tanh_c * s]),
+    }[kind]
+    b_ih = torch.tensor(biases, dtype=torch.float64)
+    b_hh = torch.zeros_like(b_ih)
+    if kind == "GRU":
+        b_hh[2] = 0.25
+    zeros = b_ih.new_zeros(len(biases), 1)
+    found, half = kind_named(kind), b_ih.new_full((1, 1), 0.5)
+    before = (half,) * len(found.states)
+    exact = found.exact(b_ih.new_zeros(1, 1, 1), before, LayerWeights(zeros, zeros, b_ih, b_hh))
+    assert exact.slopes.slopes.flatten().tolist() == pytest.approx(expected, rel=1e-12)
