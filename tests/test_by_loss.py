@@ -365,20 +365,23 @@ def test_a_last_output_read_off_the_last_state_changes_nothing(kind):
 
 
 class Pairs(Net):
-    """Every output but the last reads two steps; the last is read off the output, or off h_n alone."""
+    """Every output but the last reads two steps, or no state; the last is read off the output, or off h_n alone."""
 
-    reads_state = True
+    reads_state, reads_pairs = True, True
 
     def forward(self, x):
         h, state = self.rnn(x)
         last = (state[0] if isinstance(state, tuple) else state)[-1] if self.reads_state else h[:, -1]
         pairs = torch.cat([h[:, :1], h[:, 1:-1] + h[:, :-2]], 1)
-        return torch.cat([self.head(pairs), self.head(last)[:, None]], 1)
+        early = self.head(pairs) if self.reads_pairs else x[:, :-1, :2]
+        return torch.cat([early, self.head(last)[:, None]], 1)
 
 
+@pytest.mark.parametrize("reads_pairs", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loss_of_its_own_that_enters_by_the_last_state_alone_enters_at_the_last_step(kind):
+def test_a_loss_that_enters_by_the_last_state_alone_enters_at_the_last_step(kind, reads_pairs):
     model, x = net(kind, 2, made=Pairs)
+    model.reads_pairs = reads_pairs
     by_state = [model_flow(model, x, only="*l0", verify=True), model_truncation(model, x, windows=[1, 3], only="*l0")]
     model.reads_state = False
     by_output = [model_flow(model, x, only="*l0"), model_truncation(model, x, windows=[1, 3], only="*l0")]
