@@ -28,6 +28,7 @@ _HOMES = {
     "Spectrum": "dynamics.spectrum",
     "spectrum": "dynamics.spectrum",
     "GatedSpectrum": "dynamics.gate_spectra",
+    "StepSpectrum": "dynamics.step_spectra",
     "Lyapunov": "dynamics.lyapunov",
     "lyapunov": "dynamics.lyapunov",
     "DrivenLayer": "models.driven",
@@ -44,7 +45,8 @@ _HOMES = {
     "RecurrentShapes": "shapes.any_model",
     "recurrent_shapes": "shapes.any_model",
     "UnrolledGraph": "graph",
-    "unroll": "graph",
+    "UnrolledModel": "shapes.model_graph",
+    "unroll": "shapes.unroll",
     "CheckReport": "checks",
     "check": "checks",
     "BenchReport": "benchmark.report",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from rnnctl.dynamics.lyapunov import Lyapunov, lyapunov
     from rnnctl.dynamics.meanfield import MeanField, mean_field
     from rnnctl.dynamics.spectrum import Spectrum, spectrum
+    from rnnctl.dynamics.step_spectra import StepSpectrum
     from rnnctl.errors import (
         DeviceError,
         DtypeError,
@@ -98,11 +101,13 @@ if TYPE_CHECKING:
     from rnnctl.gradients.probe import ProbedWeight, Trace, probe
     from rnnctl.gradients.truncation import Truncation, model_truncation, truncation
     from rnnctl.gradients.watch import Watch, watch
-    from rnnctl.graph import UnrolledGraph, unroll
+    from rnnctl.graph import UnrolledGraph
     from rnnctl.models.driven import DrivenLayer, driven_layer
     from rnnctl.shapes.any_model import RecurrentShapes, recurrent_shapes
     from rnnctl.shapes.forward import sequence_shapes
     from rnnctl.shapes.hand_written import SequenceShapes, StepShapes, step_shapes
+    from rnnctl.shapes.model_graph import UnrolledModel
+    from rnnctl.shapes.unroll import unroll
 
 
 def __getattr__(name: str) -> Any:

@@ -75,5 +75,5 @@ def plain(name: object) -> str:
 
 def with_article(name: str) -> str:
     """Such as "an LSTM": letters by themselves are spoken by their names, but for a GRU."""
-    spoken = name.isupper() and name[0] in "AEFHILMNORSX"
+    spoken = name[0] in ("AEFHILMNORSX" if name.isupper() else "AEIO")
     return f"{'an' if spoken else 'a'} {name}"

@@ -131,7 +131,22 @@ def test_no_probed_step_to_measure_is_refused():
 def test_the_sizes_of_the_probe_are_the_projects_targets():
     from rnnctl.benchmark.probe import PROBE_SIZES
 
-    assert [targets for _, targets in PROBE_SIZES] == [{"rnn": 1.6, "gru": 1.6, "lstm": 2.2}, {"lstm": 4.0}]
+    assert [targets for _, targets in PROBE_SIZES] == [
+        {"rnn": 1.6, "gru": 1.6, "lstm": 2.2},
+        {"lstm": 4.0},
+        {"raw": 1.4},
+        {"raw": 1.8},
+        {"concat-lstm": 1.3},
+    ]
+
+
+@pytest.mark.parametrize("cell", ["raw", "concat-lstm"])
+def test_a_probed_step_of_a_hand_written_cell_is_measured_too(cell):
+    from rnnctl.benchmark.probe import bench_probe
+
+    found = bench_probe([(workload(), {cell: 1e9})], repeats=1)
+    assert [row["cell"] for row in found.rows] == [cell, cell]
+    assert found.scalars["targets_met"] is True
 
 
 def test_no_flow_to_measure_is_refused():

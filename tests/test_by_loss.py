@@ -289,10 +289,10 @@ def test_of_torchs_layer_with_its_weights_both_are_those_of_the_hand_written_net
     torch.testing.assert_close(torch.stack([*found.gradients]), torch.stack([*expected.gradients]))
 
 
-@pytest.mark.parametrize(("made", "linear", "only"), [(Loop, (), None), (ByHand, ("recurrent",), "recurrent.weight")])
-def test_flow_of_a_loop_of_the_users_is_that_of_the_same_network(made, linear, only):
+@pytest.mark.parametrize(("made", "only"), [(Loop, None), (ByHand, None), (ByHand, "recurrent.weight")])
+def test_flow_of_a_loop_of_the_users_is_that_of_the_same_network(made, only):
     own, x = elman()
-    found, expected = model_flow(made(own), x, linear=linear, only=only), rnnctl.flow(own, x)
+    found, expected = model_flow(made(own), x, only=only), rnnctl.flow(own, x)
     torch.testing.assert_close(found.norms, expected.norms, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(found.grad_W_hh, expected.grad_W_hh, rtol=1e-9, atol=1e-14)
 
@@ -473,10 +473,10 @@ def test_a_reverse_direction_is_refused_and_the_forward_one_beside_it_followed()
     assert found.agreement.holds
 
 
-@pytest.mark.parametrize(("made", "linear", "only"), [(Loop, (), None), (ByHand, ("recurrent",), "recurrent.weight")])
-def test_truncation_of_a_loop_of_the_users_is_that_of_the_same_network(made, linear, only):
+@pytest.mark.parametrize(("made", "only"), [(Loop, None), (ByHand, None), (ByHand, "recurrent.weight")])
+def test_truncation_of_a_loop_of_the_users_is_that_of_the_same_network(made, only):
     own, x = elman()
-    settings = {"linear": linear, "only": only, "windows": [1, 2, 4], "verify": True}
+    settings = {"only": only, "windows": [1, 2, 4], "verify": True}
     found, expected = model_truncation(made(own), x, **settings), rnnctl.truncation(own, x, windows=[1, 2, 4])
     torch.testing.assert_close(found.gradients, expected.gradients, rtol=1e-9, atol=1e-14)
     assert found.agreement.holds

@@ -62,6 +62,7 @@ class Terminal(io.StringIO):
 # Option -> the command without it, and what is added.
 CASES: Mapping[str, tuple[str, str]] = {
     "model": ("gradnorm --json", "--model train:build"),
+    "batch": ("gradnorm --json --model train:build", "--batch train:batch"),
     "model_arg": ("gradnorm --json --model train:build", "--model-arg hidden=3"),
     "module": ("gradnorm --json --model train:build", "--module encoder"),
     "cell": ("gradnorm --json", "--cell lstm"),
@@ -166,6 +167,7 @@ def watched_run(path: Path) -> str:
 
 
 TRAIN = """
+import torch
 from torch import nn
 
 class Two(nn.Module):
@@ -178,6 +180,9 @@ class Two(nn.Module):
 
 def build(hidden=4):
     return Two(hidden)
+
+def batch():
+    return (torch.ones(2, 3, 10),)
 
 def squares(output, target):
     return output.square().sum()

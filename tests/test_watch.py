@@ -342,14 +342,14 @@ def test_only_narrows_what_is_watched(path):
 def test_a_linear_map_named_by_the_user_is_watched(path):
     torch.manual_seed(0)
     model = nn.ModuleDict({"x": nn.Linear(3, 4), "h": nn.Linear(4, 4, bias=False)})
-    with rnnctl.watch(model, every=1, to=path, linear="h"):
+    with rnnctl.watch(model, every=1, to=path):
         h = torch.zeros(2, 4)
         for x_t in inputs(0).unbind(1):
             h = torch.tanh(model["x"](x_t) + model["h"](h))
         h.sum().backward()
     (line,) = lines(path)
     assert (line["weight"], line["cell"], line["agrees"]) == ("h.weight", "Linear", True)
-    assert rnnctl.gradnorm_history(path).scalars["reach_at_last_step"] is None
+    assert 0 < rnnctl.gradnorm_history(path).scalars["reach_at_last_step"] < 1
 
 
 def test_packed_batches_may_change_in_length(path):

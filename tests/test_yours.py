@@ -430,11 +430,14 @@ def test_one_weight_among_several_has_the_numbers_that_it_has_among_all(run: Run
         assert rows_of(one, name) == [row[name] for row in chosen]
 
 
-def test_a_linear_map_is_one_of_a_cell_by_the_users_word(run: Run) -> None:
-    found = document(run("gradnorm --model train:Loop --module recurrent --json"))
+@pytest.mark.parametrize("module", ["", "--module recurrent", "--module recurrent.weight"])
+def test_a_linear_map_that_is_applied_to_the_state_is_found(module: str, run: Run) -> None:
+    found = document(run(f"gradnorm --model train:Loop {module} --json"))
+    assert [weight["weight"] for weight in found["weights"]] == ["recurrent.weight"]
     assert (found["weights"][0]["cell"], found["weights"][0]["calls"]) == ("Linear", 7)
     assert found["scalars"]["autograd_relative_error"] < 1e-5
-    assert document(run("flow --model train:Loop --module recurrent --json"))["scalars"]["loss"] > 0
+    assert document(run(f"flow --model train:Loop {module} --json"))["scalars"]["loss"] > 0
+    assert document(run(f"truncation --model train:Loop {module} --json"))["scalars"]["seq_len"] == 7
 
 
 @pytest.mark.parametrize("command", OF_ONE)
@@ -575,7 +578,7 @@ def test_a_bare_layer_of_torchs_is_a_model(first: str, sizes: str, run: Run) -> 
         ("Classes", "floating-point numbers; got torch.int64"),
         ("Unnamed", "the model returned dict, in which no output is to be found. Try --loss-fn"),
         ("Detached", "the loss does not depend on anything that takes a gradient"),
-        ("Sums", "in the shell --module name"),
+        ("Sums", "no weight recurs in the pass that was run"),
     ],
 )
 def test_an_output_that_does_not_fit_is_exit_2_with_what_came(place: str, said: str, run: Run) -> None:
@@ -883,7 +886,7 @@ def test_a_model_that_does_what_its_weights_do_not_say_is_exit_1_with_the_result
         ("--loss-fn train:squares", "--loss-fn takes the output of --model or --cell, which are not given"),
         ("--model train:build --module encodr", "no recurrent module or weight 'encodr'"),
         ("--model train:build --module encodr", "Did you mean encoder?"),
-        ("--model train:Loop", "in the shell --module name"),
+        ("--model train:Sums", "the model has no recurrent module of a known kind"),
         ("--model train:Loop --module recurent", "Did you mean recurrent?"),
         ("--model train:build --input sunspots --batch-size 3", "--batch-size says batch-size 3; sunspots has 1"),
         ("--model train:build --target nxt", "Did you mean next?"),
@@ -901,6 +904,16 @@ def test_a_mistake_is_one_message_and_exit_2(line: str, said: str, run: Run) -> 
     assert len(ran.err.splitlines()) <= 2
 
 
+@pytest.mark.parametrize("module", ["", "--module recurrent", "--module recurrent.weight"])
+def test_spectrum_and_lyapunov_take_a_cell_of_the_users_own_writing(module: str, run: Run) -> None:
+    spectrum = document(run(f"spectrum --model train:Loop {module} --seq-len 6 --json"))
+    assert (spectrum["schema"], spectrum["scalars"]["cell"]) == ("rnnctl.spectrum-steps", "Loop")
+    assert (spectrum["scalars"]["weight"], spectrum["scalars"]["state_size"]) == ("recurrent.weight", 4)
+    assert [row["t"] for row in spectrum["rows"]] == [1, 2, 3, 4, 5]
+    lyapunov = document(run(f"lyapunov --model train:Loop {module} --seq-len 6 --warmup 2 --json"))
+    assert (lyapunov["scalars"]["cell"], lyapunov["scalars"]["steps"], len(lyapunov["rows"])) == ("Loop", 3, 4)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -908,9 +921,8 @@ def test_a_mistake_is_one_message_and_exit_2(line: str, said: str, run: Run) -> 
         ("truncation --cell lstm --bidirectional --module rnn.weight_hh_l0_reverse", "(a reverse direction?)"),
         ("flow --model train:Last", "a loss at every step needs an output of shape (batch, time, output)"),
         ("truncation --cell gru --windows 8", "windows must be from 1 to the sequence's 7 steps; got 8"),
-        ("spectrum --model train:Loop --module recurrent", "recurrent is an nn.Linear, whose cell is code of yours"),
-        ("lyapunov --model train:Loop --module recurrent", "gradnorm and flow take it"),
-        ("forward --model train:Loop --module recurrent", "forward describes the recurrent layers"),
+        ("lyapunov --model train:Loop --autonomous", "code of Loop, which reads its input itself"),
+        ("spectrum --model train:Loop --module head", "picks no weight that recurs in this pass; there is recurrent"),
         ("flow --model train:build --loss-fn train:squares", "No such option: --loss-fn"),
         ("bench --probe --nonlinearity relu", "--nonlinearity says nothing to --probe"),
         ("bench --probe --flow", "--flow and --probe measure different things"),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
+from rnnctl.benchmark.cells import HAND_WRITTEN
 from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.report import BenchReport, Cases, Figure, Setting, measured, timed_rows
 from rnnctl.benchmark.timing import medians
@@ -20,7 +21,11 @@ PROBE_SIZES: tuple[tuple[Mapping[str, int], Targets], ...] = (
         {"rnn": 1.6, "gru": 1.6, "lstm": 2.2},
     ),
     ({"seq_len": 512, "batch_size": 4, "hidden_size": 20, "input_size": 10}, {"lstm": 4.0}),
+    ({"seq_len": 500, "batch_size": 16, "hidden_size": 128, "input_size": 64}, {"raw": 1.4}),
+    ({"seq_len": 200, "batch_size": 4, "hidden_size": 20, "input_size": 10}, {"raw": 1.8}),
+    ({"seq_len": 200, "batch_size": 16, "hidden_size": 128, "input_size": 64}, {"concat-lstm": 1.3}),
 )
+MODULES: Mapping[str, Callable[..., nn.Module]] = {**LAYERS, **HAND_WRITTEN}
 PLAIN, PROBED = "plain step", "probed step"
 
 
@@ -30,10 +35,10 @@ def bench_probe(
     repeats: int = 5,
     progress: Callable[[float], None] | None = None,
 ) -> BenchReport:
-    """Time a training step of nn.RNN, nn.GRU and nn.LSTM with and without the probe.
+    """Time a training step with and without the probe: of nn.RNN, nn.GRU, nn.LSTM, and of hand-written cells.
 
     Args:
-        workloads: sizes, batch and loss, with the targets by cell; all three cells where there are none.
+        workloads: sizes, batch and loss, with the targets by cell; torch's layers where there are none.
         repeats: interleaved rounds; the median counts.
         progress: called with the fraction of the workloads that are done.
     Returns:
@@ -52,7 +57,9 @@ def _rows(work: Workload, targets: Targets | None, setting: Setting) -> list[Rec
 
 def _rows_of(cell: str, work: Workload, target: float | None, repeats: int) -> list[Record]:
     _, _, hidden, inputs, _ = work.sizes
-    module = LAYERS[cell](inputs, hidden, batch_first=True, device=work.x.device, dtype=work.x.dtype)
+    # Torch's layers alone have to be told; the hand-written ones know no other layout.
+    layout = {"batch_first": True} if cell in LAYERS else {}
+    module = MODULES[cell](inputs, hidden, device=work.x.device, dtype=work.x.dtype, **layout)
     plain = _training_step(work, module)
 
     def probed() -> None:
@@ -67,7 +74,7 @@ def _rows_of(cell: str, work: Workload, target: float | None, repeats: int) -> l
     return timed_rows(work, seconds, figures, cell=cell)
 
 
-def _training_step(work: Workload, module: nn.RNNBase) -> Callable[[], None]:
+def _training_step(work: Workload, module: nn.Module) -> Callable[[], None]:
     def run() -> None:
         module.zero_grad()
         h, _ = module(work.x)
@@ -82,5 +89,5 @@ CASES = Cases(
     _rows,
     (Figure("ratio", "target", operator.le),),
     largest={"probe_ratio": PROBED},
-    config={"network": "torch's layers"},
+    config={"network": "torch's layers and hand-written cells"},
 )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
-from rnnctl.recurrence.slopes import Slopes
+from rnnctl.recurrence.slopes import StepMaps
 
 # Dimension of the Krylov space: exact up to so many units. Above, the norm comes out low by 1e-8 for
 # a random W_hh and by up to 5e-5 where singular values crowd at the top (orthogonal, slopes near 1).
@@ -40,7 +40,7 @@ def jacobian_norms(
     return times_power_of_two(torch.cat(norms), exponent)
 
 
-def tangent_norms(J: Slopes) -> Float[Tensor, " count"]:
+def tangent_norms(J: StepMaps) -> Float[Tensor, " count"]:
     """||J||_2 of any cell's maps, without forming a matrix for each.
 
     Args:
@@ -53,7 +53,7 @@ def tangent_norms(J: Slopes) -> Float[Tensor, " count"]:
     return torch.cat([_scaled_norms(J[start : start + rows]) for start in range(0, len(J), rows)])
 
 
-def spectral_radii(J: Slopes) -> Float[Tensor, " count"]:
+def spectral_radii(J: StepMaps) -> Float[Tensor, " count"]:
     """max |eigenvalue| of every J, which is formed: for small states.
 
     Args:
@@ -72,7 +72,7 @@ def _radii(J: Tensor) -> Tensor:
     return torch.where(finite, moduli.amax(dim=1), torch.inf)
 
 
-def _scaled_norms(J: Slopes) -> Tensor:
+def _scaled_norms(J: StepMaps) -> Tensor:
     """The norms, every J brought near 1 first, since J^T J squares its magnitude."""
     v = _first_vector(J.state_size).expand(len(J), -1).unsqueeze(2)
     size = J(v).abs().amax(dim=(1, 2))

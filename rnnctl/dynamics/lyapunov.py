@@ -14,14 +14,16 @@ from torch import Generator, Tensor, nn
 from rnnctl.cells import FullRNN
 from rnnctl.dynamics.meanfield import MeanField, prediction
 from rnnctl.dynamics.spectrum import layer_to_measure
-from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Stretch, stretches
+from rnnctl.dynamics.trajectory import STRETCH_BYTES, Measured, Stretch, computed_in, ended_at, trajectory
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, own_layer, widened
+from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.models.hand_written import posed
-from rnnctl.recurrence.cell_kind import CellKind
-from rnnctl.recurrence.slopes import Slopes
+from rnnctl.models.inputs import Given
+from rnnctl.recurrence.cell_kind import StepKind
+from rnnctl.recurrence.slopes import StepMaps
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
 from rnnctl.results import Result
@@ -53,6 +55,9 @@ class Lyapunov(Result):
         lost_sequences: sequences of the batch in which even the largest exponent is -inf.
         stands_still: h_t never left h_init, so that the exponents are those of a fixed point.
         kind: of the cell.
+        first_step: the first step that was measured or counted as warm-up: 1 where code of the user's own starts
+            from a state that takes no part in the graph, else 0.
+        computed_in: dtype and device.
     """
 
     schema: ClassVar[str] = "lyapunov"
@@ -69,7 +74,9 @@ class Lyapunov(Result):
     first_nonfinite_step: int | None
     lost_sequences: int
     stands_still: bool
-    kind: CellKind
+    kind: StepKind
+    first_step: int
+    computed_in: str
 
     @property
     def cell(self) -> str:
@@ -106,8 +113,9 @@ class Lyapunov(Result):
                 "state": self.kind.state,
                 "nonlinearity": None if self.kind.nonlinearity is None else self.kind.nonlinearity.name,
                 "state_size": self.state_size,
+                "first_step": self.first_step,
                 "first_nonfinite_step": self.first_nonfinite_step,
-                "computed_in": COMPUTED_IN,
+                "computed_in": self.computed_in,
             }
         )
 
@@ -130,7 +138,7 @@ class Lyapunov(Result):
 
 def lyapunov(
     model: nn.Module | DrivenLayer,
-    x: Tensor | None = None,
+    x: Given | None = None,
     *,
     h_init: Tensor | None = None,
     only: str | None = None,
@@ -148,9 +156,10 @@ def lyapunov(
 
     Args:
         model: a ``FullRNN``, any module with recurrent parts, or a layer of one from ``driven_layer``, which
-            comes with its input and initial state; of any dtype; all is computed in float64.
-        x: inputs, shape (batch, time, input); the exponents are means over the batch. Left out of
-            an autonomous measurement, and for a ``DrivenLayer``.
+            comes with its input and initial state; of any dtype; all is computed in float64. Cells of the user's
+            own writing are differentiated as they run, in their own dtype, and are not autonomous.
+        x: inputs, shape (batch, time, input), or a tuple or mapping of all that the model takes; the exponents are
+            means over the batch. Left out of an autonomous measurement, and for a ``DrivenLayer``.
         h_init: hidden state before step 0, shape (batch, hidden). If left out: zeros along a
             sequence, one normal state drawn from the seed without one. Other models have their own.
         only: of a module with several recurrent weights a name or pattern that leaves one, as in ``probe``.
@@ -173,40 +182,40 @@ def lyapunov(
         2020, arXiv:2006.14123 (LSTMs and GRUs); Kaplan & Yorke 1979 (dimension).
     """
     generator = Generator().manual_seed(seed)
+    layer: Measured
     if autonomous:
         layer = _running_freely(model, x, h_init, only, _free_steps(steps, warmup), generator)
     elif x is None and not isinstance(model, DrivenLayer):
         raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
     else:
         layer = layer_to_measure(model, x, h_init, only)
-    warmup, steps = _span(layer.x.shape[1], steps, warmup, autonomous)
+    warmup, steps = _span(layer, steps, warmup, autonomous)
     start = layer.state_init
     count = _count(count, start.shape[1], layer.kind)
-    run = _Run(start, count, warmup, steps, generator)
+    run = _Run(layer, start, count, warmup, steps, generator)
     with threads_for(start.shape[0] * count, start.shape[1]):
-        run.along(stretches(layer, layer.x[:, : warmup + steps], start), progress)
+        run.along(trajectory(layer, warmup + steps), progress)
     run.require_measured("--warmup or --gain" if isinstance(model, FullRNN) else OTHERS_REMEDY)
-    driven = layer.x[:1, :1] if autonomous else layer.x[:, : warmup + steps]
     return run.result(
         autonomous=autonomous,
         factor_per_step=None if autonomous else _factor_per_step(model, layer, target),
-        theory=_theory(layer, driven, init, gain),
-        kind=layer.kind,
+        theory=_theory(layer, None if autonomous else warmup + steps, init, gain),
     )
 
 
-def _factor_per_step(model: nn.Module | DrivenLayer, layer: DrivenLayer, target: Tensor | None) -> float | None:
+def _factor_per_step(model: nn.Module | DrivenLayer, layer: Measured, target: Tensor | None) -> float | None:
     """That of ``gradnorm`` along the same sequence, where the loss is known: of a ``FullRNN``."""
-    if not isinstance(model, FullRNN):
+    if not isinstance(model, FullRNN) or isinstance(layer, GraphSteps):
         return None
     return own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init)).decay.factor_per_step
 
 
-def _theory(layer: DrivenLayer, x: Tensor, init: str | None, gain: float) -> MeanField:
-    """The mean-field prediction along these inputs, (batch, time, input), or why there is none."""
+def _theory(layer: Measured, steps: int | None, init: str | None, gain: float) -> MeanField:
+    """The mean-field prediction along so many inputs, None for inputs of zeros; or why there is none."""
     f = layer.kind.nonlinearity
-    if f is None:
-        return MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.cell}")
+    if f is None or isinstance(layer, GraphSteps):
+        return MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.kind.name}")
+    x = layer.x[:1, :1] if steps is None else layer.x[:, :steps]
     return prediction(init, gain, _source_variance(layer.wide_weights, x), f.name)
 
 
@@ -230,13 +239,19 @@ class _Run:
     """The perturbations of every sequence in the batch, and ln of their growth at every counted step."""
 
     def __init__(
-        self, start: Float[Tensor, "batch state"], count: int, warmup: int, steps: int, generator: Generator
+        self,
+        layer: Measured,
+        start: Float[Tensor, "batch state"],
+        count: int,
+        warmup: int,
+        steps: int,
+        generator: Generator,
     ) -> None:
         batch, state = start.shape
         require_memory(
             8 * batch * count * (steps + 6 * state), f"{count} exponents over {steps} steps of {batch} sequences"
         )
-        self.start, self.warmup, self.steps = start, warmup, steps
+        self.layer, self.start, self.warmup, self.steps = layer, start, warmup, steps
         drawn = torch.randn(batch, state, count, generator=generator, dtype=torch.float64)
         self.Q = torch.linalg.qr(drawn).Q
         self.logs = torch.empty(steps, batch, count, dtype=torch.float64)
@@ -255,8 +270,8 @@ class _Run:
                 done += 1
                 if progress is not None:
                     progress(done / total)
+        self.first_nonfinite_step = ended_at(self.layer, done, total)
         if done < total:
-            self.first_nonfinite_step = done
             self.logs = self.logs[: max(0, done - self.warmup)]
 
     def require_measured(self, smaller: str) -> None:
@@ -267,7 +282,7 @@ class _Run:
                 f"{self.warmup}). Try a smaller {smaller}"
             )
 
-    def result(self, *, autonomous: bool, factor_per_step: float | None, theory: MeanField, kind: CellKind) -> Lyapunov:
+    def result(self, *, autonomous: bool, factor_per_step: float | None, theory: MeanField) -> Lyapunov:
         """What was measured, beside what is known from elsewhere."""
         return Lyapunov(
             *_estimates(self.logs),
@@ -281,10 +296,12 @@ class _Run:
             first_nonfinite_step=self.first_nonfinite_step,
             lost_sequences=int(self.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
             stands_still=self.stands_still,
-            kind=kind,
+            kind=self.layer.kind,
+            first_step=self.layer.first_step,
+            computed_in=computed_in(self.layer),
         )
 
-    def step(self, J: Slopes) -> Float[Tensor, "batch count"]:
+    def step(self, J: StepMaps) -> Float[Tensor, "batch count"]:
         """Carry the perturbations one step on; ln of the growth of each."""
         moved = J(self.Q)
         sizes, order = moved.abs().amax(dim=2).sort(dim=1, descending=True)
@@ -294,14 +311,14 @@ class _Run:
         Q, R = torch.linalg.qr(moved.gather(1, place))
         self.Q = torch.empty_like(Q).scatter_(1, place, Q)
         growth = R.diagonal(dim1=1, dim2=2).abs()
-        noise = moved.shape[1] * torch.finfo(torch.float64).eps * sizes[:, : growth.shape[1]]
+        noise = J.rounding * sizes[:, : growth.shape[1]]
         # Below the rounding of its own row nothing is left but noise: the direction is lost.
         return torch.where(growth > noise, growth, 0.0).log()
 
 
 def _running_freely(
     model: nn.Module | DrivenLayer,
-    x: Tensor | None,
+    x: Given | None,
     h_init: Tensor | None,
     only: str | None,
     steps: int,
@@ -310,6 +327,11 @@ def _running_freely(
     """A layer on its biases alone: zeros for inputs, of so many steps."""
     if not isinstance(model, FullRNN):
         layer = layer_to_measure(model, x, h_init, only)
+        if isinstance(layer, GraphSteps):
+            raise InputError(
+                f"autonomous: the steps of {layer.name} are code of {layer.kind.name}, which reads its input itself, "
+                "so that none can be left out. Give it zeros as x (--input), without autonomous"
+            )
         start = layer.state_init
         # Sequences that start alike run alike, and would make the standard error too small.
         kept = slice(0, 1) if (start == start[:1]).all() else slice(None)
@@ -321,7 +343,9 @@ def _running_freely(
         h_init = torch.randn(1, weight.shape[0], generator=generator).to(weight)
     zeros = weight.new_zeros(1, 1, 1).expand(h_init.shape[0], steps, model.rnn_cell.input_size)
     model.check_sequence(zeros, h_init)
-    return layer_to_measure(own_layer(model, zeros, h_init), None, None, None)
+    layer = own_layer(model, zeros, h_init)
+    _ = layer.wide_weights
+    return layer
 
 
 def _free_steps(steps: int | None, warmup: int | None) -> int:
@@ -330,8 +354,9 @@ def _free_steps(steps: int | None, warmup: int | None) -> int:
     return max(1, steps + (steps // 10 if warmup is None else warmup))
 
 
-def _span(seq_len: int, steps: int | None, warmup: int | None, autonomous: bool) -> tuple[int, int]:
+def _span(layer: Measured, steps: int | None, warmup: int | None, autonomous: bool) -> tuple[int, int]:
     """Warm-up and counted steps; InputError where the sequence is too short for them."""
+    seq_len = layer.seq_len
     if autonomous and steps is None:
         steps = AUTONOMOUS_STEPS
     if warmup is None:
@@ -340,18 +365,20 @@ def _span(seq_len: int, steps: int | None, warmup: int | None, autonomous: bool)
         warmup = warmup if steps is None else max(0, min(warmup, seq_len - steps))
     steps = seq_len - warmup if steps is None else steps
     if warmup < 0 or steps < 1 or warmup + steps > seq_len:
+        start = f" from step {layer.first_step} on" if layer.first_step else ""
+        free = "" if isinstance(layer, GraphSteps) else ", or --autonomous"
         raise InputError(
-            f"the sequence has {seq_len} steps; warmup {warmup} and {steps} measured steps do not fit into it. "
-            "Try a longer --seq-len, or --autonomous"
+            f"the sequence has {seq_len} steps{start}; warmup {warmup} and {steps} measured steps do not fit into it. "
+            f"Try a longer --seq-len{free}"
         )
     return warmup, steps
 
 
-def _count(count: int | None, state: int, kind: CellKind) -> int:
+def _count(count: int | None, state: int, kind: StepKind) -> int:
     if count is None:
         return state
     if not 1 <= count <= state:
-        size = "size of h and c together" if kind.has_cell_state else "hidden size"
+        size = {"h_t": "hidden size", "h_t and c_t": "size of h and c together"}.get(kind.state, "size of the state")
         raise InputError(f"count must be from 1 to the {size} {state}; got {count}")
     return count
 

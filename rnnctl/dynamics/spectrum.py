@@ -14,11 +14,15 @@ from rnnctl.cells import FullRNN
 from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
 from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of
 from rnnctl.dynamics.jacobian import jacobian_norms
-from rnnctl.dynamics.trajectory import COMPUTED_IN, Stretch, stretches
+from rnnctl.dynamics.step_spectra import StepSpectrum, step_spectrum
+from rnnctl.dynamics.trajectory import COMPUTED_IN, Measured, Stretch, stretches
 from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, driven_along, own_layer, require_alone
+from rnnctl.models.graph_steps import GraphSteps
+from rnnctl.models.inputs import Given, one_tensor
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES, SATURATED, Nonlinearity
+from rnnctl.recurrence.slopes import Slopes
 from rnnctl.results import Result
 
 
@@ -98,30 +102,34 @@ class Spectrum(Result):
 
 def spectrum(
     model: nn.Module | DrivenLayer,
-    x: Tensor | None = None,
+    x: Given | None = None,
     *,
     h_init: Tensor | None = None,
     only: str | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Spectrum | GatedSpectrum:
+) -> Spectrum | GatedSpectrum | StepSpectrum:
     """What W_hh alone says of vanishing and exploding, and what its step Jacobians say along x.
 
     Args:
         model: a ``FullRNN``, any module with recurrent parts, or a layer of one from ``driven_layer``, which
-            comes with its input and initial state; of any dtype; all is computed in float64.
-        x: inputs, shape (batch, time, input); left out for a ``DrivenLayer``.
+            comes with its input and initial state; of any dtype; all is computed in float64. Cells of the user's
+            own writing are differentiated as they run, in their own dtype.
+        x: inputs, shape (batch, time, input), or a tuple or mapping of all that the model takes; left out for a
+            ``DrivenLayer``.
         h_init: hidden state of a ``FullRNN`` before step 0, shape (batch, hidden); zeros if left out.
         only: of a module with several recurrent weights a name or pattern that leaves one, as in ``probe``.
         progress: called with the fraction of the steps that are done.
     Returns:
         A frozen ``Spectrum``; for a cell with gates, whose W_hh holds one matrix a gate, a frozen
-        ``GatedSpectrum``.
+        ``GatedSpectrum``; for a cell of the user's own writing a frozen ``StepSpectrum``.
     Raises:
         InputError: ShapeError, DtypeError, DeviceError; weights that are not finite; TooLargeError.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.1 (the bound); Henrici 1962
         (departure from normality).
     """
     layer = layer_to_measure(model, x, h_init, only)
+    if isinstance(layer, GraphSteps):
+        return step_spectrum(layer, progress)
     if layer.kind.nonlinearity is None:
         return gated_spectrum(layer, progress)
     _require_room(layer.hidden_size)
@@ -129,22 +137,23 @@ def spectrum(
 
 
 def layer_to_measure(
-    model: nn.Module | DrivenLayer, x: Tensor | None, h_init: Tensor | None, only: str | None
-) -> DrivenLayer:
-    """The layer that spectrum and lyapunov look at, with the input that drives it.
+    model: nn.Module | DrivenLayer, x: Given | None, h_init: Tensor | None, only: str | None
+) -> Measured:
+    """The layer, or code of the user's own, that spectrum and lyapunov look at, with the input that drives it.
 
     Args:
-        x: inputs, shape (batch, time, input); None for a ``DrivenLayer``.
+        x: as of ``spectrum``; None for a ``DrivenLayer``.
         h_init: of a ``FullRNN``, shape (batch, hidden); zeros if left out.
         only: of another model, as in ``probe``.
     """
     layer = _driven(model, x, h_init, only)
     # Looked at before LAPACK is: of a value that is not finite it crashes, or lies.
-    _ = layer.wide_weights
+    if isinstance(layer, DrivenLayer):
+        _ = layer.wide_weights
     return layer
 
 
-def _driven(model: nn.Module | DrivenLayer, x: Tensor | None, h_init: Tensor | None, only: str | None) -> DrivenLayer:
+def _driven(model: nn.Module | DrivenLayer, x: Given | None, h_init: Tensor | None, only: str | None) -> Measured:
     if isinstance(model, DrivenLayer):
         require_alone(x, h_init)
         return model
@@ -152,6 +161,7 @@ def _driven(model: nn.Module | DrivenLayer, x: Tensor | None, h_init: Tensor | N
         return driven_along(model, x, h_init, only)
     if x is None:
         raise InputError("spectrum of a FullRNN needs x, shape (batch, time, input)")
+    x = one_tensor(x)
     model.check_sequence(x, h_init)
     return own_layer(model, x, model.initial_state(x) if h_init is None else h_init)
 
@@ -189,6 +199,7 @@ class _Steps:
 
     def add(self, stretch: Stretch) -> None:
         """The records of consecutive steps."""
+        assert isinstance(stretch.slopes, Slopes)
         h, slope = stretch.state, stretch.slopes.slopes.squeeze(2)
         norms = jacobian_norms(slope.flatten(0, 1), self.W_hh).view(h.shape[:2])
         dead = (slope == 0).all(dim=1)

@@ -1,4 +1,4 @@
-"""The states and slopes that a layer runs through, in float64, a stretch of time at a time."""
+"""The states and step Jacobians that a layer, or somebody's own code, runs through, a stretch of time at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnctl.errors import plain
 from rnnctl.models.driven import DrivenLayer, widened
-from rnnctl.recurrence.slopes import Linearized, Slopes, stacked
+from rnnctl.models.graph_steps import GraphSteps
+from rnnctl.recurrence.slopes import DenseMaps, Linearized, StepMaps, stacked
 from rnnctl.recurrence.threads import threads_for
 
 # Bytes of one stretch: few enough to stay near the processor, and the same for any length of the sequence.
@@ -16,6 +18,8 @@ STRETCH_BYTES = 1 << 22
 # Tensors of a gated stretch's size: pre-activations, their opposites, gates, slopes and what they are made of.
 BUFFERS = 6
 COMPUTED_IN = "float64 on cpu"
+# What spectrum and lyapunov look at.
+Measured = DrivenLayer | GraphSteps
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Stretch:
     start: int
     state: Tensor
     gates: Tensor | None
-    slopes: Slopes
+    slopes: StepMaps
 
     def finite(self) -> Tensor:
         """Whether a step can be measured, in all sequences, shape (steps,)."""
@@ -44,6 +48,56 @@ class Stretch:
         kept = slice(0, steps)
         gates = None if self.gates is None else self.gates[kept]
         return Stretch(self.start, self.state[kept], gates, self.slopes[kept])
+
+
+def trajectory(layer: Measured, steps: int) -> Iterator[Stretch]:
+    """So many steps from the first one that can be measured; it ends before one that is not finite.
+
+    Args:
+        layer: with its input and its start; its weights are finite.
+        steps: at most ``layer.seq_len``.
+    """
+    if isinstance(layer, GraphSteps):
+        return _in_graph(layer, steps)
+    return stretches(layer, layer.x[:, :steps], layer.state_init)
+
+
+def computed_in(layer: Measured) -> str:
+    """The dtype of what is found, in words, and the device where it is not the model's."""
+    if not isinstance(layer, GraphSteps):
+        return COMPUTED_IN
+    return f"{plain(layer.dtype)}, as it runs"
+
+
+def ended_at(layer: Measured, done: int, steps: int) -> int | None:
+    """The first step whose state or Jacobian is not finite, where a trajectory ended early; None where it did not.
+
+    Args:
+        done, steps: how many there were, and how many should have been.
+    """
+    if done == steps:
+        return None
+    at_start = isinstance(layer, GraphSteps) and not done and not layer.is_finite(-1)
+    return max(0, layer.first_step + done - at_start)
+
+
+def _in_graph(layer: GraphSteps, steps: int) -> Iterator[Stretch]:
+    """The trajectory of the one pass that was run."""
+    length = max(1, STRETCH_BYTES // (8 * layer.batch * layer.state_size**2))
+    for start in range(0, steps if layer.is_finite(-1) else 0, length):
+        wanted = range(start, min(steps, start + length))
+        found: list[Tensor] = []
+        for step in wanted:
+            J = layer.jacobian(step)
+            if not layer.is_finite(step) or not torch.isfinite(J).all():
+                break
+            found.append(J)
+        if found:
+            state = torch.stack([layer.state(step) for step in wanted[: len(found)]])
+            maps = DenseMaps(torch.stack(found), layer.dtype)
+            yield Stretch(layer.first_step + start, state, None, maps)
+        if len(found) < len(wanted):
+            return
 
 
 def stretches(

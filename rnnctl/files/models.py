@@ -1,4 +1,4 @@
-"""The user's own model and loss, from "package.module:name". This runs the user's code, and nothing hides it."""
+"""The user's own model, loss and batch, from "package.module:name". This runs the user's code, and nothing hides it."""
 
 import importlib
 import inspect
@@ -63,6 +63,31 @@ def load_loss(place: str) -> Callable[..., Any]:
     except ValueError:
         pass  # Written in C: it may well take them.
     return function
+
+
+@hands_over
+def load_batch(place: str, seed: int) -> Any:
+    """What the function at "package.module:function" returns without arguments.
+
+    Args:
+        seed: as of ``load_model``.
+    Raises:
+        InputError: no such function, or one that takes arguments.
+        UserCodeError: the code raised.
+    """
+    torch.manual_seed(seed)
+    function = load_callable(place, "--batch")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise InputError(
+            f"--batch {place}{inspect.signature(function)} must be callable without arguments: {error}"
+        ) from None
+    except ValueError:
+        pass  # Written in C: it may well be.
+    torch.manual_seed(seed)
+    with users_code(place):
+        return function()
 
 
 @hands_over

@@ -89,14 +89,16 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _own_traceback(error: BaseException) -> str:
-    """The traceback from where it was handed over, without the machinery of imports."""
+    """The traceback from where it was handed over, without the machinery of imports and without frames of ours."""
     start: TracebackType | None = error.__traceback__
-    found = start
-    while found is not None:
-        start, found = found.tb_next if _is_ours(found.tb_frame) else start, found.tb_next
-    while start is not None and _imports(start.tb_frame):
+    # From outside we are on the way down to the user's code; further in, hooks of ours may stand between.
+    while start is not None and start.tb_next is not None and (_is_ours(start.tb_frame) or _imports(start.tb_frame)):
         start = start.tb_next
-    return "".join(traceback.format_exception(type(error), error, start)).rstrip()
+    told = traceback.TracebackException(type(error), error, start)
+    ours = {(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(start) if _is_ours(frame)}
+    kept = [frame for frame in told.stack if (frame.filename, frame.lineno) not in ours]
+    told.stack = traceback.StackSummary.from_list(kept)
+    return "".join(told.format()).rstrip()
 
 
 def _imports(frame: FrameType) -> bool:

@@ -36,18 +36,19 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
         grad_norm_h, grad_norm_h_direct = (_all_norms(part) for part in _grad_h_and_direct(calls, steps))
         delta = torch.cat([step_norms(each.delta) for each in steps])
         before = torch.cat([step_norms(each.before[0]) for each in steps])
-        errors = [error for each in steps if (error := each.recovered_error()) is not None]
+        errors = [each.recovered_error() for each in steps]
         padded = None if lengths is None else _padded(steps, lengths)
+        grad_norm_c = _grad_norm_c(steps)
     return StepNorms(
         grad_norm_W_hh=torch.linalg.vector_norm(grad_norm_gates, dim=1),
         grad_norm_gates=grad_norm_gates.clone(),
         grad_norm_h=grad_norm_h.clone(),
         grad_norm_h_direct=grad_norm_h_direct.clone(),
-        grad_norm_c=_grad_norm_c(steps),
+        grad_norm_c=grad_norm_c,
         grad_W_hh=torch.stack([total for total, _ in norms]).sum(0).clone(),
         magnitude=float((delta * before).sum()),
-        recovered_error=max(errors) if errors else None,
-        decay=_decay(calls, grad_norm_h, grad_norm_h_direct) if want_decay else None,
+        recovered_error=max(errors),
+        decay=_decay(calls, grad_norm_h, grad_norm_h_direct, grad_norm_c) if want_decay else None,
         padded=padded,
     )
 
@@ -82,7 +83,7 @@ def _all_norms(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _grad_norm_c(steps: "Sequence[_Steps]") -> Tensor | None:
-    norms = [step_norms(each.grads[1]) for each in steps if each.grads is not None and len(each.grads) > 1]
+    norms = [step_norms(each.grads[1]) for each in steps if len(each.grads) > 1]
     return torch.cat(norms) if norms else None
 
 
@@ -103,19 +104,18 @@ class _Steps:
     """Consecutive calls as blocks (steps, batch, features), in float64; small batches are filled up with zeros.
 
     ``before`` and ``after`` are the states around every call, ``grads`` all that arrives at those after it;
-    ``delta`` is the gradient of W_hh h_{t-1} + b_hh, (steps, batch, gates * hidden). Of a linear map no more
-    is known than that and what it was given.
+    ``delta`` is the gradient of W_hh h_{t-1} + b_hh, (steps, batch, gates * hidden).
     """
 
     weights: LayerWeights
     before: State
     delta: Tensor
     products: bool
-    kind: CellKind | None = None
-    x: Tensor | None = None
-    after: State = ()
-    grads: State | None = None
-    slopes: Slopes | None = None
+    kind: CellKind
+    x: Tensor
+    after: State
+    grads: State
+    slopes: Slopes
 
     @classmethod
     def of(cls, calls: Sequence[CellCall]) -> "_Steps":
@@ -123,25 +123,17 @@ class _Steps:
         weights = first.weights.to(wide_dtype(first.before[0]))
         before = _states([call.before for call in calls])
         products = takes_products(first.before[0].unsqueeze(0))
-        if first.kind is None:
-            delta = _block([_gradient(call, "output", call.parameters[0].shape[0]) for call in calls])
-            return cls(weights, before, delta, products)
-        x, after = _block([_given(call.x) for call in calls]), _states([call.after for call in calls])
+        x, after = _block([call.x for call in calls]), _states([call.after for call in calls])
         slopes = first.kind.slopes(x, before, after, weights)
         grads = _arrived(calls, after, slopes)
         return cls(weights, before, slopes.delta(grads), products, first.kind, x, after, grads, slopes)
 
     def carried(self, row: int) -> Tensor:
         """What this call sends back to the state that it was given, (batch, hidden)."""
-        delta = self.delta[row]
-        if self.slopes is None or self.grads is None:
-            return delta @ self.weights.W_hh
-        return self.slopes[row].back(tuple(part[row] for part in self.grads), delta)[0]
+        return self.slopes[row].back(tuple(part[row] for part in self.grads), self.delta[row])[0]
 
-    def recovered_error(self) -> float | None:
-        """How far the states are from those that the weights make; None for a linear map, which has no more."""
-        if self.kind is None or self.x is None:
-            return None
+    def recovered_error(self) -> float:
+        """How far the states are from those that the weights make."""
         found, after = self.kind.next_states(self.x, self.before, self.weights)[0], self.after[0]
         # Rows that were filled up with zeros are no states.
         present = after.ne(0) | (self.x.ne(0).any(2, keepdim=True))
@@ -175,11 +167,6 @@ def _block(rows: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.nn.functional.pad(part, (0, 0, 0, most - part.shape[0])) for part in wide])
 
 
-def _given(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor
-
-
 def _gradient(call: CellCall, name: str, features: int) -> Tensor:
     """What backward brought to a call, or zeros, (batch, features)."""
     grad = call.received.by_name.get(name)
@@ -189,8 +176,7 @@ def _gradient(call: CellCall, name: str, features: int) -> Tensor:
 
 def _norms(steps: _Steps) -> tuple[Tensor, Tensor]:
     """Sum of G_t, and the norm of every gate's rows of each, (steps, gates)."""
-    blocks = 1 if steps.kind is None else steps.kind.blocks
-    return gate_contributions(steps.delta, steps.before[0], steps.products, blocks)
+    return gate_contributions(steps.delta, steps.before[0], steps.products, steps.kind.blocks)
 
 
 def _padded(chunks: Sequence["_Steps"], lengths: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -213,33 +199,31 @@ def _padded(chunks: Sequence["_Steps"], lengths: Tensor) -> tuple[Tensor, Tensor
 def _grad_h_and_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> tuple[list[Tensor], list[Tensor]]:
     """dL/dh_t of every call, in all, and without what later calls of the same cell send back."""
     rows = [(chunk, row) for chunk in chunks for row in range(chunk.delta.shape[0])]
-    total = [chunk.grads[0][row] for chunk, row in rows if chunk.grads is not None]
-    if not total:
-        return _of_linear(calls, rows)
+    total = [chunk.grads[0][row] for chunk, row in rows]
     # Backward tells the whole of dL/dh_t; what is from outside is left when the next call's part is taken off.
     direct = list(total)
     for number, call in enumerate(calls):
         if call.source is not None:
             chunk, row = rows[number]
             direct[call.source] = direct[call.source] - _fit(chunk.carried(row), direct[call.source])
+    eps = torch.finfo(calls[0].before[0].dtype).eps
+    if any(call.received.outside is not None for call in calls):
+        # Something between the calls shaped the state: what came past them was looked for in the graph.
+        return total, [_outside(call, whole) for call, whole in zip(calls, total, strict=True)]
     for call in calls:
         if call.derived is not None:
-            # Something between the calls shaped the state: what comes back through it cannot be told apart.
+            # Without a look at the graph, what comes back through it cannot be told apart.
             direct[call.derived] = torch.full_like(direct[call.derived], torch.nan)
-    eps = torch.finfo(calls[0].before[0].dtype).eps
     return total, [unless_rounding(part, whole, eps) for part, whole in zip(direct, total, strict=True)]
 
 
-def _of_linear(calls: Sequence[CellCall], rows: Sequence[tuple[_Steps, int]]) -> tuple[list[Tensor], list[Tensor]]:
-    """h_t is what the next call receives; that of the last call is not seen: NaN."""
-    eps = torch.finfo(calls[0].before[0].dtype).eps
-    total, direct = [], []
-    for call, (chunk, row) in zip(calls[1:], rows[1:], strict=True):
-        whole = _gradient(call, "input", call.parameters[0].shape[1]).to(chunk.delta.dtype)
-        total.append(whole)
-        direct.append(unless_rounding(whole - chunk.carried(row)[: whole.shape[0]], whole, eps))
-    unseen = torch.full_like(calls[-1].before[0], torch.nan, dtype=rows[0][0].delta.dtype)
-    return [*total, unseen], [*direct, unseen]
+def _outside(call: CellCall, whole: Tensor) -> Tensor:
+    """What came past all later calls, filled up with zeros as the whole is."""
+    grad = (call.received.outside or {}).get("h")
+    if grad is None:
+        return torch.zeros_like(whole)
+    rows = grad.reshape(-1, whole.shape[-1]).to(whole.dtype)
+    return _fit(rows, whole)
 
 
 def _fit(grad: Tensor, like: Tensor) -> Tensor:
@@ -248,12 +232,27 @@ def _fit(grad: Tensor, like: Tensor) -> Tensor:
     return grad[: like.shape[0]] if short <= 0 else torch.nn.functional.pad(grad, (0, 0, 0, short))
 
 
-def _decay(calls: Sequence[CellCall], grad_norm_h: Tensor, grad_norm_h_direct: Tensor) -> Decay | None:
+def _decay(
+    calls: Sequence[CellCall], grad_norm_h: Tensor, grad_norm_h_direct: Tensor, grad_norm_c: Tensor | None
+) -> Decay | None:
     """Of a gradient that enters at the last step: as it is, or swept along a chain of calls."""
-    if not bool(grad_norm_h_direct[:-1].nan_to_num().any()):
-        return decay_over_time(grad_norm_h.log())
-    run = as_layer(calls)
-    return None if run is None else decay_over_time(layer_norms(run).contributions.log_grad_norm_h.clone())
+    entering = grad_norm_h_direct
+    round_about = any(call.received.entering is not None for call in calls)
+    if round_about:
+        # Past the inputs of later calls, too: what goes into them is as much of the recurrence as the state is.
+        entering = torch.tensor([_entering(call) for call in calls], dtype=torch.float64)
+    # NaN, where it is not known what enters, is neither nothing nor something.
+    if not bool((entering[:-1] != 0).any()):
+        state = grad_norm_h if grad_norm_c is None else torch.hypot(grad_norm_h, grad_norm_c)
+        return decay_over_time(state.log())
+    # A state that goes round the cell is more than its W_hh carries.
+    run = None if round_about else as_layer(calls)
+    return None if run is None else layer_norms(run, want_decay=True, recorded=False).decay
+
+
+def _entering(call: CellCall) -> float:
+    grad = (call.received.entering or {}).get("h")
+    return 0.0 if grad is None else float(torch.linalg.vector_norm(grad.double()))
 
 
 def as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
@@ -264,13 +263,13 @@ def as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
     first, last = calls[0], calls[-1]
     chained = all(call.source == number for number, call in enumerate(calls[1:]))
     same = all(call.before[0].shape == first.before[0].shape and _alike(call.weights, first.weights) for call in calls)
-    if not chained or not same or first.x is None or first.kind is None:
+    if not chained or not same:
         return None
     h = torch.stack([first.before[0], *(call.after[0] for call in calls)])
     return LayerRun(
         kind=first.kind,
         weights=first.weights,
-        x=torch.stack([_given(call.x) for call in calls]),
+        x=torch.stack([call.x for call in calls]),
         h=h,
         c_init=first.before[1] if len(first.before) > 1 else None,
         direct=_gradient(last, "h", h.shape[2]).unsqueeze(0),

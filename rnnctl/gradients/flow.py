@@ -1,7 +1,7 @@
 """Which loss step reaches which source step, and how far back."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -21,7 +21,9 @@ from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
-from rnnctl.models.objective import Objective
+from rnnctl.models.inputs import Given
+from rnnctl.models.modules import require_no_linear
+from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.sweep import chunk_steps
 from rnnctl.results import Result
 
@@ -108,13 +110,13 @@ class Flow(Result):
 
 def flow(
     model: nn.Module,
-    x: Tensor,
+    x: Given,
     *,
     target: Tensor | None = None,
     loss: str = "mse",
     h_init: Tensor | None = None,
     only: str | None = None,
-    linear: str | Sequence[str] = (),
+    linear: object = None,
     verify: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Flow:
@@ -122,9 +124,10 @@ def flow(
 
     Args:
         model: a ``FullRNN``, or any module whose output is (batch, time, output).
-        x, target, loss, h_init, verify, progress: as in ``gradnorm``. L_k is step k's share of the
-            loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
-        only, linear: as in ``probe``; of a model with several recurrent weights they must leave one.
+        x, target, loss, h_init, verify, progress: as in ``gradnorm``, for sequences of one length. L_k is step k's
+            share of the loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
+        only: as in ``probe``; of a model with several recurrent weights it must leave one.
+        linear: gone; an InputError says what to write instead.
     Returns:
         A frozen ``Flow``.
     Raises:
@@ -132,6 +135,7 @@ def flow(
             direction); TooLargeError where (time, time) results do not fit.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, eq. 3 to 5, each term by itself.
     """
+    require_no_linear(linear)
     if isinstance(model, FullRNN) and only is None:
         problem = posed(model, x, target, loss, "all", h_init)
         _require_room(problem.seq_len)
@@ -140,7 +144,7 @@ def flow(
         first = first_nonfinite_step(swept.h, swept.grad_W_hh)
         return swept.result(compared, first, model.rnn_cell.hidden_to_hidden.weight.dtype)
     require_own_start(h_init)
-    with LossPasses(model, Objective(x, target, loss, "all"), only, linear) as passes:
+    with LossPasses(model, Objective(of_one_length(model, x), target, loss, "all"), only) as passes:
         _require_room(passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, progress) if steps is None else _swept(steps, progress)

@@ -1,7 +1,7 @@
 """Per-timestep gradients of W_hh by one reverse sweep (BPTT, itemised)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -15,11 +15,13 @@ from rnnctl.gradients.agreement import Agreement, scalars_of
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.decay import Decay
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
-from rnnctl.gradients.model_gradnorm import Chosen, ModelGradNorms, itemised
+from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
 from rnnctl.gradients.verdict import conditions_of, require_thresholds
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_own_start
-from rnnctl.models.objective import Objective
+from rnnctl.models.inputs import Given
+from rnnctl.models.modules import require_no_linear
+from rnnctl.models.objective import Objective, lengths_apart
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
 from rnnctl.results import Result
 
@@ -127,7 +129,7 @@ class GradNorms(Result):
 
 def gradnorm(
     model: nn.Module,
-    x: Tensor,
+    x: Given,
     *,
     target: Tensor | None = None,
     loss: str = "mse",
@@ -136,7 +138,7 @@ def gradnorm(
     h_init: Tensor | None = None,
     lengths: Tensor | None = None,
     only: str | None = None,
-    linear: str | Sequence[str] = (),
+    linear: object = None,
     verify: bool | None = None,
     vanish_below: float = 1e-3,
     explode_above: float = 1e3,
@@ -146,7 +148,9 @@ def gradnorm(
 
     Args:
         model: a ``FullRNN``, or any module with recurrent parts; nothing of it is changed.
-        x: inputs, shape (batch, time, input); with ``lengths`` padded by anything finite.
+        x: inputs, shape (batch, time, input); with ``lengths`` padded by anything finite. Where a model takes more,
+            a tuple of its positional arguments or a mapping of its keyword arguments; the first tensor of shape
+            (batch, time, ...) in it is then what is meant by the sequences.
         target: shape (batch, time, output), integers (batch, time) for cross-entropy; with the
             loss at the last step also without the time axis. None means zeros (class 0).
         loss: "mse" (mean over batch and outputs), "cross-entropy" (mean over batch) or "sum"
@@ -157,7 +161,8 @@ def gradnorm(
         lengths: real steps of every sequence, (batch,). A model whose ``forward`` takes ``lengths`` is
             given them; the loss counts real steps only, and ``padded_shares`` tells what would fall on
             padding without either.
-        only, linear: which recurrent weights, as in ``probe``; all if left out.
+        only: which recurrent weights, as in ``probe``; all if left out.
+        linear: gone; an InputError says what to write instead.
         verify: record how well the sum of the contributions agrees with autograd; if left out, where autograd
             runs anyway: for any model but a ``FullRNN``.
         vanish_below, explode_above: thresholds on the norm of d(loss at the last step)/dh_t at
@@ -171,15 +176,17 @@ def gradnorm(
             TooLargeError where it does not fit into memory.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.
     """
+    require_no_linear(linear)
     require_thresholds(vanish_below, explode_above)
     judged = {"vanish_below": vanish_below, "explode_above": explode_above}
     if isinstance(model, FullRNN) and lengths is None and loss_fn is None and only is None:
         problem = posed(model, x, target, loss, loss_at, h_init)
         return own_gradnorm(problem, verify=bool(verify), progress=progress, **judged)
     require_own_start(h_init)
+    x, lengths = lengths_apart(model, x, lengths)
     objective = Objective(x, target, loss, loss_at, loss_fn, lengths)
     # Of another model autograd runs anyway: the comparison costs nothing.
-    return itemised(model, objective, Chosen(only, linear), verify=verify is not False, **judged)
+    return itemised(model, objective, only, verify=verify is not False, **judged)
 
 
 def own_gradnorm(

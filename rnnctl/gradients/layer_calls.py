@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from rnnctl.gradients.decay import Decay
-from rnnctl.gradients.layer_sweep import LayerNorms, chosen_sums, layer_norms
+from rnnctl.gradients.layer_sweep import LayerNorms, chosen_sums, direct_norms, layer_norms
+from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.calls import LayeredCall
 from rnnctl.models.modules import directions
-from rnnctl.models.sequences import Geometry, ordered
+from rnnctl.models.sequences import Geometry, ordered, with_received
 
 # A difference below so many units in the last place of its terms is rounding.
 ROUNDING = 64
@@ -45,6 +46,11 @@ class StepNorms:
     decay: Decay | None
     padded: tuple[Tensor, Tensor] | None
     ends: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def grad_norm_state(self) -> Tensor:
+        """Norm of the gradient of the whole state, h_t and c_t beside one another, shape (time,), float64."""
+        return self.grad_norm_h if self.grad_norm_c is None else torch.hypot(self.grad_norm_h, self.grad_norm_c)
 
 
 def layered_norms(call: LayeredCall, want_decay: bool = False, lengths: Tensor | None = None) -> list[StepNorms]:
@@ -90,6 +96,8 @@ def layer_window_sums(call: LayeredCall, index: int, last: int, windows: Sequenc
 
 def without_carried(calls: Sequence[LayeredCall], norms: list[list[StepNorms]]) -> list[list[StepNorms]]:
     """The norms of several calls, where one took the h_n of another: what it sends back is not from outside."""
+    if any(call.received.outside is not None for call in calls):
+        return [_from_outside(call, found) for call, found in zip(calls, norms, strict=True)]
     for call, found in zip(calls, list(norms), strict=True):
         # The sequences of a packed batch end at different steps, to each of which a part is sent back.
         if call.source is not None and call.batch_sizes is None and calls[call.source].batch_sizes is None:
@@ -99,6 +107,39 @@ def without_carried(calls: Sequence[LayeredCall], norms: list[list[StepNorms]]) 
             ends = [-1 if i % count == 0 else 0 for i in range(len(before))]
             norms[call.source] = [_less(*each, eps) for each in zip(before, found, ends, strict=True)]
     return norms
+
+
+def _from_outside(call: LayeredCall, norms: list[StepNorms]) -> list[StepNorms]:
+    """The norms of one call with what was found in the graph to come past all later calls of the module."""
+    geometry, count = Geometry.of(call, None), directions(call.module)
+    told = with_received(call, Received(dict(call.received.outside or {})))
+    above, top = geometry.received(told), call.module.num_layers - 1
+    found = []
+    for index, each in enumerate(norms):
+        layer, reverse = divmod(index, count)
+        if layer == top:
+            run = geometry.run(told, layer, reverse, above)
+            direct = ordered(direct_norms(run), reverse).clone()
+        else:
+            direct = _at_end(call, told, each, index, bool(reverse))
+        found.append(replace(each, grad_norm_h_direct=direct))
+    return found
+
+
+def _at_end(call: LayeredCall, told: LayeredCall, norms: StepNorms, index: int, reverse: bool) -> Tensor:
+    """Of a layer below the last: what h_n brought from later calls goes off at the last step."""
+    direct = norms.grad_norm_h_direct.clone()
+    whole, outside = (each.received.by_name.get("h_n") for each in (call, told))
+    if whole is None:
+        return direct
+    if call.batch_sizes is not None or norms.ends is None:
+        return torch.full_like(direct, torch.nan)
+    carried = whole if outside is None else whole - outside
+    carried = (carried.unsqueeze(1) if carried.dim() == 2 else carried)[index]
+    last = norms.ends[0].to(wide := norms.ends[1].dtype) - carried.to(wide)
+    eps = torch.finfo(call.output.dtype).eps
+    direct[0 if reverse else -1] = torch.linalg.vector_norm(unless_rounding(last, norms.ends[0].to(wide), eps))
+    return direct
 
 
 def _less(before: StepNorms, after: StepNorms, end: int, eps: float) -> StepNorms:

@@ -80,13 +80,13 @@ def layer_norms(
             listeners.add(steps, chunk)
         return LayerNorms(
             contributions=contributions,
-            grad_norm_h_direct=_direct_norms(run),
+            grad_norm_h_direct=direct_norms(run),
             grad_norm_c=listeners.grad_norm_c,
             grad_x=listeners.grad_x,
             recovered_error=_recovered_error(run, steps) if recorded else 0.0,
             # Before the second sweep of the decay, which overwrites what the first left in the buffers.
             grad_h_init=_grad_h_init(steps, chunk.exponent) if recorded else None,
-            decay=_decay(run, steps, contributions.log_grad_norm_h) if want_decay else None,
+            decay=_decay(run, steps, listeners.log_grad_norm_state) if want_decay else None,
             padded=listeners.padded,
         )
 
@@ -117,6 +117,7 @@ class _Listeners:
     ) -> None:
         self._run, self._progress = run, progress
         self._norms_c: list[Tensor] = []
+        self._log_norms: list[Tensor] = []
         self.grad_x = torch.zeros_like(run.x, dtype=wide_dtype(run.x)) if want_grad_x else None
         self._audit = None if run.padding is None else _PaddingAudit(run, products)
 
@@ -124,6 +125,7 @@ class _Listeners:
         """Take in one chunk."""
         if self._audit is not None:
             self._audit.add(chunk)
+        self._log_norms.append(chunk.log_norm_state)
         if chunk.norm_c is not None:
             self._norms_c.append(times_power_of_two(chunk.norm_c, -chunk.exponent))
         if self.grad_x is not None:
@@ -138,12 +140,17 @@ class _Listeners:
         return torch.cat(self._norms_c[::-1]) if self._norms_c else None
 
     @property
+    def log_grad_norm_state(self) -> Tensor:
+        """ln of the norm of the whole state's gradient, shape (time,), float64."""
+        return torch.cat(self._log_norms[::-1])
+
+    @property
     def padded(self) -> tuple[Tensor, Tensor] | None:
         """Norms of what G_t has from padding and from real steps."""
         return None if self._audit is None else self._audit.norms
 
 
-def _direct_norms(run: LayerRun) -> Tensor:
+def direct_norms(run: LayerRun) -> Tensor:
     """||dL/dh_t|| from outside, shape (time,), float64."""
     norms = step_norms(run.direct)
     return torch.nn.functional.pad(norms, (run.seq_len - len(norms), 0))
@@ -197,14 +204,14 @@ def _grad_h_init(steps: Reversible, exponent: int) -> Tensor:
     return times_power_of_two(carried.to(wide_dtype(carried)), -exponent).clone()
 
 
-def _decay(run: LayerRun, steps: Reversible, log_grad_norm_h: Tensor) -> Decay:
+def _decay(run: LayerRun, steps: Reversible, log_grad_norm_state: Tensor) -> Decay:
     """Of what enters at the last step alone: of packed sequences, the longest ones'."""
     # Where nothing enters earlier the sweep that has just ended was this one.
-    if run.direct.shape[0] > 1 and bool(run.direct[:-1].any()):
-        log_grad_norm_h = torch.empty_like(log_grad_norm_h)
+    if any(part.shape[0] > 1 and bool(part[:-1].any()) for part in run.entering):
+        log_grad_norm_state = torch.empty_like(log_grad_norm_state)
         for chunk in sweep_back(steps, *(part[-1:] for part in run.entering)):
-            log_grad_norm_h[chunk.start : chunk.stop] = chunk.log_norm
-    return decay_over_time(log_grad_norm_h.clone())
+            log_grad_norm_state[chunk.start : chunk.stop] = chunk.log_norm_state
+    return decay_over_time(log_grad_norm_state.clone())
 
 
 def state_errors(found: Tensor, made: Tensor) -> Tensor:

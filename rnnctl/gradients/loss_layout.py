@@ -33,6 +33,8 @@ def laid_out(passes: LossPasses) -> LossSteps | None:
     Raises:
         InputError: steps and outputs that are not one to one; a loss that depends on later steps.
     """
+    if passes.is_in_graph:
+        return None
     kept = passes.calls.kept
     if passes.calls.refusal is not None or not kept:
         return None

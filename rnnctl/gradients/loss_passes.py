@@ -8,14 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError
-from rnnctl.gradients.agreement import Agreement, compared
+from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
 from rnnctl.gradients.cell_calls import window_sums
 from rnnctl.gradients.layer_calls import layer_window_sums
 from rnnctl.gradients.probe import ProbedWeight, probed
+from rnnctl.gradients.use_norms import UseNorms
+from rnnctl.gradients.use_steps import UseSteps, use_steps
 from rnnctl.models.calls import CellCall, LayeredCall
-from rnnctl.models.modules import recurrent_modules, weight_names
+from rnnctl.models.module_calls import ModuleCalls
+from rnnctl.models.modules import has_own_forward, matches, none_found, recurrent_modules, weight_names
 from rnnctl.models.objective import Objective, backward, called
 from rnnctl.models.recording import Calls, Recording
+from rnnctl.models.weight_uses import Asked, Reading, WeightUses
 
 
 class LossPasses:
@@ -26,37 +30,70 @@ class LossPasses:
     Args:
         model: any module.
         objective: with the loss at all steps.
-        only, linear: as of ``probe``; they must leave one recurrent weight.
+        only: as of ``probe``; it must leave one recurrent weight.
     Attributes:
-        name: of the weight.
+        name: of the weight, once the forward pass has run.
+        windows: of a weight that is found in the graph, those that ``window_sums`` will be asked for.
         losses: of every step, each of shape ().
     Raises:
         InputError: several weights or none.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, only: str | None, linear: str | Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, objective: Objective, only: str | None) -> None:
         self._model, self._objective, self._only = model, objective, only
-        linear = (linear,) if isinstance(linear, str) else tuple(linear)
-        self._recording = Recording(recurrent_modules(model, only, linear), keeps_graph=True)
-        names = [name for calls in self._recording.calls for name in weight_names(calls.found, only)]
-        if len(names) != 1:
-            raise InputError(f"flow and truncation follow one weight; pick one with --module of {', '.join(names)}")
-        self.name, self.losses = names[0], list[Tensor]()
+        self._recording = Recording(recurrent_modules(model, only), keeps_graph=True)
+        self._module_calls = ModuleCalls(model, {})
+        self._in_graph: _InGraph | None = None
+        self.name, self.losses, self.windows = "", list[Tensor](), tuple[int, ...]()
 
     def __enter__(self) -> "LossPasses":
         try:
             self._recording.attach()
-            with torch.enable_grad():
+            with torch.enable_grad(), self._module_calls.noted():
                 output = called(self._model, self._objective.x, None)
                 self.losses = self._objective.at_every_step(output)
+            self._choose()
         except BaseException:
             # Where entering fails nobody calls __exit__, not even after Ctrl-C.
-            self._recording.detach()
+            self._detach()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._detach()
+
+    def _detach(self) -> None:
         self._recording.detach()
+        if self._in_graph is not None:
+            self._in_graph.detach()
+
+    def _choose(self) -> None:
+        """The one weight that is asked about: of a module whose class is known, or found in the graph."""
+        called = [calls for calls in self._recording.calls if calls.kept or calls.refusal]
+        seen = called or [calls for calls in self._recording.calls if not has_own_forward(calls.found.module)]
+        names = [name for calls in seen for name in weight_names(calls.found, self._only)]
+        known = {name for calls in seen for name in weight_names(calls.found, None)}
+        reading = Reading(self._model, [loss.grad_fn for loss in self.losses], self._module_calls)
+        weights = reading.of(
+            Asked(
+                lambda name, recurs: name not in known and (name == self._only or recurs) and matches(name, self._only)
+            )
+        )
+        if called and names and self._only is None:
+            # Beside a layer or cell others may recur, such as a readout that is fed back: they have to be named.
+            weights = []
+        # A module that was not called has nothing to say beside a weight that recurs.
+        names = [*(names if called or not weights else ()), *(weight.name for weight in weights)]
+        if len(names) != 1:
+            what = (
+                f"pick one with --module of {', '.join(names)}"
+                if names
+                else f"there is none; {none_found(self._model)}"
+            )
+            raise InputError(f"flow and truncation follow one weight; {what}")
+        self.name = names[0]
+        if weights:
+            self._in_graph = _InGraph(self, reading, weights[0])
 
     @property
     def loss(self) -> float:
@@ -69,8 +106,13 @@ class LossPasses:
         return len(self.losses)
 
     @property
+    def is_in_graph(self) -> bool:
+        """Whether the weight is one that was found in the graph, and no module's of a known class."""
+        return self._in_graph is not None
+
+    @property
     def calls(self) -> Calls:
-        """Of the module that the weight belongs to."""
+        """Of the module of a known class that the weight belongs to."""
         return next(c for c in self._recording.calls if self.name in weight_names(c.found, self._only))
 
     @property
@@ -89,9 +131,11 @@ class LossPasses:
         losses = torch.stack(self.losses)
         return losses.sum() if weights is None else (losses * weights.to(losses)).sum()
 
-    def __iter__(self) -> Iterator[tuple[int, ProbedWeight | None]]:
+    def __iter__(self) -> Iterator[tuple[int, ProbedWeight | UseSteps | None]]:
         for k, loss in enumerate(self.losses):
             self.forget_gradients()
+            if self._in_graph is not None:
+                self._in_graph.at(k)
             # A constant output takes no gradient, and is a loss step that reaches nothing.
             if loss.requires_grad:
                 backward(loss, self._model, again=True)
@@ -100,14 +144,16 @@ class LossPasses:
     def forget_gradients(self) -> None:
         """Before another backward pass."""
         self._recording.forget_gradients()
+        if self._in_graph is not None:
+            self._in_graph.forget()
 
-    def _at(self, k: int) -> ProbedWeight | None:
-        weight = self._probed()
+    def _at(self, k: int) -> ProbedWeight | UseSteps | None:
+        weight = self._probed() if self._in_graph is None else self._in_graph.told()
         if weight is None:
             return None
         self.require_one_to_one(len(weight.grad_norm_W_hh))
-        # NaN: of the last state of a linear map nothing is seen, which is nothing against it.
-        self.require_past(k, weight.grad_norm_h.nan_to_num())
+        # NaN, of a state that is not known, is nothing against it.
+        self.require_past(k, weight.grad_norm_h.nan_to_num() + weight.grad_norm_W_hh)
         return weight
 
     def _probed(self) -> ProbedWeight | None:
@@ -146,6 +192,8 @@ class LossPasses:
         Raises:
             InputError: several calls of a layer.
         """
+        if self._in_graph is not None:
+            return self._in_graph.window_sums()
         kept = self.calls.kept
         cells = [call for call in kept if isinstance(call, CellCall)]
         if len(cells) == len(kept):
@@ -168,6 +216,8 @@ class LossPasses:
         """
         self.forget_gradients()
         backward(self.total(), self._model, again=True)
+        if self._in_graph is not None:
+            return self._in_graph.agreement(grad_W_hh, magnitude)
         weight = self._probed()
         if weight is None:
             raise InputError(f"the loss of no step reaches {self.name}")
@@ -198,3 +248,59 @@ class LossPasses:
         totals = self._recording.totals
         brought = [totals[key] for key in self._keys if key in totals]
         return torch.stack(brought).sum(0) if brought else None
+
+
+class _InGraph:
+    """A weight that is found in the graph of all losses, and what a backward pass brings to its uses."""
+
+    def __init__(self, passes: LossPasses, reading: Reading, weight: WeightUses) -> None:
+        if len(weight.chains.chains) > 1:
+            raise InputError(
+                f"{weight.name} runs over {len(weight.chains.chains)} sequences that no state links; flow and "
+                "truncation take one. gradnorm takes any model"
+            )
+        self._passes, self._weight = passes, weight
+        self._k = 0
+        self._sums: Tensor | None = None
+        self._norms = UseNorms(reading.uses, [weight], matrix=self._add)
+        self._norms.attach()
+
+    def detach(self) -> None:
+        """Take the hooks away."""
+        self._norms.detach()
+
+    def forget(self) -> None:
+        """Before another pass."""
+        self._norms.forget()
+        self._sums = None
+
+    def at(self, k: int) -> None:
+        """The loss of which step is next."""
+        self._k = k
+
+    def told(self) -> UseSteps | None:
+        """What the last pass did, or None where it did not reach the weight."""
+        self._norms.settle()
+        return use_steps(self._norms, 0, None, None) if self._norms.reached else None
+
+    def window_sums(self) -> Tensor:
+        """The contributions of the last steps up to that of the loss, summed for every window."""
+        assert self._sums is not None
+        return self._sums
+
+    def agreement(self, grad_W_hh: Tensor, magnitude: float) -> Agreement:
+        """How well the sum over all losses agrees with what autograd says of the sum of all losses."""
+        weight = self._weight.weight
+        (expected,) = torch.autograd.grad(self._passes.total(), weight, retain_graph=True)
+        return compared(grad_W_hh, expected, magnitude, TOLERANCES[weight.dtype], "model")
+
+    def _add(self, weight: WeightUses, step: int, whole: Tensor) -> None:
+        """A contribution comes by: it belongs to the windows that reach back to its step."""
+        windows = self._passes.windows
+        if not windows:
+            return
+        if self._sums is None:
+            self._sums = torch.zeros(len(windows), *whole.shape, dtype=torch.float64, device=whole.device)
+        for place, window in enumerate(windows):
+            if step > self._k - window:
+                self._sums[place] += whole

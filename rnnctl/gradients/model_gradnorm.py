@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rnnctl.errors import VerificationError
+from rnnctl.errors import InputError, VerificationError
 from rnnctl.gradients.probe import ProbedWeight, Trace, probe
 from rnnctl.gradients.verdict import conditions_of, require_thresholds
-from rnnctl.models.modules import LINEAR
-from rnnctl.models.objective import Objective, backward, called, must_have_lengths, without_padding
+from rnnctl.models.modules import require_no_linear
+from rnnctl.models.objective import Objective, backward, called, lengths_apart, must_have_lengths, without_padding
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
 from rnnctl.results import Result
 
@@ -29,6 +29,7 @@ OF_ONE_WEIGHT = (
     "spectral_radius",
     "spectral_norm",
     "verdict",
+    "reason",
 )
 
 
@@ -95,9 +96,9 @@ class ModelGradNorms(Result):
 
     def _summary(self, weight: ProbedWeight) -> Mapping[str, Any]:
         total = float(weight.grad_norm_W_hh.sum())
-        norm = float(torch.linalg.vector_norm(weight.grad_W_hh))
+        norm = float(torch.linalg.vector_norm(weight.grad_of_state_columns))
         # Of the gates' matrices one below the other a radius or a norm says nothing about a step.
-        decay, square = weight.decay, weight.W_hh.shape[0] == weight.W_hh.shape[1]
+        decay, matrix = weight.decay, weight.matrix
         return {
             "weight": weight.name,
             "cell": weight.cell,
@@ -112,11 +113,12 @@ class ModelGradNorms(Result):
             "fitted_steps": decay.fitted_steps if decay else None,
             "steps_to_one_percent": decay.steps_to_one_percent if decay else None,
             "first_over_last": decay.first_over_last if decay else None,
-            "spectral_radius": spectral_radius(weight.W_hh) if square else None,
-            "spectral_norm": spectral_norm(weight.W_hh) if square else None,
+            "spectral_radius": None if matrix is None else spectral_radius(matrix),
+            "spectral_norm": None if matrix is None else spectral_norm(matrix),
             "padded_share": self.padded_shares.get(weight.name),
             "h_init_is_zero": weight.h_init_is_zero,
             "verdict": self._verdict(weight),
+            "reason": _reason(weight),
         }
 
     def _verdict(self, weight: ProbedWeight) -> str:
@@ -150,16 +152,8 @@ class ModelGradNorms(Result):
                 )
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Which recurrent weights, as of ``probe``."""
-
-    only: str | None = None
-    linear: str | Sequence[str] = ()
-
-
 def itemised(
-    model: nn.Module, objective: Objective, chosen: Chosen, *, verify: bool, vanish_below: float, explode_above: float
+    model: nn.Module, objective: Objective, only: str | None, *, verify: bool, vanish_below: float, explode_above: float
 ) -> ModelGradNorms:
     """``gradnorm`` of any model, from one training step that is probed.
 
@@ -171,12 +165,12 @@ def itemised(
     if objective.loss_fn is None:
         real = without_padding(objective.target, lengths, objective.x.shape[1])
         objective = replace(objective, target=real)
-    trace, value = _one_step(model, objective, lengths, chosen)
+    trace, value = _one_step(model, objective, lengths, only)
     shares: dict[str, float | None] = {}
     if lengths is not None:
         # The audit: the loss as it would be without packing, padding included.
         careless = objective if must_have_lengths(model) else replace(objective, lengths=None)
-        audited, _ = _one_step(model, careless, lengths, chosen)
+        audited, _ = _one_step(model, careless, lengths, only)
         shares = {name: weight.padded_share for name, weight in audited.items()}
     return ModelGradNorms(
         MappingProxyType(dict(trace)), value, verify, MappingProxyType(shares), vanish_below, explode_above
@@ -188,21 +182,27 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
 
     Args:
         model, x, target: as in ``gradnorm``, x of shape (batch, time, input).
-        settings: of ``gradnorm``: loss, loss_at, loss_fn, lengths, only, linear, verify, vanish_below, explode_above.
+        settings: of ``gradnorm``: loss, loss_at, loss_fn, lengths, only, verify, vanish_below, explode_above.
     """
     judged = {"verify": True, "vanish_below": 1e-3, "explode_above": 1e3}
     judged |= {name: settings.pop(name) for name in judged if name in settings}
     require_thresholds(judged["vanish_below"], judged["explode_above"])
-    chosen = Chosen(settings.pop("only", None), settings.pop("linear", ()))
-    return itemised(model, Objective(x, target, **settings), chosen, **judged)  # type: ignore[arg-type]
+    require_no_linear(settings.pop("linear", None))
+    only = settings.pop("only", None)
+    inputs, lengths = lengths_apart(model, x, settings.pop("lengths", None))
+    settings["lengths"] = lengths
+    return itemised(model, Objective(inputs, target, **settings), only, **judged)  # type: ignore[arg-type]
 
 
-def _one_step(model: nn.Module, objective: Objective, lengths: Tensor | None, chosen: Chosen) -> tuple[Trace, float]:
+def _one_step(model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None) -> tuple[Trace, float]:
     """Forward and backward once, the model's ``.grad`` left alone; ``lengths`` tell what is padding."""
-    probing = probe(model, only=chosen.only, linear=chosen.linear, decay=True, lengths=lengths)
-    with torch.enable_grad(), probing as trace:
-        value = objective.value(called(model, objective.x, objective.lengths))
-        backward(value, model)
+    try:
+        with torch.enable_grad(), probe(model, only=only, decay=True, lengths=lengths) as trace:
+            value = objective.value(called(model, objective.x, objective.lengths))
+            backward(value, model)
+    except InputError as error:
+        # Kept from the pass, which was ours: as what it is.
+        raise error.__cause__ or error from None
     return trace, float(value.detach())
 
 
@@ -212,7 +212,8 @@ def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]
     calls = [call for call, count in enumerate(weight.steps_per_call) for _ in range(count)]
     norm_c = [None] * steps if weight.grad_norm_c is None else weight.grad_norm_c.tolist()
     by_gate = {gate: norms.tolist() for gate, norms in weight.grad_norm_gates.items()}
-    columns = (weight.grad_norm_W_hh, weight.grad_norm_h, weight.grad_norm_h_direct)
+    columns = (weight.grad_norm_W_hh, weight.grad_norm_h, weight.grad_norm_h_direct, weight.grad_norm_state)
+    rest = [None] * steps if weight.grad_norm_W_xh is None else weight.grad_norm_W_xh.tolist()
     return [
         {
             "weight": weight.name,
@@ -223,10 +224,22 @@ def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]
             "grad_norm_h": norm_h,
             "grad_norm_h_direct": norm_direct,
             "grad_norm_c": norm_c[t],
+            "grad_norm_state": norm_state,
+            "grad_norm_W_xh": rest[t],
             **{f"grad_norm_{gate}": by_gate[gate][t] if gate in by_gate else None for gate in gates},
         }
-        for t, (norm, norm_h, norm_direct) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+        for t, (norm, norm_h, norm_direct, norm_state) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        )
     ]
+
+
+def _reason(weight: ProbedWeight) -> str | None:
+    """Why it is not known how the gradient changes on its way back; None where it is."""
+    if weight.decay is not None:
+        return None
+    known = weight.why.get("decay") or weight.why.get("grad_norm_state")
+    return known or "a gradient enters at several steps, and what enters at the last alone cannot be followed"
 
 
 def _gate_rows(weight: ProbedWeight) -> list[Mapping[str, Any]]:
@@ -257,7 +270,6 @@ def _extremity(summary: Mapping[str, Any]) -> float:
 
 
 def _is_finite(weight: ProbedWeight) -> bool:
-    # A linear map does not see the last state: NaN there is none of the gradient's.
-    unseen = weight.cell == LINEAR
-    tensors = (weight.grad_norm_W_hh, weight.grad_norm_h[:-1] if unseen else weight.grad_norm_h, weight.grad_W_hh)
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    # NaN of a state that is not known is none of the gradient's.
+    states = (weight.grad_norm_h,) if "grad_norm_state" not in weight.why else ()
+    return all(bool(torch.isfinite(tensor).all()) for tensor in (weight.grad_norm_W_hh, weight.grad_W_hh, *states))

@@ -19,7 +19,9 @@ from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
-from rnnctl.models.objective import Objective
+from rnnctl.models.inputs import Given
+from rnnctl.models.modules import require_no_linear
+from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.results import Result
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
@@ -88,14 +90,14 @@ class Truncation(Result):
 
 def truncation(
     model: nn.Module,
-    x: Tensor,
+    x: Given,
     *,
     windows: Sequence[int] | None = None,
     target: Tensor | None = None,
     loss: str = "mse",
     h_init: Tensor | None = None,
     only: str | None = None,
-    linear: str | Sequence[str] = (),
+    linear: object = None,
     verify: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Truncation:
@@ -103,7 +105,7 @@ def truncation(
 
     Args:
         model, x, target, loss, h_init, only, linear, verify, progress: as in ``flow``, x of shape (batch, time,
-            input); every step carries a loss.
+            input) or a tuple or mapping of inputs; every step carries a loss.
         windows: K from 1 to T; 1, 2, 4, ... if left out. T is always added.
     Returns:
         A frozen ``Truncation``.
@@ -112,6 +114,7 @@ def truncation(
     Source: Williams & Peng 1990, "An efficient gradient-based algorithm for on-line training of
         recurrent network trajectories".
     """
+    require_no_linear(linear)
     if isinstance(model, FullRNN) and only is None:
         problem = posed(model, x, target, loss, "all", h_init)
         chosen = chosen_windows(windows, problem.seq_len)
@@ -121,7 +124,7 @@ def truncation(
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), chosen, progress), verify)
         return swept.result(chosen, compared, first_nonfinite_step(swept.h, swept.gradients))
     require_own_start(h_init)
-    with LossPasses(model, Objective(x, target, loss, "all"), only, linear) as passes:
+    with LossPasses(model, Objective(of_one_length(model, x), target, loss, "all"), only) as passes:
         chosen = chosen_windows(windows, passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, chosen, progress) if steps is None else _swept(steps, chosen, progress)
@@ -182,6 +185,7 @@ def _swept(steps: LossSteps, windows: tuple[int, ...], progress: Callable[[float
 def _by_passes(passes: LossPasses, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
     """One backward pass for every loss, whose contributions are summed over each window."""
     found, magnitude = list[Tensor](), 0.0
+    passes.windows = windows
     for k, weight in passes:
         if weight is not None:
             found.append(passes.window_sums(k, windows))

@@ -14,11 +14,19 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.runs import RunWriter
-from rnnctl.gradients.probe import ProbedWeight, probed
+from rnnctl.gradients.probe import ProbedWeight, Probing, probed
 from rnnctl.models.calls import CellCall
 from rnnctl.models.hooks import hooked
-from rnnctl.models.modules import Found, recurrent_modules, weight_names
-from rnnctl.models.recording import Call, Calls, Recording
+from rnnctl.models.modules import (
+    Found,
+    none_found,
+    recurrent_modules,
+    require_no_linear,
+    weight_names,
+    why_compiled,
+)
+from rnnctl.models.recording import Call, Calls
+from rnnctl.models.tape.passes import End, backward_passes, is_nested
 
 
 @contextmanager
@@ -28,7 +36,7 @@ def watch(
     every: int = 100,
     to: str | Path,
     only: str | None = None,
-    linear: str | Sequence[str] = (),
+    linear: object = None,
 ) -> Iterator["Watch"]:
     """Probe every n-th training step within the block, one line of JSON for each recurrent weight.
 
@@ -38,12 +46,12 @@ def watch(
     trained to the same numbers as without; between probed steps it carries one hook a module.
 
     Args:
-        model: any module that holds nn.RNN, nn.GRU, nn.LSTM, their cells, or rnnctl's own.
+        model: any module.
         every: how many steps from one probed step to the next; step 0 is probed.
         to: a file of JSON lines; one that is there already is continued, as a run of its own. Of
             several processes let one watch.
         only: a pattern of module or weight names, such as "decoder.*".
-        linear: names of ``nn.Linear`` modules that a hand-written cell applies to h once per step.
+        linear: gone; an InputError says what to write instead.
     Yields:
         A ``Watch`` that counts the steps.
     Raises:
@@ -53,10 +61,11 @@ def watch(
     """
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise InputError(f"every must be a whole number of steps from 1 up; got {every!r}")
-    names = (linear,) if isinstance(linear, str) else tuple(linear)
-    found = recurrent_modules(model, only, names)
+    require_no_linear(linear)
+    found = recurrent_modules(model, only)
+    _require_watchable(model, found)
     writer = RunWriter(Path(to))
-    watching = Watch(found, only, every, writer)
+    watching = Watch(model, found, only, every, writer)
     try:
         watching._attach()
         yield watching
@@ -64,6 +73,15 @@ def watch(
     finally:
         watching._detach()
         writer.close()
+
+
+def _require_watchable(model: nn.Module, found: Sequence[Found]) -> None:
+    """Raise InputError for what is known before training to show nothing."""
+    compiled = why_compiled(model)
+    if compiled is not None:
+        raise InputError(compiled)
+    if not found and type(model).__module__.startswith("torch.nn.") and not any(True for _ in model.children()):
+        raise InputError(f"{none_found(model)}. Give the model that calls it at every step")
 
 
 class Watch:
@@ -74,18 +92,25 @@ class Watch:
         probed: how many of them were probed.
     """
 
-    def __init__(self, found: Sequence[Found], only: str | None, every: int, writer: RunWriter) -> None:
+    def __init__(
+        self, model: nn.Module, found: Sequence[Found], only: str | None, every: int, writer: RunWriter
+    ) -> None:
         self.steps = 0
         self.probed = 0
-        self._found, self._only, self._every, self._writer = found, only, every, writer
+        self._model, self._found, self._only, self._every, self._writer = model, found, only, every, writer
         self._hooks: ExitStack | None = None
-        self._recording: Recording | None = None
+        self._probing: Probing | None = None
         self._pass: weakref.ref[_End] | None = None
+        # Whether the pass that runs has come by a module that is watched, or by a weight found in the graph.
+        self._reached = False
+        self._touched: Tensor | None = None
 
     def _attach(self) -> None:
         self._hooks = ExitStack()
         for each in self._found:
             self._hooks.enter_context(hooked(each.module, self._listener()))
+        # Before the probes: who listens first is told last that a pass is over.
+        self._hooks.enter_context(backward_passes(self._passes))
         self._arm()
 
     def _detach(self) -> None:
@@ -95,14 +120,17 @@ class Watch:
         self._disarm()
 
     def _arm(self) -> None:
-        self._recording = Recording(self._found)
-        self._recording.attach()
+        self._probing = Probing(self._model, self._only)
+        self._probing.attach()
 
-    def _disarm(self) -> Recording | None:
-        recording, self._recording = self._recording, None
-        if recording is not None:
-            recording.detach()
-        return recording
+    def _disarm(self) -> Probing | None:
+        probing, self._probing = self._probing, None
+        if probing is not None:
+            probing.detach()
+        return probing
+
+    def _passes(self, roots: Sequence[Any], keeps: bool) -> tuple[End, bool] | None:
+        return None if is_nested() else (self._over, False)
 
     def _listener(self) -> Callable[..., None]:
         made: weakref.ref[Tensor] | None = None
@@ -144,14 +172,34 @@ class Watch:
 
     def _ended(self) -> None:
         self._pass = None
+        self._reached = True
+
+    def _over(self, done: bool) -> None:
+        """A backward pass is over."""
+        probing = self._probing
+        in_graph = probing is not None and bool(probing.tape.found or probing.tape.missing)
+        reached, self._reached = self._reached or in_graph, False
+        if not (done and reached):
+            return
         step, self.steps = self.steps, self.steps + 1
-        recording = self._recording
         # Else it came through calls of before the recording began: the next one will do.
-        if recording is not None and any(_took_part(calls) for calls in recording.calls):
+        if probing is not None and (in_graph or any(_took_part(calls) for calls in probing.recording.calls)):
             self._disarm()
-            self._write(_records(step, recording, self._only))
-        if self._recording is None and self._hooks is not None and self.steps % self._every == 0:
+            self._touch(probing)
+            self._write(_records(step, probing))
+        if self._probing is None and self._hooks is not None and self.steps % self._every == 0:
             self._arm()
+
+    def _touch(self, probing: Probing) -> None:
+        """Where no module is known, a weight that was found tells of the passes to come."""
+        if self._found or self._touched is not None or self._hooks is None or not probing.tape.found:
+            return
+        self._touched = probing.tape.found[0].parameter
+
+        def reached(grad: Tensor) -> None:
+            self._reached = True
+
+        self._hooks.callback(self._touched.register_hook(reached).remove)  # type: ignore[no-untyped-call]
 
     def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
         try:
@@ -163,9 +211,9 @@ class Watch:
             warnings.warn(f"rnnctl.watch ends here: {error}", RuntimeWarning, stacklevel=2)
 
     def _require_steps(self) -> None:
-        if self.steps == 0 and self._recording is not None:
-            _, missing = probed(self._recording, self._only)
-            raise InputError("no training step was seen; " + "; ".join(f"{k}: {why}" for k, why in missing.items()))
+        if self.steps == 0 and self._probing is not None:
+            _, missing = self._probing.results()
+            raise InputError(f"no training step was seen; {self._probing.why_nothing(missing)}")
 
 
 class _End:
@@ -206,13 +254,14 @@ def _took_part(calls: Calls) -> bool:
     return calls.refusal is not None or any(call.received for call in (*calls.kept, *calls.repeated))
 
 
-def _records(step: int, recording: Recording, only: str | None) -> list[Mapping[str, Any]]:
+def _records(step: int, probing: Probing) -> list[Mapping[str, Any]]:
     """One for every recurrent weight that took part."""
+    recording, only = probing.recording, probing.only
     recording.calls = [calls for calls in recording.calls if _took_part(calls)]
     try:
         recording.calls = [replace(calls, kept=_reached(calls.kept)) for calls in recording.calls]
         with torch.no_grad():
-            results, missing = probed(recording, only)
+            results, missing = probed(recording, only, tape=probing.tape)
     except Exception as error:
         # Whatever it is, it must not end the training step in whose backward pass it happens.
         why = f"{type(error).__name__}: {error}"

@@ -9,9 +9,17 @@ To read, on the way from a module to its runs:
 - ``modules`` (what recurs in it, of which kind, under which name) and ``hooks`` (how one looks on).
 - ``recording`` (a training step looked at) and what it keeps: ``calls``, with ``arriving_gradients`` (what backward
   brought), ``lineage`` (which call made a state) and ``replay`` (the layers below the last one).
+- ``tape`` (autograd's graph: uses of a weight, steps, states), ``module_calls`` (when modules were called) and
+  ``weight_uses`` (what a graph says of a model's weights): what recurs although no class says so. ``forwards`` looks
+  on where no hook comes by.
 - ``sequences``: from one call to the runs of its layers and directions.
+- ``inputs`` (what a model is called with) and ``misfit`` (why it did not take that).
 - ``objective`` (from an output to a loss) and ``readout`` (what the losses send to the states).
-- other sources of a run: ``hand_written`` (our own network) and ``driven`` (a layer with its input, without a loss).
+- ``parameter_uses`` (one forward pass, counted; ``layer_runs`` of torch's layers) and ``loops`` (its steps, in
+  ``loop_steps``'s words; ``graph_loops`` and ``around`` read them off the graph).
+- other sources of a run: ``hand_written`` (our own network) and ``driven`` (a layer with its input, without a loss);
+  where the graph alone shows a weight ``graph_steps`` (its steps, the states between them, the Jacobian of each), with
+  ``made_tensors`` (the numbers of those states).
 
 ``torch_layers`` is none of these: the model that size flags build.
 """

@@ -18,6 +18,12 @@ class Received:
         on_gradient: called whenever one arrives.
         keeps_graph: whether ``places`` are noted, which keeps autograd's graph alive with this object.
         places: name -> the node of the graph that made what was watched, and which of its results it is.
+        sites: the same until a backward pass has gone by; ``given`` the same of the states that the call was given, and
+            ``fed`` of its input.
+        span: the numbers of the nodes that the call made, the end excluded.
+        outside: what came to what was watched past the states of all later calls of the module, by name; None where
+            states are handed over as they are, or nobody asked.
+        entering: of that, what came past their inputs as well; None where no input is made of what was returned.
     """
 
     by_name: dict[str, Tensor] = field(default_factory=dict)
@@ -25,6 +31,12 @@ class Received:
     on_gradient: Callable[[], None] = field(default=lambda: None)
     keeps_graph: bool = False
     places: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    sites: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    given: tuple[tuple[Any, int], ...] = ()
+    fed: tuple[tuple[Any, int], ...] = ()
+    span: tuple[int, int] = (0, 0)
+    outside: dict[str, Tensor] | None = None
+    entering: dict[str, Tensor] | None = None
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _handles: list[Any] = field(default_factory=list)
     _shapes: dict[str, "_Shape"] = field(default_factory=dict)
@@ -47,6 +59,7 @@ class Received:
         self._seen.add((id(node), result))
         self._shapes[name] = _Shape(tensor, base)
         self.note(name, tensor)
+        self.sites[name] = node, result
         self._handles.append(node.register_prehook(lambda grads: self._take(name, grads[result])))
 
     def note(self, name: str, tensor: Tensor) -> None:
@@ -55,8 +68,25 @@ class Received:
         if self.keeps_graph and base.grad_fn is not None:
             self.places[name] = base.grad_fn, base.output_nr
 
+    def came(self, into: dict[str, Tensor], name: str, grad: Tensor) -> None:
+        """Add to ``outside`` or ``entering``.
+
+        Args:
+            into: which of the two.
+            name: of what was watched.
+            grad: of the memory that it lies in, of its shape.
+        """
+        found = self._shapes[name].part_of(grad)
+        into[name] = into[name] + found if name in into else found
+
+    def forget_sites(self) -> None:
+        """Let go of the graph."""
+        self.sites.clear()
+        self.given = self.fed = ()
+
     def unwatch(self) -> None:
         """Take the hooks away."""
+        self.forget_sites()
         while self._handles:
             self._handles.pop().remove()
         # A node that is held keeps the whole graph behind it alive.

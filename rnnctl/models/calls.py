@@ -37,6 +37,7 @@ class LayeredCall:
         h_n: (layers * directions, batch, hidden), copied.
         below: the outputs of the layers below the last, and what their dropout multiplied them with.
         source: the call whose h_n was handed to this one, or None.
+        derived: the call from whose h_n or outputs something else made the state that this one was given, or None.
         narrowest: the dtype of the least precise product in it, under autocast not that of the weights.
         received: gradients of "output", "h_n" and "c_n".
     """
@@ -54,6 +55,7 @@ class LayeredCall:
     h_n: Tensor
     below: tuple["Below", ...]
     source: int | None
+    derived: int | None
     narrowest: torch.dtype
     received: Received
 
@@ -73,28 +75,28 @@ class Below:
 
 @dataclass(frozen=True, eq=False)
 class CellCall:
-    """One call of a cell, or of an ``nn.Linear`` that is one by the user's word.
+    """One call of a cell.
 
     Attributes:
         module: what was called.
-        kind: what one step of it is; None for a linear map.
+        kind: what one step of it is.
         weights: as they were.
         parameters: the recurrent weight itself, to know it again.
-        x: (batch, input); of a linear map None.
+        x: (batch, input).
         before: h_{t-1} and, where the cell has one, c_{t-1}, each (batch, units).
-        after: h_t and, where the cell has one, c_t, each (batch, units); of a linear map what it returned. Copied.
+        after: h_t and, where the cell has one, c_t, each (batch, units). Copied.
         source: the call that made h_{t-1}, or None.
         derived: the call from whose h_t something else than a plain copy made h_{t-1}, or None.
         fused: whether dL/dc_t arrives without the part that comes through h_t.
         narrowest: as of ``LayeredCall``.
-        received: gradients of "h" and "c"; of a linear map of "output" and "input".
+        received: gradients of "h" and "c".
     """
 
     module: nn.Module
-    kind: CellKind | None
+    kind: CellKind
     weights: LayerWeights
     parameters: tuple[Tensor]
-    x: Tensor | None
+    x: Tensor
     before: tuple[Tensor, ...]
     after: tuple[Tensor, ...]
     source: int | None
@@ -119,10 +121,7 @@ def layer_weights(module: nn.RNNBase) -> list[tuple[LayerWeights, Tensor]]:
 
 
 def cell_weights(module: nn.Module) -> LayerWeights:
-    """The weights of a cell or of a linear map (as W_hh); nothing is copied."""
-    if isinstance(module, nn.Linear):
-        # Of an x nothing is known: the map itself stands in for W_ih, which nobody asks for.
-        return LayerWeights(module.weight, module.weight, None, module.bias)
+    """The weights of a cell; nothing is copied."""
     if isinstance(module, ManualRNNCell):
         x, h = module.input_to_hidden, module.hidden_to_hidden
         return LayerWeights(x.weight, h.weight, x.bias, h.bias)

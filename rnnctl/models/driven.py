@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,16 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnctl.cells import FullRNN, require_like_weights, require_shape
 from rnnctl.errors import InputError, ShapeError
 from rnnctl.models.calls import argument, cell_weights, layer_weights, rows_of
+from rnnctl.models.graph_steps import GraphSteps, graph_steps, several, why_none
 from rnnctl.models.hand_written import require_own_start
 from rnnctl.models.hooks import hooked
+from rnnctl.models.inputs import Given
 from rnnctl.models.modules import (
     Found,
     class_of,
     directions,
+    has_own_forward,
     is_layer,
-    kind_of,
     known_kind,
     recurrent_modules,
     spoken,
@@ -54,6 +56,8 @@ class DrivenLayer:
     c_init: Tensor | None = None
     nonlinearity: str = "tanh"
     name: str = "the layer"
+    # That is measured: the state before all steps is known.
+    first_step: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         # First of all the kind: how the rows of W_hh are to be read depends on it.
@@ -74,6 +78,11 @@ class DrivenLayer:
     def kind(self) -> CellKind:
         """What one step of it is."""
         return kind_named(self.cell, self.nonlinearity)
+
+    @property
+    def seq_len(self) -> int:
+        """T."""
+        return self.x.shape[1]
 
     @property
     def hidden_size(self) -> int:
@@ -151,7 +160,7 @@ def own_layer(model: FullRNN, x: Tensor, h_init: Tensor) -> DrivenLayer:
     return DrivenLayer("RNN", weights, x, h_init, nonlinearity=cell.nonlinearity, name="")
 
 
-def require_alone(*given: Tensor | None) -> None:
+def require_alone(*given: Given | None) -> None:
     """Raise InputError where a ``DrivenLayer`` comes with an input or a state, of any shape, beside its own."""
     if any(each is not None for each in given):
         raise InputError("a DrivenLayer has its own x and initial state; leave out x, h_init and target")
@@ -289,42 +298,48 @@ def _name(module: nn.RNNBase, layer: int, direction: int) -> str:
     return f"{type(module).__name__} layer {layer}{way}"
 
 
-def driven_along(model: nn.Module, x: Tensor | None, h_init: Tensor | None, only: str | None) -> DrivenLayer:
-    """The layer of one recurrent weight of any model, as x drives it.
+def driven_along(
+    model: nn.Module, x: Given | None, h_init: Tensor | None, only: str | None
+) -> DrivenLayer | GraphSteps:
+    """The layer, or the steps of somebody's own code, of one recurrent weight of any model, as x drives it.
+
+    Where layers and cells of known classes are there, a weight that only the graph shows has to be named.
 
     Args:
-        x: the model's input, shape (batch, time, input).
+        model: any module; hooks are set while it runs once.
+        x: the model's input, shape (batch, time, input), or a tuple or mapping of all its inputs.
         h_init: None: only a ``FullRNN`` takes one beside its input.
-        only: as of ``driven_by``.
+        only: a pattern of module or weight names that leaves one weight, as in ``probe``.
+    Returns:
+        What ``lyapunov`` and ``spectrum`` look at.
     Raises:
-        InputError: x left out, h_init given; as ``driven_by``.
+        InputError: x left out, h_init given; several weights or none; a module that was not called, or not in a way
+            that has a single trajectory; as ``driven_layer`` and ``graph_steps``.
     """
     require_own_start(h_init)
     if x is None:
         raise InputError("a model needs x, its input of shape (batch, time, input)")
-    return driven_by(model, lambda: called(model, x, None), only)
+    modules = recurrent_modules(model, only)
+    by_name = {each.full(weight): (each, weight) for each in modules for weight in each.weights}
+    names = [name for each in modules for name in weight_names(each, only)]
+    if len(names) > 1:
+        raise InputError(several(names))
+    # One with a forward of the user's own may do its steps by hand; where it does not it is a layer like others.
+    by_hand = {name for name, (found, _) in by_name.items() if has_own_forward(found.module)}
+    if not by_hand.issuperset(names):
+        return _driven_by(*by_name[names[0]], lambda: called(model, x, None))
+    steps = graph_steps(model, x, only)
+    if steps is not None:
+        require_finite(steps.name, steps.W_hh)
+        return steps
+    if not names:
+        raise InputError(why_none(model))
+    return _driven_by(*by_name[names[0]], lambda: called(model, x, None))
 
 
-def driven_by(model: nn.Module, run: Callable[[], Any], only: str | None = None) -> DrivenLayer:
-    """The layer that one recurrent weight of a model belongs to, with what it receives in a run.
-
-    Args:
-        model: any module; hooks are set on one recurrent module of it while it runs, without gradients.
-        run: calls the model once.
-        only: a pattern of module or weight names that leaves one weight, as in ``probe``.
-    Returns:
-        A ``DrivenLayer`` for ``lyapunov`` and ``spectrum``.
-    Raises:
-        InputError: several weights or none; a module that was not called, or not in a way that has a
-            single trajectory; as ``driven_layer``.
-    """
-    found, weight = _only_one(recurrent_modules(model, only), only)
+def _driven_by(found: Found, weight: str, run: Callable[[], Any]) -> DrivenLayer:
+    """The layer that a weight belongs to, with what it receives while ``run`` calls the model, without gradients."""
     module = found.module
-    if kind_of(module) is None:
-        raise InputError(
-            f"spectrum and lyapunov need the whole step of {found.full(weight)}, which is known of recurrent layers "
-            f"and cells; this is a {type(module).__name__}"
-        )
     calls = _calls_of(module, run)
     if not calls:
         raise InputError(f"{found.name or 'the model'} was not called")
@@ -339,15 +354,6 @@ def driven_by(model: nn.Module, run: Callable[[], Any], only: str | None = None)
         raise InputError(f"{found.name} received packed sequences; give it sequences of one length")
     index = found.weights.index(weight)
     return driven_layer(module, x, hx, layer=index // directions(module), direction=index % directions(module))
-
-
-def _only_one(found: list[Found], only: str | None) -> tuple[Found, str]:
-    by_name = {each.full(weight): (each, weight) for each in found for weight in each.weights}
-    pairs = [by_name[name] for each in found for name in weight_names(each, only)]
-    if len(pairs) != 1:
-        names = ", ".join(each.full(weight) for each, weight in pairs)
-        raise InputError(f"spectrum and lyapunov look at one weight; pick one with --module of {names}")
-    return pairs[0]
 
 
 def _calls_of(module: nn.Module, run: Callable[[], Any]) -> list[tuple[Tensor, Any]]:

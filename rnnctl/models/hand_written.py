@@ -10,6 +10,7 @@ from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.errors import InputError
 from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.models.calls import cell_weights
+from rnnctl.models.inputs import Given, one_tensor
 from rnnctl.recurrence.elman import hidden_states
 from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES
@@ -82,7 +83,7 @@ class Problem:
         return LayerRun(kind, self.weights, self.x.transpose(0, 1), h, None, direct)
 
 
-def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor | None) -> Problem:
+def posed(model: FullRNN, x: Given, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor | None) -> Problem:
     """The problem, or InputError, ShapeError, DtypeError, DeviceError before any arithmetic.
 
     Args:
@@ -93,6 +94,7 @@ def posed(model: FullRNN, x: Tensor, target: Tensor | None, loss: str, loss_at: 
     require_full_rnn(model)
     require_loss(loss, loss_at)
     require_logits(loss, model.output_activation)
+    x = one_tensor(x)
     model.check_sequence(x, h_init)
     start = model.initial_state(x) if h_init is None else h_init
     return Problem(model, x.detach(), start.detach(), target, loss, loss_at)

@@ -31,8 +31,6 @@ CELLS: Mapping[type[nn.Module], Callable[[nn.Module], CellKind]] = {
     nn.LSTMCell: lambda module: kind_named("LSTM"),
     ManualRNNCell: _elman,
 }
-# What a map is called that the user names in place of a cell.
-LINEAR = "Linear"
 
 
 def known_kind(module: nn.Module) -> CellKind:
@@ -91,65 +89,86 @@ def require_module(model: object) -> None:
         raise InputError(f"model must be a torch.nn.Module; got {type(model).__name__}")
 
 
-def recurrent_modules(model: nn.Module, only: str | None = None, linear: Sequence[str] = ()) -> list[Found]:
-    """Every recurrent module of a model, and those ``nn.Linear`` that the user names.
+def recurrent_modules(model: nn.Module, only: str | None = None) -> list[Found]:
+    """Every recurrent module of a model whose kind is known, and what shares a weight with those that are asked for.
+
+    Weights of other modules are found in autograd's graph alone, and not here.
 
     Args:
         only: a pattern of module or weight names, as in "decoder.*".
-        linear: names of ``nn.Linear`` modules that are called once per step.
     Raises:
-        InputError: none is there, or none is left, with what the model has; one that cannot be seen into.
+        InputError: a pattern that no module and no parameter has; a module that cannot be seen into.
     """
     require_module(model)
-    if not isinstance(only, str | None) or not all(isinstance(name, str) for name in linear):
-        raise InputError(f"only and linear take names; got only={only!r}, linear={linear!r}")
+    if not isinstance(only, str | None):
+        raise InputError(f"only takes a name or a pattern; got only={only!r}")
     modules = dict(model.named_modules())
     found = [Found(name, module, _weights(module)) for name, module in modules.items() if _weights(module)]
-    # A map that is named stands for itself, not for the cell around it.
-    named = {f"{name}.weight" for name in linear}
-    found = [each for each in found if each.full(each.weights[0]) not in named]
-    found += [Found(name, _named_linear(modules, name), ("weight",)) for name in linear]
     for name, module in modules.items():
         _require_transparent(name, module)
         if only is None or not found:
             _require_not_quantized(name, module)
-    if not found:
-        raise InputError(_none_found(modules))
     kept = [each for each in found if only is None or _matches(each, only)]
-    if not kept:
-        known = [each.full(weight) for each in found for weight in each.weights]
-        raise InputError(f"only={only!r} matches no recurrent weight; the model has {', '.join(known)}")
-    for each in kept:
-        _require_own_forward(each.name, each.module)
+    if not kept and only is not None:
+        require_matched(model, found, only)
     # One weight under two names gets the gradients of both.
     shared = {id(parameter) for each in kept for parameter in each.module.parameters()}
     return [each for each in found if each in kept or any(id(p) in shared for p in each.module.parameters())]
 
 
-def picked(model: nn.Module, name: str | None) -> tuple[str | None, tuple[str, ...]]:
-    """What ``only`` and ``linear`` have to be for one module or weight of the model, by its name.
+def require_matched(model: nn.Module, found: Sequence[Found], only: str) -> None:
+    """Raise InputError for a pattern that no module and no parameter of the model has."""
+    names = [name for name, _ in model.named_parameters()]
+    if any(matches(name, only) for name in names):
+        return
+    known = [each.full(weight) for each in found for weight in each.weights] or names
+    raise InputError(
+        f"only={only!r} matches no recurrent weight; the model has {', '.join(known) or 'no parameters'}."
+        f"{did_you_mean(only, (*names, *dict(model.named_modules())))}"
+    )
+
+
+def matches(weight: str, only: str | None) -> bool:
+    """Whether a pattern of module or weight names lets a parameter through."""
+    if only is None or fnmatch(weight, only):
+        return True
+    # The pattern may be of any module that holds it, down to the one whose parameter it is.
+    parts = weight.split(".")
+    return any(fnmatch(".".join(parts[:count]), only) for count in range(1, len(parts)))
+
+
+def picked(model: nn.Module, name: str | None) -> str | None:
+    """What ``only`` has to be for one module or parameter of the model, by its name.
 
     Args:
-        name: of a recurrent module, of one that holds some, of a recurrent weight, or of an
-            ``nn.Linear`` that is one by the user's word; None for all.
+        name: of a module, or of a parameter; None for all.
     Raises:
         InputError: there is none of that name, with the nearest.
     """
     if name is None:
-        return None, ()
-    modules = dict(model.named_modules())
-    if isinstance(modules.get(name), nn.Linear):
-        return f"{name}.weight", (name,)
-    found = [Found(key, module, _weights(module)) for key, module in modules.items() if _weights(module)]
-    known = [key for each in found for key in (each.name, *(each.full(weight) for weight in each.weights)) if key]
-    if name in known:
-        return name, ()
-    if any(key.startswith(f"{name}.") for key in known):
-        return f"{name}.*", ()
+        return None
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters(remove_duplicate=False))
+    weights = [Found(key, module, _weights(module)) for key, module in modules.items() if _weights(module)]
+    known = [key for each in weights for key in (each.name, *(each.full(weight) for weight in each.weights)) if key]
+    if name in known or name in parameters:
+        return name
+    if name in modules and name:
+        own = [key for key in parameters if key.startswith(f"{name}.")]
+        if own:
+            return f"{name}.*"
     raise InputError(
-        f"the model has no recurrent module or weight {name!r}; it has {', '.join(known) or 'none'}."
-        f"{did_you_mean(name, (*known, *modules))}"
+        f"the model has no recurrent module or weight {name!r}, nor a parameter of that name; it has "
+        f"{', '.join(known or parameters) or 'none'}.{did_you_mean(name, (*known, *modules, *parameters))}"
     )
+
+
+def require_no_linear(linear: object) -> None:
+    """Raise InputError for an argument that is gone, with what to write in its place."""
+    if linear is not None and linear != ():
+        raise InputError(
+            f"linear={linear!r} is gone: every recurrent weight is found by itself. Leave it out, or narrow what is "
+            "shown by only='name.weight'"
+        )
 
 
 def weight_names(found: Found, only: str | None) -> tuple[str, ...]:
@@ -179,32 +198,14 @@ def _matches(found: Found, only: str) -> bool:
     return bool(weight_names(found, only))
 
 
-def _named_linear(modules: Mapping[str, nn.Module], name: str) -> nn.Linear:
-    module = modules.get(name)
-    linear = [key for key, value in modules.items() if isinstance(value, nn.Linear)]
-    if module is None:
-        raise InputError(f"linear: the model has no module {name!r}.{did_you_mean(name, linear)}")
-    if not isinstance(module, nn.Linear):
-        raise InputError(
-            f"linear: {name!r} is a {type(module).__name__}; expected an nn.Linear that is called once per step"
-            + (f", such as {', '.join(linear[:4])}" if linear else "")
-        )
-    return module
-
-
-def _none_found(modules: Mapping[str, nn.Module]) -> str:
-    kinds = sorted({type(module).__name__ for module in modules.values()})
-    return (
-        f"the model has no recurrent module that can be probed by itself ({SUPPORTED}); it has {', '.join(kinds)}. "
-        "For a hand-written cell name the nn.Linear that is applied to h at every step: linear='name', "
-        "in the shell --module name"
-    )
+def none_found(model: nn.Module) -> str:
+    """What to say of a model in which no class is known to recur."""
+    kinds = sorted({type(module).__name__ for module in model.modules()})
+    return f"the model has no recurrent module of a known kind ({SUPPORTED}); it has {', '.join(kinds)}"
 
 
 def _require_transparent(name: str, module: nn.Module) -> None:
     """Raise InputError for a module that runs what it holds without calling it."""
-    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-        raise InputError(_refusal(name, "is compiled (torch.compile)", "probe the model that was compiled"))
     if isinstance(module, torch.jit.ScriptModule):
         raise InputError(_refusal(name, "is a TorchScript module", "probe the model that it was made of"))
     if isinstance(module, nn.DataParallel):
@@ -216,11 +217,26 @@ def _require_not_quantized(name: str, module: nn.Module) -> None:
         raise InputError(_refusal(name, "is quantized and has no gradient", "probe the model before it is quantized"))
 
 
-def _require_own_forward(name: str, module: nn.Module) -> None:
+def why_compiled(model: nn.Module) -> str | None:
+    """What to say of a model that is compiled as a whole or in part, and showed nothing; None for others."""
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            return _refusal(name, "is compiled (torch.compile)", "probe the model that was compiled")
+    return None
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether its class has a ``forward`` beside that of the known class."""
     kind = class_of(module)
-    if kind is not None and type(module).forward is not kind.forward:
-        what = f"is a {type(module).__name__} with a forward of its own"
-        raise InputError(_refusal(name, what, f"let it hold an {spoken(kind)} instead of being one"))
+    return kind is not None and type(module).forward is not kind.forward
+
+
+def why_own_forward(found: Found) -> str:
+    """What to say of a module with a ``forward`` of its own that never came to that of the known class."""
+    kind = class_of(found.module)
+    assert kind is not None
+    what = f"is a {type(found.module).__name__} with a forward of its own that never runs that of {spoken(kind)}"
+    return _refusal(found.name, what, f"call super().forward(...), or let it hold an {spoken(kind)}")
 
 
 def _refusal(name: str, what: str, remedy: str) -> str:

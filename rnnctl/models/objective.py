@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from rnnctl.errors import DtypeError, InputError, ShapeError, hands_over
 from rnnctl.losses import attached_target, require_loss, sequence_loss
+from rnnctl.models.inputs import Given, Inputs, inputs_of
+from rnnctl.models.misfit import misfit
 
 LENGTHS = ("lengths", "seq_lengths", "seq_lens", "input_lengths", "lens")
 OUTPUTS = ("output", "logits", "y", "prediction", "predictions")
@@ -21,14 +23,14 @@ class Objective:
     """What is differentiated.
 
     Attributes:
-        x: inputs, shape (batch, time, input).
+        x: inputs, shape (batch, time, input); or several, whose sequences have it.
         target: for the user's own function anything; else as for ``gradnorm``.
         loss, loss_at: as for ``gradnorm``.
         loss_fn: takes (output, target) in place of both, output being what the model returned.
         lengths: real steps of every sequence, (batch,), where x is padded.
     """
 
-    x: Tensor
+    x: Tensor | Inputs
     target: Tensor | None = None
     loss: str = "mse"
     loss_at: str = "last"
@@ -37,7 +39,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         require_loss(self.loss, self.loss_at)
-        if not isinstance(self.x, Tensor) or self.x.dim() < 2:
+        if not isinstance(self.x, (Tensor, Inputs)) or len(self.x.shape) < 2:
             found = tuple(self.x.shape) if isinstance(self.x, Tensor) else type(self.x).__name__
             raise ShapeError(f"x must be a tensor of shape (batch, time, input); got {found}")
         batch, seq_len = self.x.shape[:2]
@@ -63,7 +65,7 @@ class Objective:
     def at_every_step(self, output: Any) -> list[Tensor]:
         """L_k of every step k, whose sum is the loss at all steps."""
         y = self._batch_first(output_tensor(output))
-        if y.dim() != 3 or y.shape[:2] != self.x.shape[:2]:
+        if y.dim() != 3 or tuple(y.shape[:2]) != self._extent(y):
             raise ShapeError(
                 f"a loss at every step needs an output of shape (batch, time, output); got {tuple(y.shape)}"
             )
@@ -74,7 +76,7 @@ class Objective:
         return [share * sequence_loss(y[:, k : k + 1], target[:, k : k + 1], self.loss) for k in range(steps)]
 
     def _ours(self, y: Tensor) -> Tensor:
-        batch, seq_len = self.x.shape[:2]
+        batch, seq_len = self._extent(y)
         _require_time_or_none(y, batch, seq_len)
         if y.dim() == 2:
             # One output a sequence, without a time axis.
@@ -99,31 +101,112 @@ class Objective:
             return target
         return target[torch.arange(target.shape[0]), lengths - 1]
 
+    def _extent(self, y: Tensor) -> tuple[int, int]:
+        """Sequences and steps: of several inputs those of the first that goes with the output, as a decoder's does."""
+        shapes = self.x.shapes if isinstance(self.x, Inputs) and self.lengths is None else [self.x.shape]
+        pairs = [(shape[0], shape[1]) for shape in shapes]
+        return next((pair for pair in pairs if tuple(y.shape[:2]) in (pair, pair[::-1])), pairs[0])
+
     def _batch_first(self, y: Tensor) -> Tensor:
-        batch, seq_len = self.x.shape[:2]
+        batch, seq_len = self._extent(y)
         # With as many steps as sequences the axes look alike: then it is taken to be laid out as x is.
         time_first = y.dim() == 3 and y.shape[:2] == (seq_len, batch) and seq_len != batch
         return y.transpose(0, 1) if time_first else y
 
 
 @hands_over
-def called(model: nn.Module, x: Tensor, lengths: Tensor | None) -> Any:
+def called(model: nn.Module, x: Given, lengths: Tensor | None) -> Any:
     """What the model returns for x, with the lengths if its ``forward`` asks for them.
 
     A bare torch module that is not batch_first gets x as (time, batch, input); its output is turned back.
 
     Args:
-        x: shape (batch, time, input).
+        x: shape (batch, time, input); or all that the model takes, as of ``inputs_of``.
         lengths: real steps of every sequence, shape (batch,), or None.
+    Raises:
+        InputError: the model takes something else, as far as that can be told from its error.
     """
+    x, lengths = lengths_apart(model, x, lengths)
+    inputs = x if isinstance(x, Inputs) else Inputs((x,))
     if isinstance(model, nn.RNNBase) and not model.batch_first:
-        output, hidden = model(x.transpose(0, 1))
-        return output.transpose(0, 1), hidden
+        output, hidden = _result(model, _time_first(inputs))
+        return _turned(output), hidden
     name = takes_lengths(model)
     # A model that insists on lengths is told that no step is padding.
-    if lengths is None and must_have_lengths(model):
-        lengths = torch.full(x.shape[:1], x.shape[1])
-    return model(x) if lengths is None or name is None else model(x, **{name: lengths})
+    if lengths is None and must_have_lengths(model) and not _holds(inputs, model, name):
+        lengths = torch.full(inputs.shape[:1], inputs.shape[1])
+    if lengths is not None and name is not None:
+        inputs = replace(inputs, kwargs={**inputs.kwargs, name: lengths})
+    return _result(model, inputs)
+
+
+@hands_over
+def _result(model: nn.Module, inputs: Inputs) -> Any:
+    try:
+        return model(*inputs.args, **inputs.kwargs)
+    except (TypeError, RuntimeError, ValueError) as error:
+        said = misfit(model, inputs, error)
+        if said is None:
+            raise
+        raise said from None
+
+
+def lengths_apart(model: nn.Module, x: Given, lengths: Tensor | None = None) -> tuple[Tensor | Inputs, Tensor | None]:
+    """x without the lengths that may be among several inputs, and those: what they say of padding is for the loss, too.
+
+    Args:
+        x: as of ``called``, which gives the lengths back to the model by their name.
+        lengths: given beside it, shape (batch,), or None.
+    Raises:
+        InputError: lengths among the inputs and beside them.
+    """
+    x = inputs_of(x)
+    name = takes_lengths(model) if isinstance(x, Inputs) and isinstance(model, nn.Module) else None
+    if isinstance(x, Tensor) or name is None or not _holds(x, model, name):
+        return x, lengths
+    names, others = list(inspect.signature(model.forward).parameters), dict(x.kwargs)
+    place = names.index(name)
+    found = others.pop(name) if name in others else x.args[place]
+    if not isinstance(found, Tensor) or found.dim() != 1 or found.is_floating_point():
+        return x, lengths
+    if lengths is not None:
+        raise InputError(f"{x.name} holds {name} already. Leave them out of it, or leave out lengths")
+    # What comes after them is given by name as well.
+    behind = dict(zip(names[place + 1 :], x.args[place + 1 :], strict=False))
+    # On the CPU, as pack_padded_sequence takes them.
+    return replace(x, args=x.args[:place], kwargs={**behind, **others}), found.cpu()
+
+
+def _holds(inputs: Inputs, model: nn.Module, name: str | None) -> bool:
+    """Whether a parameter of ``forward`` is among them."""
+    names = list(inspect.signature(model.forward).parameters)
+    return name is not None and (name in inputs.kwargs or name in names[: len(inputs.args)])
+
+
+def of_one_length(model: nn.Module, x: Given) -> Tensor | Inputs:
+    """x as of ``lengths_apart``, for a question that has no word for padding; InputError where some of it is."""
+    x, lengths = lengths_apart(model, x)
+    if lengths is not None:
+        require_lengths(lengths, *x.shape[:2])
+        if int(lengths.min()) < x.shape[1]:
+            raise InputError(
+                "flow and truncation take sequences of one length; got lengths from "
+                f"{int(lengths.min())} to {x.shape[1]}. gradnorm takes several"
+            )
+    return x
+
+
+def _time_first(inputs: Inputs) -> Inputs:
+    """With its first argument as (time, batch, input) in place of (batch, time, input)."""
+    if inputs.args:
+        return replace(inputs, args=(_turned(inputs.args[0]), *inputs.args[1:]))
+    kwargs = inputs.kwargs
+    return replace(inputs, kwargs={name: _turned(kwargs[name]) if name == "input" else kwargs[name] for name in kwargs})
+
+
+def _turned(part: Any) -> Any:
+    """A tensor with its first two axes exchanged; a packed sequence has its own order."""
+    return part.transpose(0, 1) if isinstance(part, Tensor) else part
 
 
 def without_padding(target: Tensor | None, lengths: Tensor | None, seq_len: int) -> Tensor | None:

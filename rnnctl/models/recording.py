@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 from torch.nn.utils.parametrize import cached, is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 
@@ -24,10 +25,12 @@ from rnnctl.models.calls import (
     state_of,
     time_major,
 )
+from rnnctl.models.forwards import Onlooker, looked_on
 from rnnctl.models.hooks import hooked
 from rnnctl.models.lineage import Sources
-from rnnctl.models.modules import Found, known_kind
+from rnnctl.models.modules import Found, has_own_forward, known_kind
 from rnnctl.models.replay import layers_below
+from rnnctl.models.tape.passes import now
 from rnnctl.recurrence.weights import LayerWeights
 
 Call = LayeredCall | CellCall
@@ -35,19 +38,29 @@ Call = LayeredCall | CellCall
 
 @dataclass(eq=False)
 class Calls:
-    """The calls of one module, in order, those that backward repeated (checkpointing), and why others are missing."""
+    """The calls of one module, in order, those that backward repeated (checkpointing), and why others are missing.
+
+    ``bug`` is an error of ours that was kept from the user's forward pass.
+    """
 
     found: Found
     kept: list[Call]
     repeated: list[Call] = field(default_factory=list)
     without_grad: int = 0
     empty: int = 0
+    unreal: int = 0
     pieces: int = 0
     refusal: str | None = None
+    bug: Exception | None = None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a call is one that a backward pass repeats."""
+        return torch._C._current_graph_task_id() != -1
 
     def add(self, made: Callable[[int], Call]) -> None:
         """Take in a call, made for its number; one that backward repeats begins a piece once the last has gradients."""
-        if torch._C._current_graph_task_id() == -1:
+        if not self.repeats:
             self.kept.append(made(len(self.kept)))
             return
         if not self.repeated or any(call.received for call in self.repeated):
@@ -74,6 +87,7 @@ class Recording:
         self._weights = _Snapshots()
         self._watched: dict[int, Tensor] = {}
         self._states = Sources()
+        self._starts: dict[int, list[int]] = {}
 
     def attach(self) -> None:
         """Set the hooks."""
@@ -108,34 +122,81 @@ class Recording:
         def after(module: nn.RNNBase, *seen: Any) -> LayeredCall:
             return self._layered_call(module, states.pop() if states else None, *seen)
 
-        self._hooks.enter_context(hooked(module, before=before))
-        self._hook(module, calls, after)
+        self._look_on(module, Onlooker(before, self._keeping(calls, after)))
 
     def _attach_cell(self, module: nn.Module, calls: Calls) -> None:
+        onlooker = Onlooker(after=self._keeping(calls, self._cell_call))
         if any(is_parametrized(part) for part in module.modules()):
             # A parametrization may change with every look at the weight: let forward's be the only one.
             once = _OneLook()
-            self._hooks.enter_context(hooked(module, once.stop, before=once.start, first=False, always=True))
-        self._hook(module, calls, self._cell_call)
+            onlooker = replace(onlooker, before=once.start, always=once.stop)
+        self._look_on(module, onlooker)
 
-    def _hook(self, module: nn.Module, calls: Calls, kept: Callable[..., Call]) -> None:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    def _look_on(self, module: nn.Module, onlooker: Onlooker) -> None:
+        """Watch every run of the module's known forward: by hooks where it is called, else from within."""
+        onlooker = self._timed(module, onlooker)
+        if has_own_forward(module):
+            # Its own forward may give that of torch something else than it was given.
+            self._hooks.enter_context(looked_on(module, onlooker))
+            return
+        inside: list[None] = []
+
+        def enter(*seen: Any) -> None:
+            inside.append(None)
+            onlooker.began(*seen)
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+            if inside:
+                inside.pop()
+            if result is not None:
+                onlooker.ended(module, args, kwargs, result)
+
+        # First of all, because another hook may put something else in place of the result.
+        self._hooks.enter_context(hooked(module, leave, before=enter, always=True))
+        if (always := onlooker.always) is not None:
+            self._hooks.enter_context(hooked(module, lambda *_: always(), first=False, always=True))
+        direct = Onlooker(
+            lambda *seen: None if inside else onlooker.began(*seen),
+            lambda *seen: None if inside else onlooker.ended(*seen),
+        )
+        self._hooks.enter_context(looked_on(module, direct))
+
+    def _timed(self, module: nn.Module, onlooker: Onlooker) -> Onlooker:
+        """The same, which notes when each call begins."""
+        starts = self._starts.setdefault(id(module), [])
+
+        def before(*seen: Any) -> None:
+            # Of a call that failed nothing is asked: the last one is always that which runs.
+            starts[:] = [now()]
+            onlooker.began(*seen)
+
+        return replace(onlooker, before=before)
+
+    def _keeping(self, calls: Calls, kept: Callable[..., Call]) -> Callable[..., None]:
+        def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
             if _is_empty(result):
                 calls.empty += 1
+            if _has_no_numbers(result):
+                calls.unreal += 1
+                return
             if calls.refusal is not None or _is_empty(result):
                 return
             if not _requires_grad(result):
                 calls.without_grad += 1
                 return
-            with torch.no_grad():
-                try:
+            try:
+                span = (self._starts[id(module)][0], now())
+                with torch.no_grad():
                     _require_plain(result)
                     calls.add(lambda number: kept(module, args, kwargs, result, number))
-                except RefusedCallError as refusal:
-                    calls.refusal = str(refusal)
+                (calls.repeated if calls.repeats else calls.kept)[-1].received.span = span
+            except RefusedCallError as refusal:
+                calls.refusal = str(refusal)
+            except Exception as error:
+                # Whatever it is, it must not end the user's forward pass.
+                calls.refusal, calls.bug = f"it could not be seen into: {type(error).__name__}: {error}", error
 
-        # First of all, because another hook may put something else in place of the result.
-        self._hooks.enter_context(hooked(module, hook))
+        return after
 
     def _layered_call(
         self,
@@ -150,14 +211,14 @@ class Recording:
         output, hidden = result
         packed = output if isinstance(output, PackedSequence) else None
         order = packed.sorted_indices if packed else None
-        received = Received(on_gradient=self._weights.forget, keeps_graph=self._keeps_graph)
-        received.watch("output", output.data if packed else output)
-        for name, part in zip(("h_n", "c_n"), _parts(hidden), strict=False):
-            received.watch(name, part)
+        received = self._received_by_layer(output.data if packed else output, hidden)
+        received.given = _made_by(initial)
+        received.fed = _made_by(given.data if isinstance(given, PackedSequence) else given)
         pairs = layer_weights(module)
         for _, W_hh in pairs:
             self._watch(W_hh)
         room = None if packed else _with_room(time_major(module, output))
+        source = self._states.of(module, state_of(initial))
         call = LayeredCall(
             module=module,
             kind=known_kind(module),
@@ -171,12 +232,20 @@ class Recording:
             room=room,
             h_n=hidden_tuple(hidden, order)[0],
             below=(),
-            source=self._states.of(module, state_of(initial)),
+            source=source,
+            derived=None if source is not None else self._states.behind(module, state_of(initial)),
             narrowest=narrowest_dtype(pairs[0][1]),
             received=received,
         )
         self._states.add(module, _parts(hidden)[0], number)
         return replace(call, below=layers_below(call, rng))
+
+    def _received_by_layer(self, output: Tensor, hidden: Any) -> Received:
+        received = Received(on_gradient=self._weights.forget, keeps_graph=self._keeps_graph)
+        received.watch("output", output)
+        for name, part in zip(("h_n", "c_n"), _parts(hidden), strict=False):
+            received.watch(name, part)
+        return received
 
     def _cell_call(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, number: int
@@ -184,13 +253,12 @@ class Recording:
         weights = cell_weights(module)
         self._watch(weights.W_hh)
         received = Received(on_gradient=self._weights.forget, keeps_graph=self._keeps_graph)
-        if isinstance(module, nn.Linear):
-            return self._linear_call(weights, argument(args, kwargs, 0, "input"), module, result, received)
         x = argument(args, kwargs, 0, "input", "x_t")
         given = argument(args, kwargs, 1, "hx", "h_t_minus_1")
         after = _parts(result)
         for name, part in zip(("h", "c"), after, strict=False):
             received.watch(name, part)
+        received.given, received.fed = _made_by(given), _made_by(x)
         if self._keeps_graph:
             for name, part in (("x", x), *zip(("h_before", "c_before"), _parts(given), strict=False)):
                 if part is not None:
@@ -213,18 +281,6 @@ class Recording:
             narrowest=narrowest_dtype(weights.W_hh),
             received=received,
         )
-
-    def _linear_call(
-        self, weights: LayerWeights, given: Tensor, module: nn.Module, result: Tensor, received: Received
-    ) -> CellCall:
-        received.watch("output", result)
-        if not given.is_leaf:
-            received.watch("input", given)
-        before = (_rows(given).detach().clone(),)
-        W_hh = weights.W_hh
-        narrowest = narrowest_dtype(W_hh)
-        copied = self._weights.of(weights)
-        return CellCall(module, None, copied, (W_hh,), None, before, (), None, None, False, narrowest, received)
 
     def _watch(self, weight: Tensor) -> None:
         """Add up what backward brings to a weight, whoever uses it."""
@@ -293,6 +349,12 @@ class _OneLook:
             self._open.pop().close()
 
 
+def _made_by(given: Any) -> tuple[tuple[Any, int], ...]:
+    """The nodes that made the states that a call was given."""
+    parts = () if given is None else _parts(given)
+    return tuple((part.grad_fn, part.output_nr) for part in parts if part is not None and part.grad_fn is not None)
+
+
 def _parts(result: Any) -> tuple[Tensor, ...]:
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
@@ -304,9 +366,19 @@ def _is_empty(result: Any) -> bool:
     return isinstance(data, Tensor) and data.numel() == 0
 
 
-def _require_plain(result: Any) -> None:
+def _data_of(result: Any) -> Any:
     first = result[0] if isinstance(result, tuple) else result
-    if isinstance(first, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(first):
+    return first.data if isinstance(first, PackedSequence) else first
+
+
+def _has_no_numbers(result: Any) -> bool:
+    data = _data_of(result)
+    return isinstance(data, Tensor) and (data.device.type == "meta" or is_fake(data))
+
+
+def _require_plain(result: Any) -> None:
+    data = _data_of(result)
+    if isinstance(data, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(data):
         raise RefusedCallError("it was called within torch.func, which hides its gradients. Try loss.backward()")
 
 

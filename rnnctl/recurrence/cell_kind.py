@@ -6,7 +6,7 @@ Nothing above ``recurrence`` and ``models`` asks which kind it has; it asks the 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -39,6 +39,23 @@ class Gate:
 LayerOutputs: TypeAlias = Callable[
     [Tensor, Tensor | None, Sequence[Tensor], Sequence[LayerWeights]], tuple[Tensor, Tensor]
 ]
+
+
+@runtime_checkable
+class StepKind(Protocol):
+    """What results say of a kind of step, be its arithmetic known or not.
+
+    ``name``: of the cell; ``state``: what a step hands to the next, in words; ``nonlinearity``: as of ``CellKind``.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def nonlinearity(self) -> Nonlinearity | None: ...
 
 
 @dataclass(frozen=True)

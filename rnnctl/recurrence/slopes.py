@@ -8,21 +8,118 @@ The state is h_t, or h_t and c_t. The coefficients have leading axes (steps, bat
 a single step, which broadcasts over further axes of a gradient in front, such as one of losses.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+EPS = torch.finfo(torch.float64).eps
+Maps = TypeVar("Maps", bound="StepMaps")
 # (dL/dh,) or (dL/dh, dL/dc); likewise the states themselves.
 State = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Slopes(ABC):
-    """J_t = d state_t / d state_{t-1} of many steps and sequences.
+class StepMaps(ABC):
+    """J_t = d state_t / d state_{t-1} of many steps and sequences, as a linear map."""
+
+    @property
+    @abstractmethod
+    def state_size(self) -> int:
+        """How many numbers the state of one sequence has."""
+
+    @property
+    def rounding(self) -> float:
+        """What rounding leaves of nothing in a sum over the state, relative to its largest term."""
+        return self.state_size * EPS
+
+    @abstractmethod
+    def __call__(self, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
+        """J V, of maps with one leading axis."""
+
+    @abstractmethod
+    def transposed(self, U: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
+        """J^T U, of maps with one leading axis: the way back, as a gradient goes."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self._parts().values())))
+
+    def __getitem__(self: Maps, index: int | slice) -> Maps:
+        """Of one or several places along the first axis."""
+        return self._with({name: part[index] for name, part in self._parts().items()})
+
+    def __iter__(self: Maps) -> Iterator[Maps]:
+        """One step after the other."""
+        parts = self._parts()
+        # Views of all steps at once: taken one by one they would cost as much as the arithmetic.
+        for values in zip(*(part.unbind(0) for part in parts.values()), strict=True):
+            yield self._with(dict(zip(parts, values, strict=True)))
+
+    def flattened(self: Maps) -> Maps:
+        """Steps and sequences in one axis."""
+        return self._with({name: part.flatten(0, 1) for name, part in self._parts().items()})
+
+    def finite(self) -> Tensor:
+        """Whether all coefficients of a place along the first axis are, shape (places,)."""
+        places = [torch.isfinite(part).flatten(1).all(dim=1) for part in self._parts().values()]
+        return torch.stack(places).all(dim=0)
+
+    @abstractmethod
+    def matrices(self) -> Float[Tensor, "batch state state"]:
+        """J itself, of maps with one leading axis; for small states alone."""
+
+    def _parts(self) -> dict[str, Tensor]:
+        """The coefficients: what differs from step to step and from sequence to sequence."""
+        return {
+            name: part for name, part in vars(self).items() if isinstance(part, Tensor) and not name.startswith("W_")
+        }
+
+    def _with(self: Maps, parts: dict[str, Tensor]) -> Maps:
+        """The same with other coefficients; past ``__init__``, which would cost as much as the arithmetic of a step."""
+        found = object.__new__(type(self))
+        found.__dict__.update(vars(self), **parts)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class DenseMaps(StepMaps):
+    """J of steps whose slopes are not known one by one, such as code of somebody's own.
+
+    Attributes:
+        J: shape (..., state, state), float64.
+        dtype: in which its entries were computed.
+    """
+
+    J: Tensor
+    dtype: torch.dtype
+
+    @property
+    def state_size(self) -> int:
+        return self.J.shape[-1]
+
+    @property
+    def rounding(self) -> float:
+        # Errors of a narrower dtype are in the entries themselves, and add up as random numbers do.
+        return max(super().rounding, 2 * math.sqrt(self.state_size) * torch.finfo(self.dtype).eps)
+
+    def __call__(self, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
+        return self.J @ V
+
+    def transposed(self, U: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
+        return self.J.mT @ U
+
+    def matrices(self) -> Float[Tensor, "batch state state"]:
+        return self.J
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes(StepMaps):
+    """J_t by its slopes around W_hh.
 
     Attributes:
         W_hh: shape (gates * hidden, hidden), of a projected cell (gates * hidden, proj).
@@ -31,11 +128,6 @@ class Slopes(ABC):
 
     W_hh: Tensor
     slopes: Tensor
-
-    @property
-    @abstractmethod
-    def state_size(self) -> int:
-        """How many numbers the state of one sequence has."""
 
     @property
     def is_plain(self) -> bool:
@@ -75,50 +167,9 @@ class Slopes(ABC):
         # In most cells x reaches the gates as h does.
         return delta
 
-    @abstractmethod
-    def __call__(self, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
-        """J V, of slopes with one leading axis."""
-
-    @abstractmethod
-    def transposed(self, U: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
-        """J^T U, of slopes with one leading axis: the way back, as a gradient goes."""
-
-    def __len__(self) -> int:
-        return len(self.slopes)
-
-    def __getitem__(self, index: int | slice) -> "Slopes":
-        """Of one or several places along the first axis."""
-        return self._with({name: part[index] for name, part in self._parts().items()})
-
-    def __iter__(self) -> Iterator["Slopes"]:
-        """One step after the other."""
-        parts = self._parts()
-        # Views of all steps at once: taken one by one they would cost as much as the arithmetic.
-        for values in zip(*(part.unbind(0) for part in parts.values()), strict=True):
-            yield self._with(dict(zip(parts, values, strict=True)))
-
-    def flattened(self) -> "Slopes":
-        """Steps and sequences in one axis."""
-        return self._with({name: part.flatten(0, 1) for name, part in self._parts().items()})
-
-    def finite(self) -> Tensor:
-        """Whether all coefficients of a place along the first axis are, shape (places,)."""
-        places = [torch.isfinite(part).flatten(1).all(dim=1) for part in self._parts().values()]
-        return torch.stack(places).all(dim=0)
-
     def matrices(self) -> Float[Tensor, "batch state state"]:
         """J itself, of slopes with one leading axis; for small states alone."""
         return self(torch.eye(self.state_size, dtype=self.W_hh.dtype).expand(len(self), -1, -1))
-
-    def _parts(self) -> dict[str, Tensor]:
-        """The coefficients: what differs from step to step and from sequence to sequence."""
-        return {name: part for name, part in vars(self).items() if part is not None and not name.startswith("W_")}
-
-    def _with(self, parts: dict[str, Tensor]) -> "Slopes":
-        """The same with other coefficients; past ``__init__``, which would cost as much as the arithmetic of a step."""
-        found = object.__new__(type(self))
-        found.__dict__.update(vars(self), **parts)
-        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,6 +47,16 @@ class ReverseChunk:
         """ln ||dL/dh_t|| itself, shape (steps,), float64; -inf where it is 0."""
         return self.norm.log() - self.exponent * math.log(2)
 
+    @property
+    def log_norm_state(self) -> Tensor:
+        """ln of the norm of the whole state's gradient, dL/dc_t beside dL/dh_t, shape (steps,), float64."""
+        if self.norm_c is None:
+            return self.log_norm
+        log_norm_c = self.norm_c.log() - self.exponent * math.log(2)
+        # Of squares in logarithms, which neither vanish nor overflow.
+        found: Tensor = torch.logaddexp(2 * self.log_norm, 2 * log_norm_c) / 2
+        return found
+
 
 @runtime_checkable
 class Reversible(Protocol):

@@ -4,6 +4,6 @@ Here: what a tensor is called, its axes in words, its range, and how much arithm
 is differentiated (``gradients``), how to look at somebody's module (``models``), tables of these rows (``view``).
 
 To read: ``forward`` (one entry for any model), ``hand_written`` (one step and one sequence of our network),
-``any_model`` (one run of a model, module by module), and what both are made of: ``tensors`` (records) and ``axes``
-(gates, weights and states by name and axis).
+``any_model`` (one run of a model, module by module), ``uses`` (how often it uses each parameter), and what the first
+two are made of: ``tensors`` (records) and ``axes`` (gates, weights and states by name and axis).
 """

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from rnnctl.errors import InputError, did_you_mean
 from rnnctl.models.hooks import hooked
 from rnnctl.models.modules import SUPPORTED, class_of, require_module
+from rnnctl.models.parameter_uses import ForwardPass
 from rnnctl.results import Result
 from rnnctl.shapes.axes import Recurrent, Weight, settings, title, weights
 from rnnctl.shapes.tensors import Label, Row, call_of, extent, module_row, tensor_rows
-
-ROOT = "(model)"
+from rnnctl.shapes.uses import ROOT, picked_uses, use_rows, use_scalars
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,12 @@ class RecurrentShapes(Result):
     - state: one row of h_n or c_n, with its layer and direction.
     - parameter: a weight or bias; used: time steps of all calls.
     - gate: the rows of a weight or bias that belong to one gate; a part of the row above.
+    - use: of ``sequence_shapes`` alone; every parameter of the model, symbol its name, module the one that owns it;
+      used and uses: how often it enters something in one pass, counted in autograd's graph, of torch's layers the
+      time steps of the calls that the outputs depend on; role: recurrent, shared, once, unused; name: how it was
+      counted, or why it was not (then uses and role are None). No other kind has uses and role.
 
-    ``multiply_adds`` are over all calls, steps, sequences, layers and directions.
+    ``multiply_adds`` are over all calls, steps, sequences, layers and directions; None of uses.
     """
 
     schema: ClassVar[str] = "forward-modules"
@@ -83,9 +87,40 @@ def recurrent_shapes(
         InputError: no recurrent module, an unknown name in ``only``, or an input that a
             recurrent module cannot have taken.
     """
-    found = _chosen(_recurrent_modules(model), only)
-    seen = {name: _Seen(name) for name in found}
-    _watch(found, seen, run)
+    found = _recurrent_modules(model)
+    if not found:
+        raise InputError(f"model has no recurrent module. Expected is one of {SUPPORTED}; it has {_types(model)}")
+    found = _chosen(found, only)
+    with torch.no_grad(), _watched(found) as seen:
+        run()
+    return _described(model, found, seen)
+
+
+def model_shapes(model: nn.Module, run: Callable[[], Any], only: Collection[str] | None = None) -> RecurrentShapes:
+    """Run a model once with gradients; describe every recurrent module in it, and how often each parameter is used.
+
+    Args:
+        model: any module; left as a forward pass leaves it, with no gradients.
+        run: calls it once, and returns what it returned.
+        only: names or patterns of modules or parameters; all if left out.
+    Raises:
+        InputError: neither a parameter nor a recurrent module, an unknown name in ``only``, an input that a
+            recurrent module cannot have taken.
+    """
+    found = _recurrent_modules(model)
+    if not found and next(model.parameters(), None) is None:
+        raise InputError(f"the model has no parameter and no recurrent module; it has {_types(model)}")
+    with _watched(found) as seen:
+        uses = ForwardPass(model, run).uses
+    if only is not None:
+        uses = picked_uses(model, uses, [only] if isinstance(only, str) else only)
+        own = {id(each.parameter) for each in uses}
+        found = {name: each for name, each in found.items() if any(id(p) in own for p in each.parameters())}
+    shapes = _described(model, found, seen)
+    return RecurrentShapes({**shapes.scalars, **use_scalars(uses)}, (*shapes.rows, *use_rows(uses)))
+
+
+def _described(model: nn.Module, found: Mapping[str, Recurrent], seen: Mapping[str, _Seen]) -> RecurrentShapes:
     labels = _first_labels(found)
     rows = tuple(record for name, module in found.items() for record in _rows(name, module, seen[name], labels))
     return RecurrentShapes(_scalars(model, found, rows), rows)
@@ -93,12 +128,13 @@ def recurrent_shapes(
 
 def _recurrent_modules(model: nn.Module) -> Mapping[str, Recurrent]:
     require_module(model)
-    found = {name or ROOT: module for name, module in model.named_modules() if class_of(module) is not None}
-    if not found:
-        types = Counter(type(module).__name__ for module in model.modules())
-        there = ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in types.items())
-        raise InputError(f"model has no recurrent module. Expected is one of {SUPPORTED}; it has {there}")
-    return found
+    return {name or ROOT: module for name, module in model.named_modules() if class_of(module) is not None}
+
+
+def _types(model: nn.Module) -> str:
+    """The classes of its modules, in words."""
+    types = Counter(type(module).__name__ for module in model.modules())
+    return ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in types.items())
 
 
 def _chosen(found: Mapping[str, Recurrent], only: Collection[str] | None) -> Mapping[str, Recurrent]:
@@ -114,11 +150,14 @@ def _chosen(found: Mapping[str, Recurrent], only: Collection[str] | None) -> Map
     return {name: module for name, module in found.items() if name in wanted}
 
 
-def _watch(found: Mapping[str, Recurrent], seen: Mapping[str, _Seen], run: Callable[[], Any]) -> None:
-    with ExitStack() as stack, torch.no_grad():
+@contextmanager
+def _watched(found: Mapping[str, Recurrent]) -> Iterator[Mapping[str, _Seen]]:
+    """Within, the calls of these modules are noted."""
+    seen = {name: _Seen(name) for name in found}
+    with ExitStack() as stack:
         for name, module in found.items():
             stack.enter_context(hooked(module, seen[name].note))
-        run()
+        yield seen
 
 
 def _first_labels(found: Mapping[str, Recurrent]) -> Mapping[int, str]:

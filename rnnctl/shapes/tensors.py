@@ -149,8 +149,8 @@ def row(label: Label, tensor: Tensor | None, shape: Sequence[int] | None = None)
 
 
 def module_row(label: Label, tensor: Tensor | None, shape: Sequence[int] | None = None, **more: Any) -> Row:
-    """``row`` of a tensor of any shape, as it stands among those of a model's modules: they count steps as well."""
-    sizes = dict.fromkeys(("batch", "longest", "shortest", "steps", "padded_steps"))
+    """``row`` of a tensor of any shape, as it stands among those of a model's modules: they count steps and uses."""
+    sizes = dict.fromkeys(("batch", "longest", "shortest", "steps", "padded_steps", "uses", "role"))
     return {**row(label, tensor, shape), **sizes, **more}
 
 

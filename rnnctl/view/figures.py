@@ -124,15 +124,35 @@ def _truncation(result: Any) -> Figure:
 def _spectrum(result: Any) -> Figure:
     figure = Figure(figsize=WIDE, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _unit_circle(left)
-    left.plot([row["real"] for row in result.rows], [row["imag"] for row in result.rows], "o", color=BLUE, ms=3)
-    left.set(xlabel="Re eigenvalue of W_hh", ylabel="Im eigenvalue of W_hh")
+    _eigenvalues(left, result.rows)
     left.legend(fontsize=8)
     values = sorted((row["singular_value"] for row in result.rows), reverse=True)
     right.plot(range(len(values)), values, "-o", color=ORANGE, ms=3, label="singular values")
     right.axhline(1, color="0.5", ls="--", lw=1)
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="index", ylabel="singular value of W_hh")
+    return figure
+
+
+def _eigenvalues(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Of one matrix, on the plane."""
+    _unit_circle(axes)
+    axes.plot([row["real"] for row in rows], [row["imag"] for row in rows], "o", color=BLUE, ms=3)
+    axes.set(xlabel="Re eigenvalue of W_hh", ylabel="Im eigenvalue of W_hh")
+
+
+def _spectrum_steps(result: Any) -> Figure:
+    eigenvalues = result.more["eigenvalues"]
+    if not eigenvalues:
+        # No one matrix to show beside them.
+        figure, axes = _single()
+        _step_factors(axes, result)
+        return figure
+    figure = Figure(figsize=WIDE, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _eigenvalues(left, eigenvalues)
+    _legend_above(left, 1)
+    _step_factors(right, result)
     return figure
 
 
@@ -154,11 +174,11 @@ def _spectrum_gates(result: Any) -> Figure:
         _unit_circle(left)
         left.set(xlabel="Re eigenvalue of a gate's W_hh", ylabel="Im eigenvalue of a gate's W_hh")
     _legend_above(left, 5)
-    _gated_steps(right, result)
+    _step_factors(right, result)
     return figure
 
 
-def _gated_steps(axes: Axes, result: Any) -> None:
+def _step_factors(axes: Axes, result: Any) -> None:
     marker = "o" if len(result.steps) <= 60 else ""
     for name, label, color, style in (
         ("jacobian_norm_max", "||J_t|| max", PURPLE, ":"),
@@ -166,9 +186,11 @@ def _gated_steps(axes: Axes, result: Any) -> None:
         ("jacobian_radius_mean", "spectral radius of J_t, mean", GREEN, "-."),
         ("keep_mean", f"mean of {result.scalars['keep_gate']}_t", ORANGE, "--"),
     ):
-        values = [_finite(step[name]) for step in result.steps]
+        values = [_finite(step.get(name)) for step in result.steps]
         if not all(map(math.isnan, values)):
-            axes.plot(range(len(values)), values, style, color=color, marker=marker, ms=3, label=label)
+            axes.plot(
+                [step["t"] for step in result.steps], values, style, color=color, marker=marker, ms=3, label=label
+            )
     axes.axhline(1, color="0.5", ls="--", lw=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="time step t", ylabel="factor per step")
@@ -221,6 +243,7 @@ FIGURES: Mapping[str, Callable[[Any], Figure]] = {
     "truncation": _truncation,
     "spectrum": _spectrum,
     "spectrum-gates": _spectrum_gates,
+    "spectrum-steps": _spectrum_steps,
     "lyapunov": _lyapunov,
 }
 

@@ -25,7 +25,8 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     """A header and one line a record; nan and inf as such, no value as an empty cell."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(records[0])
+    if records:
+        writer.writerow(records[0])
     writer.writerows([_cell(value) for value in record.values()] for record in records)
     return buffer.getvalue()
 

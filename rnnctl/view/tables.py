@@ -41,13 +41,18 @@ def table_text(result: Result, headline: str, view: View) -> str:
 
 def _print_records(console: Console, layout: Layout, result: Result, view: View) -> None:
     """The picture, the rows, the further records, the caption."""
-    if layout.picture is not None:
-        console.print(Text.from_ansi(layout.picture(result, view.terminal)), soft_wrap=True)
-    for heading, rows in _sections(layout, result.rows).items():
+    if layout.picture is not None and (picture := layout.picture(result, view.terminal)):
+        console.print(Text.from_ansi(picture), soft_wrap=True)
+    apart, others = list[Mapping[str, Any]](), list[Mapping[str, Any]]()
+    for row in result.rows:
+        (apart if any(table.shows(row) for table in layout.closing) else others).append(row)
+    for heading, rows in _sections(layout, others).items():
         if layout.section is not None:
             console.print(Text(heading, style="bold"), soft_wrap=True)
         for table in layout.tables:
             _print_rows(console, table, rows, view)
+    for table in layout.closing:
+        _print_rows(console, table, apart, view)
     for name, table in layout.more.items():
         _print_rows(console, table, result.more[name], view)
     if caption := layout.caption(result.scalars):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.loss import LossOptions, VerifyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
@@ -23,6 +23,7 @@ class FlowOptions(CommandOptions):
     own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    inputs: BatchOptions
     loss: LossOptions
     verify: VerifyOptions
     run: RunOptions

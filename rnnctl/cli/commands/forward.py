@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions, LengthOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
@@ -18,6 +18,7 @@ class ForwardOptions(CommandOptions):
     own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    inputs: BatchOptions
     ragged: LengthOptions
     run: RunOptions
     out: OutputOptions
@@ -26,12 +27,12 @@ class ForwardOptions(CommandOptions):
 def forward(given: ForwardOptions) -> None:
     """A whole sequence: the shape of every tensor, the parameters, how often each is used.
 
-    Of the hand-written network, or of every recurrent module of --cell or --model.
+    Of the hand-written network, or of every recurrent module of --cell or --model; there every parameter is counted
+    in autograd's graph, and recurrent, shared or used once.
     """
     made = prepared(given)
     from rnnctl.shapes.forward import sequence_shapes
 
-    made.require_cells("forward describes")
     with made.running():
-        result = sequence_shapes(made.model, made.x, h_init=made.h_init, lengths=made.lengths, only=made.modules)
+        result = sequence_shapes(made.model, made.x, h_init=made.h_init, lengths=made.lengths, only=made.only)
     emit(result, made.config, given.out)

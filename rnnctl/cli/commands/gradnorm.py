@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rnnctl.cli.commands.history import show_history
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions, HistoryOptions, LengthOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions, HistoryOptions, LengthOptions
 from rnnctl.cli.options.loss import LossFunctionOptions, LossOptions, LossStepOptions, VerdictOptions, VerifyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
@@ -21,6 +21,7 @@ class GradnormOptions(CommandOptions):
     own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    inputs: BatchOptions
     ragged: LengthOptions
     past: HistoryOptions
     loss: LossOptions

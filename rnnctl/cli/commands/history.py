@@ -27,5 +27,5 @@ def show_history(path: Path, given: CommandOptions) -> None:
 
 def _require_nothing_to_run(given: CommandOptions) -> None:
     request = request_of(given)
-    if not request.hand_written or request.data.input is not None:
-        raise InputError("--from shows a run that is over; it takes no --model, --cell or --input")
+    if not request.hand_written or request.data.input is not None or request.batch is not None:
+        raise InputError("--from shows a run that is over; it takes no --model, --cell, --input or --batch")

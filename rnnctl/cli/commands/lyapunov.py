@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.question import MeasureOptions
@@ -21,6 +21,7 @@ class LyapunovOptions(CommandOptions):
     own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    inputs: BatchOptions
     measure: MeasureOptions
     run: RunOptions
     plot: PlotOptions
@@ -35,7 +36,6 @@ def lyapunov(given: LyapunovOptions) -> None:
     made = prepared(given)
     from rnnctl.dynamics.lyapunov import lyapunov
 
-    made.require_cells("spectrum and lyapunov know")
     which: dict[str, Any] = {"only": made.only, "h_init": made.h_init, "target": made.target}
     with progress_bar("lyapunov", quiet=given.out.quiet) as progress, made.running():
         result = lyapunov(made.model, made.x, **which, **vars(given.measure), **vars(made.drawn), progress=progress)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
@@ -19,6 +19,7 @@ class SpectrumOptions(CommandOptions):
     own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    inputs: BatchOptions
     run: RunOptions
     plot: PlotOptions
     out: OutputOptions
@@ -32,7 +33,6 @@ def spectrum(given: SpectrumOptions) -> None:
     made = prepared(given)
     from rnnctl.dynamics.spectrum import spectrum
 
-    made.require_cells("spectrum and lyapunov know")
     with progress_bar("spectrum", quiet=given.out.quiet) as progress, made.running():
         result = spectrum(made.model, made.x, h_init=made.h_init, only=made.only, progress=progress)
     show(result, made.config, given.plot, given.out)

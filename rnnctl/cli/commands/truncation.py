@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.loss import LossOptions, VerifyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
@@ -26,6 +26,7 @@ class TruncationOptions(CommandOptions):
     own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    inputs: BatchOptions
     loss: LossOptions
     window: WindowOptions
     verify: VerifyOptions
@@ -51,9 +52,11 @@ def truncation(given: TruncationOptions) -> None:
     result.require_agreement()
 
 
-def with_named_windows(chosen: list[int] | None, conditions: Sequence[str], seq_len: int) -> list[int]:
-    """The windows, and those that a condition such as 'cosine_at_20<0.9' speaks of."""
+def with_named_windows(chosen: list[int] | None, conditions: Sequence[str], seq_len: int) -> list[int] | None:
+    """The windows, and those that a condition such as 'cosine_at_20<0.9' speaks of; None for those by themselves."""
     from rnnctl.gradients.truncation import default_windows
 
     named = [int(digits) for condition in conditions for digits in re.findall(r"_at_(\d+)\b", condition)]
+    if not named:
+        return chosen
     return [*(default_windows(seq_len) if chosen is None else chosen), *named]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions
-from rnnctl.cli.options.model import ModelOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions
+from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.question import GraphOptions
 from rnnctl.cli.options.run import RunOptions
@@ -17,24 +17,31 @@ from rnnctl.errors import InputError
 class UnrollOptions(CommandOptions):
     """What ``rnnctl unroll`` takes."""
 
+    own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    inputs: BatchOptions
     graph: GraphOptions
     run: RunOptions
     out: OutputOptions
 
 
 def unroll(given: UnrollOptions) -> None:
-    """The network unrolled through time as a graph, with its one shared W_hh."""
+    """The network unrolled through time as a graph, with its one shared W_hh.
+
+    Of --cell or --model: the steps of every recurrent weight, and how often each parameter is used, as counted in
+    autograd's graph.
+    """
     _require_drawable(given.graph, given.out)
     made = prepared(given)
-    from rnnctl.graph import drawn, unroll
+    from rnnctl.shapes.unroll import drawn, unroll
 
-    network, h_init = made.hand_written
-    result = unroll(network, made.x, h_init)
+    with made.running():
+        result = unroll(made.model, made.x, made.h_init, only=made.only)
     if chosen_format(given.out) != "table":
         return emit(result, made.config, given.out)
-    text = drawn(result, given.graph.drawn_as, every=given.out.all, ascii_only=terminal(given.out).ascii_only)
+    screen, how = terminal(given.out), given.graph.drawn_as
+    text = drawn(result, how, every=given.out.all, ascii_only=screen.ascii_only, width=screen.width)
     deliver(text + "\n", given.out)
     judge(result, given.out)
 

@@ -63,6 +63,23 @@ class LengthOptions:
 
 
 @dataclass(frozen=True)
+class BatchOptions:
+    """All inputs of a model of the user's."""
+
+    panel: ClassVar[str] = "Data"
+    batch: Annotated[
+        str | None,
+        option(
+            "--batch",
+            help="Your own function in place of --input where --model takes more than one tensor: called without "
+            "arguments, it returns a tuple of positional or a mapping of keyword arguments, sequences first, "
+            "(batch, time, ...). Tensors are moved to --device; --dtype, where given, is that of its floats.",
+            metavar="PACKAGE.MODULE:FUNCTION",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class HistoryOptions:
     """A training run that was watched."""
 

@@ -65,7 +65,7 @@ class YourModelOptions:
         str | None,
         option(
             "--module",
-            help="Only this recurrent module or weight; or an nn.Linear that a hand-written cell applies to h.",
+            help="Only this module or parameter.",
             metavar="NAME",
         ),
     ] = None

@@ -8,25 +8,44 @@ import torch
 from torch import Tensor
 
 from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.setup.process import seeded
 from rnnctl.cli.setup.request import Request
 from rnnctl.errors import InputError
 from rnnctl.files.arrays import Sequences, read_lengths, read_sequences, read_target
+from rnnctl.files.models import load_batch
 from rnnctl.files.preparing import fitted_target, split_next, standardized
+from rnnctl.models.inputs import Inputs, inputs_returned
 
 
 @dataclass(frozen=True)
 class Data:
-    """What --input and --target gave.
+    """What --input, --batch and --target gave.
 
     Attributes:
         sequences: None for random numbers.
         targets: an array, of any shape that can be brought to (batch, time, output); None for zeros.
         notes: what is to be told of them.
+        inputs: all that the model takes, from a function of the user's; else None.
     """
 
     sequences: Sequences | None
     targets: Any
     notes: tuple[str, ...] = ()
+    inputs: Inputs | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of the sequences, (batch, time, ...); None for random numbers."""
+        if self.inputs is not None:
+            return self.inputs.shape
+        return None if self.sequences is None else self.sequences.values.shape
+
+    @property
+    def source(self) -> str:
+        """What messages call the sequences."""
+        if self.inputs is not None:
+            return self.inputs.name
+        return "random numbers" if self.sequences is None else self.sequences.source
 
 
 @dataclass(frozen=True)
@@ -34,21 +53,23 @@ class Batch:
     """What a network is run on.
 
     Attributes:
-        x: shape (batch, time, input), or whole numbers (batch, time).
+        x: shape (batch, time, input), or whole numbers (batch, time); or all inputs of the model.
         target: shape (batch, time, output), integers (batch, time) for classes; None for zeros.
         h_init: shape (batch, hidden); None where the network starts as it does by itself.
         lengths: real steps of every sequence, shape (batch,), where they differ; else None.
     """
 
-    x: Tensor
+    x: Tensor | Inputs
     target: Tensor | None
     h_init: Tensor | None
     lengths: Tensor | None
 
 
 def read_data(request: Request) -> Data:
-    """Read what --input and --target name."""
+    """Read what --input and --target name, or call what --batch names."""
     target = request.data.target
+    if request.batch is not None:
+        return Data(None, _read_target(target), inputs=_returned(request.batch, request.run.seed))
     if request.data.input is None:
         return Data(None, _read_target(target))
     found, notes = _read_sequences(request)
@@ -74,8 +95,7 @@ def batch(
     lengths = _real_lengths(request, data, sizes)
     if lengths is not None and request.data.h_init is not None:
         raise InputError("--h-init is not for sequences of different lengths, which start from zeros. Leave it out")
-    x = _inputs(data.sequences, sizes, generator)
-    x = _in_range(x, dtype, request.data.input) if x.is_floating_point() else x
+    x = _x(request, data, sizes, dtype, generator)
     starts_by_itself = not request.hand_written or lengths is not None
     h_init = None if starts_by_itself else _h_init(request.h_init, sizes, generator).to(dtype)
     target = _fitted(request, data, sizes, dtype)
@@ -83,6 +103,22 @@ def batch(
         # The exponents of a layer within a model are measured beside no loss.
         target = None
     return Batch(x, target, h_init, lengths)
+
+
+def _returned(place: str, seed: int) -> Inputs:
+    """What the user's function gives."""
+    with seeded(seed):
+        return inputs_returned(load_batch(place, seed), f"--batch {place}")
+
+
+def _x(
+    request: Request, data: Data, sizes: Mapping[str, int], dtype: torch.dtype, generator: torch.Generator
+) -> Tensor | Inputs:
+    if data.inputs is not None:
+        # The user's own numbers stay as they are, unless a dtype is asked for: it is that of weights and data.
+        return data.inputs if request.run.dtype is None else data.inputs.to(dtype=dtype)
+    x = _inputs(data.sequences, sizes, generator)
+    return _in_range(x, dtype, request.data.input) if x.is_floating_point() else x
 
 
 def _read_sequences(request: Request) -> tuple[Sequences, tuple[str, ...]]:

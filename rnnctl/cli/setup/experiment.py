@@ -17,7 +17,7 @@ from rnnctl.cli.setup.request import Request, recorded, request_of, require_cons
 from rnnctl.errors import DeviceError, InputError, plain
 from rnnctl.files.models import load_loss
 from rnnctl.files.users_code import users_code
-from rnnctl.models.modules import picked, recurrent_modules, weight_names
+from rnnctl.models.modules import picked
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Experiment:
 
     Attributes:
         name: what messages call it: "train.models:build", "--cell lstm".
-        x: shape (batch, time, input), or whole numbers (batch, time).
+        x: shape (batch, time, input), or whole numbers (batch, time); the ``Inputs`` that --batch gives.
         target: as for ``gradnorm``.
         h_init: shape (batch, hidden); None where the network starts as it does by itself.
         lengths: real steps of every sequence, shape (batch,), where they differ; else None.
         loss_fn: the user's own loss, or None.
-        only, linear: which recurrent weights, as for ``probe``.
+        only: which weights, as for ``probe``.
         drawn: how W_hh was drawn, as for ``lyapunov``.
         notes: what is to be told of it, a sentence each.
         config: the options as they were settled, as JSON can hold them.
@@ -39,13 +39,12 @@ class Experiment:
 
     name: str
     model: nn.Module
-    x: Tensor
+    x: Any
     target: Tensor | None
     h_init: Tensor | None
     lengths: Tensor | None
     loss_fn: Callable[[Any, Any], Tensor] | None
     only: str | None
-    linear: tuple[str, ...]
     drawn: Drawn
     notes: tuple[str, ...]
     config: Mapping[str, Any]
@@ -59,23 +58,8 @@ class Experiment:
 
     @property
     def of_gradient(self) -> dict[str, Any]:
-        """The keywords of every question about a gradient: target, h_init, only, linear."""
-        return {name: getattr(self, name) for name in ("target", "h_init", "only", "linear")}
-
-    @property
-    def modules(self) -> list[str] | None:
-        """The names of the chosen recurrent modules, "" for the model itself; None for all."""
-        if self.only is None:
-            return None
-        return [each.name for each in recurrent_modules(self.model, self.only) if weight_names(each, self.only)]
-
-    def require_cells(self, who: str) -> None:
-        """Raise InputError where an nn.Linear was named; ``who``: whoever knows nothing of it."""
-        if self.linear:
-            raise InputError(
-                f"{who} the recurrent layers and cells of torch; {self.linear[0]} is an nn.Linear, whose cell is "
-                "code of yours. gradnorm and flow take it"
-            )
+        """The keywords of every question about a gradient: target, h_init, only."""
+        return {name: getattr(self, name) for name in ("target", "h_init", "only")}
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -112,14 +96,13 @@ def _experiment(request: Request) -> Experiment:
     loss_fn = None if request.loss_fn is None else _loss(request.loss_fn, request.run.seed)
     network = network_for(request, data, device)
     on_cpu = batch(request, data, network.sizes, network.dtype, network.generator)
-    only, linear = _chosen(request, network.model)
+    only = _chosen(request, network.model)
     return Experiment(
         request.name if loss_fn is None else f"{request.name} with {request.loss_fn}",
         network.model,
         **_moved(on_cpu, device),
         loss_fn=loss_fn,
         only=only,
-        linear=linear,
         drawn=network.drawn,
         notes=(*data.notes, *network.notes, *_of_half_precision(request, network)),
         config=_config(request, network, device),
@@ -142,18 +125,18 @@ def _loss(place: str, seed: int) -> Callable[[Any, Any], Tensor]:
         return load_loss(place)
 
 
-def _chosen(request: Request, model: nn.Module) -> tuple[str | None, tuple[str, ...]]:
-    """Which recurrent weights, as ``only`` and ``linear``."""
-    only, linear = picked(model, request.own.module)
+def _chosen(request: Request, model: nn.Module) -> str | None:
+    """Which weights, as ``only``."""
+    only = picked(model, request.own.module)
     if only is None and not request.hand_written and isinstance(model, FullRNN):
         # The user's model, which happens to be ours: it is answered module by module, as any other of theirs.
         only = "*"
-    return only, linear
+    return only
 
 
 def _moved(on_cpu: Batch, device: torch.device) -> dict[str, Any]:
     """The batch there, by name; the lengths stay, for ``pack_padded_sequence`` takes them from the CPU alone."""
-    tensors: dict[str, Tensor | None] = {field.name: getattr(on_cpu, field.name) for field in fields(on_cpu)}
+    tensors: dict[str, Any] = {field.name: getattr(on_cpu, field.name) for field in fields(on_cpu)}
     return {name: t if t is None or name == "lengths" else t.to(device) for name, t in tensors.items()}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.data import BatchOptions, DataOptions, LengthOptions
 from rnnctl.cli.options.loss import LossFunctionOptions, LossOptions, LossStepOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.question import MeasureOptions
@@ -22,6 +22,7 @@ class Request:
     """The groups that shape an experiment; those that the command does not take have their defaults.
 
     Attributes:
+        batch: the place of a function of the user's that gives the model's inputs, or None.
         ragged: None where the command takes no sequences of different lengths.
         measure: None where no Lyapunov exponents are asked for.
         loss: the name of a loss of ours; the user's own function comes before it.
@@ -34,6 +35,7 @@ class Request:
     model: ModelOptions
     data: DataOptions
     run: RunOptions
+    batch: str | None
     ragged: LengthOptions | None
     measure: MeasureOptions | None
     loss: str
@@ -69,18 +71,20 @@ class Request:
     def recorded(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
         groups = (self.model, self.data, self.run)
-        return recorded(groups if self.hand_written else (self.own, *groups))
+        return recorded(groups if self.hand_written else (self.own, *groups, BatchOptions(self.batch)))
 
 
 def request_of(given: CommandOptions) -> Request:
     """The request in a command's options."""
     loss, function = given.group(LossOptions) or LossOptions(), given.group(LossFunctionOptions)
     at, run = given.group(LossStepOptions), given.group(RunOptions) or RunOptions()
+    inputs = given.group(BatchOptions) or BatchOptions()
     return Request(
         own=given.group(YourModelOptions) or YourModelOptions(),
         model=given.group(ModelOptions) or ModelOptions(),
         data=given.group(DataOptions) or DataOptions(),
         run=run,
+        batch=inputs.batch,
         ragged=given.group(LengthOptions),
         measure=given.group(MeasureOptions),
         loss=loss.loss,
@@ -105,6 +109,8 @@ def require_consistent(request: Request) -> None:
         _require_one_network(request)
     if request.own.model is not None:
         _require_nothing_of_ours(request)
+    if request.batch is not None:
+        _require_batch_alone(request)
     _require_input(request.data)
 
 
@@ -144,6 +150,24 @@ def _require_nothing_of_others(request: Request) -> None:
         raise InputError(f"{name} is about --model or --cell, which are not given")
     if request.loss_fn is not None:
         raise InputError("--loss-fn takes the output of --model or --cell, which are not given")
+
+
+def _require_batch_alone(request: Request) -> None:
+    """For inputs that a function of the user's gives: a model of theirs, and no other sequences."""
+    data, ragged = request.data, request.ragged
+    if request.own.model is None:
+        raise InputError("--batch gives the inputs of --model, which is not given")
+    if data.input is not None:
+        raise InputError(
+            f"--batch {request.batch} and --input {data.input} both give the inputs. Leave out one of them"
+        )
+    if ragged is not None and ragged.lengths is not None:
+        raise InputError(
+            f"--lengths {ragged.lengths} is about --input; --batch {request.batch} gives lengths among the model's "
+            "inputs. Leave out --lengths"
+        )
+    if data.target == "next":
+        raise InputError("--target next predicts x_{t+1} of --input; beside --batch try --target FILE or --loss-fn")
 
 
 def _require_input(data: DataOptions) -> None:

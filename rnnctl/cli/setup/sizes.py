@@ -36,14 +36,14 @@ def settled_sizes(request: Request, data: Data, weights: Weights | None = None) 
 def sizes_for(network: nn.Module, request: Request, data: Data) -> dict[str, int]:
     """Sizes of the data, or of random numbers that a network takes as far as it says what it takes."""
     claims = _claims_of_flags(request, ("input_size", "seq_len", "batch_size"))
-    if (found := data.sequences) is not None:
-        for name, size in zip(OF_SEQUENCES, found.values.shape, strict=False):
-            claims[name].append((size, found.source))
+    if (shape := data.shape) is not None:
+        for name, size in zip(OF_SEQUENCES, shape, strict=False):
+            claims[name].append((size, data.source))
     elif not claims["input_size"]:
         known = [getattr(module, "input_size", None) for module in network.modules()]
         claims["input_size"] = [(size, "the model") for size in known if isinstance(size, int)][:1]
-    if found is not None and found.values.ndim == 2:
-        # Token numbers have no features.
+    if shape is not None and len(shape) != 3:
+        # Token numbers have no features, and pictures several axes of them.
         del claims["input_size"]
     return {name: _settled(name, claims[name]) for name in claims}
 

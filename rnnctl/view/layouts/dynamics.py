@@ -14,6 +14,14 @@ def _picture(result: Any, terminal: Terminal) -> str:
     return eigenvalue_plane(result.eigenvalues.tolist(), terminal)
 
 
+def beginning(scalars: Record) -> str:
+    """Where the first step that is measured stands, and why."""
+    first = scalars["first_step"]
+    if not first:
+        return "the state before it is part of autograd's graph"
+    return f"measured from step {number(first)} on: the state that step {number(first - 1)} starts from is a constant"
+
+
 def _ending(scalars: Record) -> str:
     step = scalars["first_nonfinite_step"]
     return "h_t is finite at every step" if step is None else f"h_t overflows first at step {number(step)}"
@@ -74,14 +82,18 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
         "theory_q": "variance of a_t in the steady state",
         "theory_chi": "sigma_w^2 E[f'(a_t)^2]",
         "theory": scalars["theory_note"],
+        "first_step": beginning(scalars),
         "first_nonfinite_step": _ending(scalars),
-        "computed_in": "whatever --dtype and --device are",
+        "computed_in": "whatever --dtype and --device are"
+        if not scalars["computed_in"].endswith("runs")
+        else "the step Jacobians, of code of your own; all else in float64",
     }
 
 
 def _without_theory(scalars: Record) -> tuple[str, ...]:
-    """Its numbers, where the line "theory" says that there is none for this cell."""
-    return ("theory_?*",) if scalars["nonlinearity"] is None else ()
+    """Its numbers, where the line "theory" says that there is none for this cell; step 0 as the first, as ever."""
+    theory = ("theory_?*",) if scalars["nonlinearity"] is None else ()
+    return theory if scalars["first_step"] else (*theory, "first_step")
 
 
 def _lyapunov_caption(scalars: Record) -> str:

@@ -57,6 +57,7 @@ class Layout:
         picture: text drawn before the tables.
         caption: a line below the tables.
         section: a field of the rows; the tables come once for each of its values, under it as a heading.
+        closing: tables after all sections; the rows that they show are in none of those.
     """
 
     tables: tuple[Table, ...]
@@ -67,6 +68,7 @@ class Layout:
     picture: Callable[[Any, Terminal], str] | None = None
     caption: Callable[[Record], str] = field(default=lambda scalars: "")
     section: str | None = None
+    closing: tuple[Table, ...] = ()
 
 
 def headline(schema: str, config: Record) -> str:
@@ -90,7 +92,7 @@ def _parts(network: str, config: Record) -> list[str]:
         at = "" if ":" in config["loss"] else f" at {config['loss_at']}"
         parts.append(f"loss {config['loss']}{at}")
     if not runs_freely:
-        parts.append(config["input"] or "random input")
+        parts.append(config.get("batch") or config["input"] or "random input")
     return [*parts, f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
 
 

@@ -12,6 +12,7 @@ _STEPS = Table(
         Column("share", "share", text=lambda row: percent(row["share"])),
         Column("grad_norm_h", "grad_norm_h"),
         Column("grad_norm_c", "grad_norm_c", optional=True),
+        Column("grad_norm_W_xh", "W_xh part", optional=True),
         Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
     )
 )
@@ -53,14 +54,22 @@ def _autograd(scalars: Record) -> str:
 
 def _verdict(scalars: Record) -> str:
     ratio, low, high = (number(scalars[name]) for name in ("first_over_last", "vanish_below", "explode_above"))
-    return {
+    said: Mapping[str, str] = {
         "vanishing": f"first_over_last {ratio} < {low} (--vanish-below)",
         "exploding": f"first_over_last {ratio} > {high} (--explode-above)",
         "stable": f"first_over_last {ratio} between {low} (--vanish-below) and {high} (--explode-above)",
         "no gradient": "no gradient reaches it",
-        "undecided": "a gradient enters at several steps, and what enters at the last alone cannot be followed",
+        "undecided": scalars["reason"],
         "nonfinite": "the loss or a gradient is not finite",
-    }[scalars["verdict"]]
+    }
+    return said[scalars["verdict"]]
+
+
+def _steps_to_one_percent(scalars: Record) -> str:
+    if scalars["first_over_last"] is None:
+        return "steps back until it has fallen to 1 %: not known"
+    found = scalars["steps_to_one_percent"] is not None
+    return "steps back until it has fallen to 1 %" if found else "it does not fall to 1 % within this sequence"
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
@@ -74,10 +83,8 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "grad_W_hh_norm": "||sum of all G_t||",
         "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
         "factor_per_step": "each step back multiplies a gradient that enters at the last step by this",
-        "steps_to_one_percent": "steps back until it has fallen to 1 %"
-        if scalars["steps_to_one_percent"] is not None
-        else "it does not fall to 1 % within this sequence",
-        "first_over_last": "its norm at the first step over that at the last",
+        "steps_to_one_percent": _steps_to_one_percent(scalars),
+        "first_over_last": "its norm, of the whole state, at the first step over that at the last",
         "spectral_radius": "largest |eigenvalue| of W_hh",
         "spectral_norm": "largest singular value of W_hh",
         "verdict": _verdict(scalars),
@@ -86,8 +93,8 @@ def _notes(scalars: Record) -> Mapping[str, str]:
 
 def _hidden(scalars: Record) -> tuple[str, ...]:
     """What has no value for this model is left out, as a table of one layer has no gates."""
-    fixed = ("vanish_below", "explode_above", "autograd_tolerance", "fitted_steps", "states_agree")
-    optional = ("padded_share", "spectral_radius", "spectral_norm")
+    fixed = ("vanish_below", "explode_above", "autograd_tolerance", "fitted_steps", "states_agree", "reason")
+    optional = ("padded_share", "recovered_error", "spectral_radius", "spectral_norm")
     return (*fixed, *(name for name in optional if scalars[name] is None))
 
 

@@ -33,7 +33,29 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "parameter_elements": "of the recurrent modules; a tensor that two share counts once",
         "model_parameter_elements": "of the whole model",
         "multiply_adds": "of the recurrent modules' matrices, over all calls, steps and sequences",
+        "parameters": "their uses are counted in autograd's graph; of torch's layers it is the steps of their calls",
+        "recurrent_parameters": "what they multiply leads back to an earlier use of them",
+        "shared_parameters": "used several times in this pass, and not recurrent",
+        "unused_parameters": "the outputs do not depend on them",
+        "uncounted_parameters": "the table says why",
     }
+
+
+def _empty_counts(scalars: Record) -> tuple[str, ...]:
+    """Where no module is of a known class, or all parameters are counted, there is nothing to say of such."""
+    of_modules = ("modules", "modules_not_called", "calls", "parameter_elements", "multiply_adds")
+    uncounted = () if scalars.get("uncounted_parameters") else ("uncounted_parameters",)
+    return uncounted if scalars["modules"] else (*of_modules, *uncounted)
+
+
+def _uses(row: Record) -> str:
+    """How often a parameter is used; why it was not counted, and with which one it is the same tensor."""
+    how, _, shared = row["name"].partition("; the same tensor as ")
+    if row["uses"] is None:
+        said = f"not counted: {how}"
+    else:
+        said = {"unused": "unused", "once": "once"}.get(row["role"], f"{_calls(row['uses'])}, {row['role']}")
+    return f"{said}\nthe same tensor as {shared}" if shared else said
 
 
 def _lines(*fields: str) -> Callable[[Record], str]:
@@ -90,4 +112,19 @@ _GATES = Table(
     where=_is_first_weight_hh,
 )
 
-FORWARD_MODULES = Layout((_MODULE, _TENSORS, _STATES, _PARAMETERS, _GATES), _notes, section="module")
+_USES = Table(
+    (
+        Column("symbol", "every parameter", right=False, whole=True),
+        Column("shape", "shape", right=False, whole=True, spare=True),
+        Column("uses", "used", right=False, text=_uses),
+    ),
+    kind="use",
+)
+
+FORWARD_MODULES = Layout(
+    (_MODULE, _TENSORS, _STATES, _PARAMETERS, _GATES),
+    _notes,
+    hidden_when=_empty_counts,
+    section="module",
+    closing=(_USES,),
+)

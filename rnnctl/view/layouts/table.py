@@ -10,6 +10,7 @@ from rnnctl.view.layouts.history import GRADNORM_HISTORY
 from rnnctl.view.layouts.layout import CHECK, GRADNORM, SHAPES, Layout
 from rnnctl.view.layouts.model_gradnorm import GRADNORM_MODULES
 from rnnctl.view.layouts.modules import FORWARD_MODULES
+from rnnctl.view.layouts.step_spectra import SPECTRUM_STEPS
 from rnnctl.view.layouts.weights import WEIGHTS
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -27,6 +28,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "truncation": TRUNCATION,
     "spectrum": SPECTRUM,
     "spectrum-gates": SPECTRUM_GATES,
+    "spectrum-steps": SPECTRUM_STEPS,
     "lyapunov": LYAPUNOV,
     "weights": WEIGHTS,
 }

@@ -1,0 +1,163 @@
+"""What the step Jacobians of a cell of the user's own writing tell, and its W_hh where it is one square matrix."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
+from rnnctl.dynamics.gate_spectra import CHEAP_EIGENVALUES, mean_of
+from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
+from rnnctl.dynamics.trajectory import STRETCH_BYTES, Stretch, computed_in, ended_at, trajectory
+from rnnctl.memory import require_memory
+from rnnctl.models.graph_steps import GraphSteps
+from rnnctl.recurrence.threads import one_thread
+from rnnctl.results import Result
+
+
+@dataclass(frozen=True, eq=False)
+class StepSpectrum(Result):
+    """The step Jacobians of code of the user's own along a sequence; W_hh beside them.
+
+    Attributes:
+        cell: the class that holds the weight.
+        weight: its name in the model.
+        state: what a step hands to the next, in words.
+        state_size: how many numbers that is, for each sequence.
+        eigenvalues: of W_hh by falling modulus, shape (hidden,), complex128; None where the weight is not one square
+            matrix: where it holds a matrix for each gate, or a kernel, or is applied unit by unit.
+        singular_values: of W_hh, falling, shape (hidden,), float64; None likewise.
+        steps: one record per time step: t, jacobian_norm_mean and jacobian_norm_max (over the batch, of
+            J_t = d state_t / d state_{t-1}), jacobian_radius_mean (of its spectral radius; None where it would take
+            long).
+        first_step: the t of the first of them: 1 where the state before step 0 takes no part in the graph.
+        first_nonfinite_step: the first step whose state or Jacobian is not finite in the model's own dtype, or None;
+            ``steps`` ends before it.
+        computed_in: dtype and device.
+    """
+
+    schema: ClassVar[str] = "spectrum-steps"
+
+    cell: str
+    weight: str
+    state: str
+    state_size: int
+    eigenvalues: Complex[Tensor, " hidden"] | None
+    singular_values: Float[Tensor, " hidden"] | None
+    steps: tuple[Mapping[str, Any], ...]
+    first_step: int
+    first_nonfinite_step: int | None
+    computed_in: str
+
+    @cached_property
+    def scalars(self) -> Mapping[str, Any]:
+        """Name -> number or text; None where a quantity has no value here.
+
+        Those of ``Spectrum`` and ``GatedSpectrum`` that speak of gates or of one nonlinearity are always None.
+        """
+        unknown = ("keep_gate", "keep_mean", "saturated_fraction", "norm_bound", "norm_bound_certifies", "mean_slope")
+        largest = [step["jacobian_norm_max"] for step in self.steps]
+        return MappingProxyType(
+            {
+                "cell": self.cell,
+                "weight": self.weight,
+                "state": self.state,
+                "hidden_size": None if self.eigenvalues is None else self.eigenvalues.shape[0],
+                "state_size": self.state_size,
+                **self._of_matrix(),
+                "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
+                "jacobian_norm_max": max(largest, default=None),
+                "jacobian_radius_mean": mean_of(self.steps, "jacobian_radius_mean"),
+                **dict.fromkeys((*unknown, "dead_fraction")),
+                "first_step": self.first_step,
+                "first_nonfinite_step": self.first_nonfinite_step,
+                "computed_in": self.computed_in,
+            }
+        )
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One record per time step: t, jacobian_norm_mean, jacobian_norm_max, jacobian_radius_mean."""
+        return self.steps
+
+    @cached_property
+    def more(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+        """Further records by name: ``eigenvalues`` of W_hh: i, real, imag, modulus, and the i-th singular_value."""
+        return {"eigenvalues": self._eigenvalues()}
+
+    @property
+    def conditions(self) -> Mapping[str, bool]:
+        """Whether "nonfinite" holds: the state leaves the model's dtype within the sequence."""
+        return {"nonfinite": self.first_nonfinite_step is not None}
+
+    def _eigenvalues(self) -> tuple[Mapping[str, Any], ...]:
+        if self.eigenvalues is None or self.singular_values is None:
+            return ()
+        values = zip(self.eigenvalues.tolist(), self.singular_values.tolist(), strict=True)
+        return tuple(
+            {"i": i, "real": value.real, "imag": value.imag, "modulus": abs(value), "singular_value": singular}
+            for i, (value, singular) in enumerate(values)
+        )
+
+    def _of_matrix(self) -> dict[str, float | None]:
+        if self.eigenvalues is None or self.singular_values is None:
+            names = ("spectral_radius", "spectral_norm", "condition_number", "departure_from_normality")
+            return dict.fromkeys((*names, "relative_departure"))
+        departure, relative = departure_from_normality(self.eigenvalues, self.singular_values)
+        return {
+            "spectral_radius": float(self.eigenvalues[0].abs()),
+            "spectral_norm": float(self.singular_values[0]),
+            "condition_number": condition_number(self.singular_values),
+            "departure_from_normality": departure,
+            "relative_departure": relative,
+        }
+
+
+def step_spectrum(steps: GraphSteps, progress: Callable[[float], None] | None = None) -> StepSpectrum:
+    """What the Jacobians of the steps say along the sequence, and what W_hh does by itself.
+
+    Args:
+        steps: of one weight in autograd's graph.
+        progress: called with the fraction of the steps that are done.
+    Raises:
+        InputError: sequences that depend on one another; TooLargeError.
+    """
+    hidden = 0 if steps.W_hh is None else steps.W_hh.shape[0]
+    require_memory(8 * 8 * hidden**2 + 4 * (BASIS_BYTES + STRETCH_BYTES), f"the spectrum of {steps.name}")
+    want_radius = steps.batch * steps.seq_len * steps.state_size**3 <= CHEAP_EIGENVALUES
+    records: list[Mapping[str, Any]] = []
+    for stretch in trajectory(steps, steps.seq_len):
+        records += _records(stretch, want_radius)
+        if progress is not None:
+            progress(len(records) / steps.seq_len)
+    return StepSpectrum(
+        cell=steps.kind.name,
+        weight=steps.name,
+        state=steps.kind.state,
+        state_size=steps.state_size,
+        eigenvalues=None if steps.W_hh is None else eigenvalues_by_modulus(steps.W_hh),
+        singular_values=None if steps.W_hh is None else torch.linalg.svdvals(steps.W_hh),
+        steps=tuple(records),
+        first_step=steps.first_step,
+        first_nonfinite_step=ended_at(steps, len(records), steps.seq_len),
+        computed_in=computed_in(steps),
+    )
+
+
+def _records(stretch: Stretch, want_radius: bool) -> list[Mapping[str, Any]]:
+    J, (steps, batch) = stretch.slopes.flattened(), stretch.state.shape[:2]
+    # Many small products and decompositions, of which several threads make slow work on a busy machine.
+    with one_thread():
+        norms = tangent_norms(J).view(steps, batch)
+        radii = spectral_radii(J).view(steps, batch).mean(dim=1).tolist() if want_radius else [None] * steps
+    columns = (norms.mean(dim=1).tolist(), norms.amax(dim=1).tolist(), radii)
+    names = ("jacobian_norm_mean", "jacobian_norm_max", "jacobian_radius_mean")
+    return [
+        {"t": t, **dict(zip(names, values, strict=True))}
+        for t, values in enumerate(zip(*columns, strict=True), start=stretch.start)
+    ]

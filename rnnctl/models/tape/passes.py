@@ -1,0 +1,73 @@
+"""When a backward pass begins and ends: the only moments at which its whole graph is there to be read."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from rnnctl.errors import hands_over
+
+# Called after a pass with whether it came to its end, or failed.
+End = Callable[[bool], None]
+# Told the roots before a pass, and whether its graph is kept; returns what is called after it, and whether the graph
+# must last until then; None where the pass is no concern of it.
+Listener = Callable[[Sequence[Any], bool], tuple[End, bool] | None]
+
+
+class _Engine:
+    """Autograd's engine, which tells who listens of every backward pass, and does all else as it is."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.listeners: list[Listener] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    @hands_over
+    def run_backward(self, roots: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        # By place, as torch hands them over: gradients of the roots, whether the graph is kept, and more.
+        grads, keeps, *rest = args
+        concerned = [found for listener in list(self.listeners) if (found := listener(roots, bool(keeps))) is not None]
+        done = False
+        try:
+            keeps = keeps or any(lasts for _, lasts in concerned)
+            found = self._engine.run_backward(roots, grads, keeps, *rest, **kwargs)
+            done = True
+            return found
+        finally:
+            for end, _ in reversed(concerned):
+                end(done)
+
+
+def is_nested() -> bool:
+    """Whether a backward pass is running, so that one that begins is a piece of it."""
+    return torch._C._current_graph_task_id() != -1
+
+
+@contextmanager
+def backward_passes(listener: Listener) -> Iterator[None]:
+    """Within, the listener is told of every backward pass that Python starts, by whatever name.
+
+    Args:
+        listener: must not raise; called in the thread that starts the pass.
+    """
+    # backward(), grad() and checkpoints all ask this one object, by a name that is torch's own: there is no public one.
+    variable: Any = torch.autograd.Variable
+    if not isinstance(variable._execution_engine, _Engine):
+        variable._execution_engine = _Engine(variable._execution_engine)
+    engine: _Engine = variable._execution_engine
+    engine.listeners.append(listener)
+    try:
+        yield
+    finally:
+        engine.listeners.remove(listener)
+        if not engine.listeners and variable._execution_engine is engine:
+            variable._execution_engine = engine._engine
+
+
+def now() -> int:
+    """A moment of the forward pass: what is made from here on has at least this number."""
+    moment: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+    return moment
