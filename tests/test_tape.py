@@ -10,17 +10,19 @@ import rnnctl
 class Packed(nn.Module):
     """Two layers whose states are one tensor; V leads from the one to the other and does not recur."""
 
-    def __init__(self, take) -> None:
+    def __init__(self, take, old: bool = False) -> None:
         super().__init__()
+        # Whether the second layer sees the first one's state as it was taken out.
+        self.old = old
         self.U, self.W1, self.W2, self.V = (nn.Parameter(0.5 * torch.randn(n, 4)) for n in (3, 4, 4, 4))
         self.take = take
 
     def forward(self, x):
         state, self.states = x.new_zeros(x.shape[1], 8), []
         for x_t in x:
-            one, two = self.take(state)
-            one = torch.tanh(x_t @ self.U + one @ self.W1)
-            two = torch.tanh(one @ self.V + two @ self.W2)
+            before, two = self.take(state)
+            one = torch.tanh(x_t @ self.U + before @ self.W1)
+            two = torch.tanh((before if self.old else one) @ self.V + two @ self.W2)
             one.retain_grad()
             two.retain_grad()
             self.states.append((one, two))
@@ -37,10 +39,11 @@ TAKEN = {
 }
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
 @pytest.mark.parametrize("take", TAKEN)
-def test_what_is_taken_out_as_it_was_put_in_is_that_alone(take):
+def test_what_is_taken_out_as_it_was_put_in_is_that_alone(take, old):
     torch.manual_seed(0)
-    model = Packed(TAKEN[take]).double()
+    model = Packed(TAKEN[take], old).double()
     with rnnctl.probe(model) as trace:
         model(torch.randn(6, 2, 3).double()).square().sum().backward()
     assert list(trace) == ["W1", "W2"]
