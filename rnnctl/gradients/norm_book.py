@@ -1,37 +1,85 @@
 """Norms of many gradients as they pass by: of small ones many at a time, of large ones at once."""
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Between these the squares of float32 neither underflow nor overflow where it matters.
-SMALL, LARGE = 1e-15, 1e15
+# By these powers of two numbers are brought to where their squares neither underflow nor overflow: it changes no digit.
+_SHIFTS = {4: (0, 64, 126, -96), 8: (0, 512, 1022, -768)}
+# By the bytes of a number: between these a norm was taken of squares that did not.
+_SAFE = {4: (1e-15, 1e15), 8: (1e-150, 1e150)}
 # Up to so many numbers a norm costs more in calls than in arithmetic, so that many are taken together.
 FEW_NUMBERS = 4096
 # So many numbers wait at most: they stay in the cache.
 MOST_WAITING = 1 << 18
 
 
+class _Norms:
+    """Norms by way of squares, of tensors of any magnitude."""
+
+    def __init__(self) -> None:
+        # Gradients of steps beside one another are much alike: what served the last one is tried first.
+        self._shift = 0
+        self._buffers: dict[Any, Tensor] = {}
+
+    def of(self, wide: Tensor, norms: Callable[[Tensor], list[float]]) -> list[float]:
+        """The norms of a tensor of any shape, or of parts of it; those that are too small or too large are taken again.
+
+        Args:
+            wide: real, at least float32.
+            norms: of a tensor of this shape.
+        """
+        size = wide.dtype.itemsize
+        small, large = _SAFE[size]
+        found = self._shifted(wide, norms)
+        safe = [small < norm < large for norm in found]
+        if all(safe):
+            return self._back(found)
+        if not wide.numel() or not float(wide.abs().amax()):
+            return [0.0] * len(found)
+        kept = self._back(found)
+        for self._shift in _SHIFTS[size]:
+            found = self._shifted(wide, norms)
+            again = [small < norm < large for norm in found]
+            kept = [
+                other if better else norm for norm, other, better in zip(kept, self._back(found), again, strict=True)
+            ]
+            safe = [one or other for one, other in zip(safe, again, strict=True)]
+            if all(safe):
+                return kept
+        self._shift = 0
+        return kept
+
+    def buffer(self, like: Tensor) -> Tensor:
+        """One place for all of a shape: fresh memory of that size costs more than the arithmetic."""
+        key = like.shape, like.stride(), like.dtype
+        if key not in self._buffers:
+            self._buffers[key] = torch.empty_like(like)
+        return self._buffers[key]
+
+    def _shifted(self, wide: Tensor, norms: Callable[[Tensor], list[float]]) -> list[float]:
+        return norms(torch.mul(wide, 2.0**self._shift, out=self.buffer(wide)) if self._shift else wide)
+
+    def _back(self, norms: list[float]) -> list[float]:
+        return [norm / 2.0**self._shift for norm in norms] if self._shift else norms
+
+
 def norm_of(grad: Tensor) -> float:
     """The Frobenius norm of a gradient of any shape and dtype, to all digits of the dtype at any magnitude."""
-    wide = grad if grad.dtype.itemsize >= 4 else grad.float()
-    norm = float(torch.linalg.vector_norm(wide))
-    if _is_safe(norm, wide):
-        return norm
-    if _fits_float64(wide):
-        return float(torch.linalg.vector_norm(wide, dtype=torch.float64))
-    scaled, largest = _near_one(wide)
-    return norm if scaled is None else float(torch.linalg.vector_norm(scaled)) * largest
+    return _Norms().of(_at_least_float32(grad), _frobenius)[0]
 
 
-def _is_safe(norm: float, of: Tensor) -> bool:
-    """Whether the squares behind a norm of a tensor of any shape stayed within the range of its dtype."""
-    small, large = (SMALL, LARGE) if of.dtype.itemsize < 8 or of.dtype == torch.complex64 else (SMALL**10, LARGE**10)
-    return small < norm < large
+def _frobenius(wide: Tensor) -> list[float]:
+    return [float(torch.linalg.vector_norm(wide))]
+
+
+def _at_least_float32(grad: Tensor) -> Tensor:
+    """Real numbers with the same norm."""
+    real = torch.view_as_real(grad.resolve_conj()) if grad.is_complex() else grad
+    return real if real.dtype.itemsize >= 4 else real.float()
 
 
 def widest(like: Tensor) -> torch.dtype:
@@ -39,15 +87,6 @@ def widest(like: Tensor) -> torch.dtype:
     if like.is_complex():
         return torch.complex128
     return torch.float32 if like.device.type == "mps" else torch.float64
-
-
-def _near_one(wide: Tensor) -> tuple[Tensor | None, float]:
-    """A gradient over its largest number, and that; None where there is nothing to scale."""
-    largest = float(torch.linalg.vector_norm(wide, math.inf)) if wide.numel() else 0.0
-    if largest == 0 or not math.isfinite(largest):
-        return None, largest
-    # Its inverse may be beyond the dtype where the number is not.
-    return wide / largest, largest
 
 
 def norms_of(grads: Sequence[Tensor]) -> list[float]:
@@ -62,20 +101,13 @@ def norms_along(stacked: Tensor) -> list[float]:
     if len(stacked) == 1:
         # A norm over everything is several times faster than one along an axis.
         return [norm_of(stacked[0])]
-    wide = stacked if stacked.dtype.itemsize >= 4 else stacked.float()
-    flat = wide.reshape(len(wide), -1)
-    norms: list[float] = torch.linalg.vector_norm(flat, dim=1).tolist()
-    if all(_is_safe(norm, wide) for norm in norms):
-        return norms
-    if _fits_float64(wide):
-        wider: list[float] = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64).tolist()
-        return wider
-    return [norm if _is_safe(norm, wide) else norm_of(part) for norm, part in zip(norms, stacked, strict=True)]
+    flat = _at_least_float32(stacked).reshape(len(stacked), -1)
 
+    def norms(wide: Tensor) -> list[float]:
+        found: list[float] = torch.linalg.vector_norm(wide, dim=1).tolist()
+        return found
 
-def _fits_float64(wide: Tensor) -> bool:
-    """Whether no square of its numbers is too small or too large for float64."""
-    return wide.dtype == torch.float32 and wide.device.type != "mps"
+    return _Norms().of(flat, norms)
 
 
 class NormBook:
@@ -129,6 +161,7 @@ class SummedBook:
         self.total: Tensor | None = None
         self.narrowest: torch.dtype | None = None
         self._runs = runs
+        self._measure = _Norms()
         self._waiting: list[tuple[Hashable, Tensor]] = []
         self._numbers = 0
 
@@ -137,9 +170,9 @@ class SummedBook:
         count = grad.numel()
         if count > FEW_NUMBERS:
             if self._runs is None:
-                self.norms[WHOLE][use] = norm_of(grad)
+                (self.norms[WHOLE][use],) = self._measure.of(_at_least_float32(grad), _frobenius)
             else:
-                for name, (norm,) in self._runs.norms(grad.unsqueeze(0)).items():
+                for name, (norm,) in self._runs.norms(self._measure, grad.unsqueeze(0)).items():
                     self.norms[name][use] = norm
             self.add_up(grad)
             return
@@ -154,7 +187,7 @@ class SummedBook:
             return
         uses = [use for use, _ in self._waiting]
         stacked = torch.stack([grad for _, grad in self._waiting])
-        found = {WHOLE: norms_along(stacked)} if self._runs is None else self._runs.norms(stacked)
+        found = {WHOLE: norms_along(stacked)} if self._runs is None else self._runs.norms(self._measure, stacked)
         for name, values in found.items():
             self.norms[name].update(zip(uses, values, strict=True))
         self.add_up(stacked.sum(0, dtype=_summed_in(stacked.dtype)), stacked.dtype)
@@ -196,59 +229,33 @@ class Runs:
 
     axis: int
     columns: Mapping[str, Sequence[tuple[int, int]]]
-    _buffers: dict[Any, Tensor] = field(default_factory=dict)
+    _numbers: dict[torch.device, Tensor] = field(default_factory=dict)
 
-    def norms(self, stacked: Tensor) -> dict[str, list[float]]:
+    def norms(self, measure: _Norms, stacked: Tensor) -> dict[str, list[float]]:
         """By name, of each gradient along the first axis, shape (gradients, ...)."""
-        wide = stacked.abs() if stacked.is_complex() else stacked if stacked.dtype.itemsize >= 4 else stacked.float()
-        # Squares of all at once, then column by column: narrow slices lie apart in memory, and take five times as long.
-        sums = self._sums(self._squares(wide))
-        if _fits_float64(wide) and not all(
-            _is_safe(math.sqrt(each), wide) for row in sums for each in row if each >= 0
-        ):
-            # Nothing at all, as where a gradient has vanished, is soon seen to be nothing.
-            if not float(torch.linalg.vector_norm(wide, math.inf)):
-                return {name: [0.0] * len(wide) for name in self.columns}
-            wide = self._buffer(wide, torch.float64).copy_(wide)
-            sums = self._sums(wide.square())
-        rows = [self._roots(part, row) for part, row in zip(wide, sums, strict=True)]
-        return {name: [row[place] for row in rows] for place, name in enumerate(self.columns)}
+        wide = _at_least_float32(stacked.abs() if stacked.is_complex() else stacked)
+        names, count = list(self.columns), len(stacked)
+        found = measure.of(wide, lambda like: self._norms(measure, like))
+        return {name: found[place * count : (place + 1) * count] for place, name in enumerate(names)}
 
-    def _sums(self, squares: Tensor) -> list[list[float]]:
-        """Of squares, shape (gradients, ...), the sums over the columns of each name, by gradient."""
+    def _norms(self, measure: _Norms, wide: Tensor) -> list[float]:
+        """Of gradients, shape (gradients, ...), those of the first name, then those of the next."""
+        # Squares of all at once, then column by column: narrow slices lie apart in memory, and take five times as long.
+        squares = torch.mul(wide, wide, out=measure.buffer(wide))
         axis = squares.dim() + self.axis
         others = [each for each in range(1, squares.dim()) if each != axis]
         by_column = squares.sum(others) if others else squares
-        found: list[list[float]] = (by_column @ self._members(by_column)).tolist()
+        # Added up, not multiplied by a matrix of 0 and 1: what overflows in one run is no number in another one there.
+        sums = by_column.new_zeros(len(by_column), len(self.columns)).index_add_(1, self._run_of(by_column), by_column)
+        found: list[float] = sums.sqrt().t().flatten().tolist()
         return found
 
-    def _roots(self, grad: Tensor, sums: Sequence[float]) -> list[float]:
-        """Of the sums of squares of one gradient, or of it brought near 1 where they are too small or too large."""
-        norms = [math.sqrt(each) if each >= 0 else math.nan for each in sums]
-        if all(_is_safe(norm, grad) for norm in norms):
-            return norms
-        scaled, largest = _near_one(grad)
-        if scaled is None:
-            return norms
-        return [math.sqrt(each) * largest for each in self._sums(scaled.square().unsqueeze(0))[0]]
-
-    def _members(self, squares: Tensor) -> Tensor:
-        """1 where a column is in a run, shape (columns, runs)."""
-        if ("members", squares.dtype) not in self._buffers:
-            members = squares.new_zeros(squares.shape[1], len(self.columns))
+    def _run_of(self, like: Tensor) -> Tensor:
+        """By column, the number of the run that it is in, shape (columns,)."""
+        if like.device not in self._numbers:
+            numbers = torch.empty(like.shape[1], dtype=torch.long)
             for number, runs in enumerate(self.columns.values()):
                 for start, length in runs:
-                    members[start : start + length, number] = 1
-            self._buffers["members", squares.dtype] = members
-        return self._buffers["members", squares.dtype]
-
-    def _squares(self, wide: Tensor) -> Tensor:
-        found: Tensor = torch.mul(wide, wide, out=self._buffer(wide, wide.dtype))
-        return found
-
-    def _buffer(self, like: Tensor, dtype: torch.dtype) -> Tensor:
-        """One place for all of a shape: fresh memory of that size costs more than the arithmetic."""
-        key = like.shape, like.stride(), dtype
-        if key not in self._buffers:
-            self._buffers[key] = torch.empty_like(like, dtype=dtype)
-        return self._buffers[key]
+                    numbers[start : start + length] = number
+            self._numbers[like.device] = numbers.to(like.device)
+        return self._numbers[like.device]
