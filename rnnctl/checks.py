@@ -16,7 +16,7 @@ from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import Problem
 from rnnctl.recurrence.nonlinearities import IN_TORCH
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 
 # Relative, per claim, at every step: far above rounding, far below any mistake.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -27,6 +27,7 @@ class CheckReport(Result):
     """One row per claim: claim, nonlinearity, loss_at, relative_error, tolerance, holds."""
 
     schema: ClassVar[str] = "check"
+    kinds: ClassVar[Mapping[str, Kind]] = numbers("claims", "failed", "largest_relative_error")
     rows: tuple[Mapping[str, Any], ...]
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN
 from rnnctl.memory import require_tape
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 
 # Up to here every step is drawn; beyond, so many at either end.
 DRAWN_STEPS = 8
@@ -38,6 +38,9 @@ class UnrolledGraph(Result):
     """
 
     schema: ClassVar[str] = "unroll"
+    kinds: ClassVar[Mapping[str, Kind]] = numbers(
+        "seq_len", *(f"unique_{name}" for name in WEIGHTS), *(f"{name}_uses" for name in WEIGHTS)
+    )
     seq_len: int
     hidden_size: int
     nonlinearity: str

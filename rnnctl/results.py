@@ -3,10 +3,26 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 Value = float | int | str | bool | None
 Record = Mapping[str, Any]
+# What a scalar is: float of any number, bool, str of any text, or the words that a text may be.
+Kind = type | tuple[str, ...]
+
+
+def numbers(*names: str) -> dict[str, Kind]:
+    """Scalars, or patterns of them, that are numbers."""
+    return dict.fromkeys(names, float)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one kind of result can be asked: ``kinds`` and ``words`` as of ``Result``."""
+
+    kinds: Mapping[str, Kind]
+    words: tuple[str, ...] = ()
 
 
 class Result:
@@ -17,8 +33,19 @@ class Result:
         scalars: name -> number, text or None where there is no value.
         rows: one flat record per time step, tensor, claim, ...; all with the same keys.
         more: further records, by name.
-        conditions: what can be asked of it by a word ("vanishing"), and whether it is so.
+        conditions: what can be asked of it by a word ("vanishing"), and whether it is so; None where nothing tells.
+        why: name of a scalar that is None, or of a condition -> the reason.
+        kinds: name of a scalar, or a pattern of names -> what it is where it has a value.
+        words: the names of the conditions.
     """
+
+    kinds: ClassVar[Mapping[str, Kind]] = {}
+    words: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def answers(cls) -> Answers:
+        """What can be asked of any result of this kind."""
+        return Answers(cls.kinds, cls.words)
 
     if TYPE_CHECKING:
         # For the type checker alone: what stands in a base is the default of a dataclass's field of that name.
@@ -37,8 +64,13 @@ class Result:
         return {}
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
+    def conditions(self) -> Mapping[str, bool | None]:
         """What --fail-on knows by a bare name; nothing of most results."""
+        return {}
+
+    @property
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None, and of every condition that nothing tells."""
         return {}
 
 

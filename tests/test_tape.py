@@ -362,3 +362,44 @@ def test_complex_weights_are_itemised_too(concat):
     expected = torch.stack([clone.grad[rows].abs().square().sum().sqrt() for clone in clones])
     torch.testing.assert_close(trace["W"].grad_norm_W_hh, expected, rtol=1e-9, atol=1e-14)
     assert trace["W"].agrees
+
+
+class Beside(nn.Module):
+    """cat(x, h) through one weight, as a linear map has it or the other way round."""
+
+    def __init__(self, W, transposed):
+        super().__init__()
+        self.W, self.transposed = nn.Parameter(W.t().contiguous() if transposed else W), transposed
+
+    def forward(self, x):
+        h, states = x.new_zeros(x.shape[0], 5), []
+        for x_t in x.unbind(1):
+            both = torch.cat([x_t, h], 1)
+            h = torch.tanh(nn.functional.linear(both, self.W.t() if self.transposed else self.W))
+            states.append(h)
+        return torch.stack(states, 1)
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["W", "W transposed"])
+def test_a_weight_over_x_and_h_is_answered_as_two_weights_whichever_way_it_lies(transposed):
+    torch.manual_seed(0)
+    W, x = torch.randn(5, 8, dtype=torch.float64) * 0.4, torch.randn(3, 7, 3, dtype=torch.float64)
+    plain = nn.RNN(3, 5, bias=False, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        plain.weight_ih_l0.copy_(W[:, :3])
+        plain.weight_hh_l0.copy_(W[:, 3:])
+    model = Beside(W, transposed)
+    for ask, names in (
+        (rnnctl.gradnorm, ("grad_W_hh_norm", "cancellation", "factor_per_step", "spectral_radius", "spectral_norm")),
+        (rnnctl.flow, ("grad_W_hh_norm", "median_reach", "largest_norm")),
+        (rnnctl.truncation, ("grad_W_hh_norm", "cosine_at_1", "relative_error_at_2", "norm_ratio_at_4")),
+    ):
+        found, expected = ask(model, x, verify=True), ask(plain, x, verify=True)
+        assert found.scalars["autograd_relative_error"] < 1e-12
+        for name in names:
+            assert found.scalars[name] == pytest.approx(expected.scalars[name], rel=1e-9), (ask.__name__, name)
+    with rnnctl.probe(model) as trace:
+        model(x).square().sum().backward()
+    part = trace["W"].grad_of_state_columns
+    expected = model.W.grad[3:] if transposed else model.W.grad[:, 3:]
+    torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-14)

@@ -1074,8 +1074,6 @@ def test_a_result_goes_to_a_file_in_the_format_of_its_suffix(run: Run, tmp_path:
         ("weights==1", 3),
         ("states_agree==false", 0),
         ("padded_share>0.1", 1),
-        ("padded<1", 2),
-        ("vanish", 2),
     ],
 )
 def test_a_condition_on_a_model_is_one_on_its_worst_weight(condition: str, code: int, run: Run) -> None:
@@ -1083,6 +1081,13 @@ def test_a_condition_on_a_model_is_one_on_its_worst_weight(condition: str, code:
     assert ran.code == code
     assert len(document(ran)["rows"]) == 40
     assert (condition in ran.err) == (code != 0)
+
+
+@pytest.mark.parametrize("condition", ["padded<1", "vanish", "verdict==foo", "weight<1", "states_agree==maybe"])
+def test_a_condition_that_no_model_answers_is_refused_before_anything_runs(condition: str, run: Run) -> None:
+    ran = run("gradnorm --model train:build --seq-len 40 --json --fail-on", condition)
+    assert (ran.code, ran.out) == (2, "")
+    assert condition in ran.err
 
 
 @pytest.mark.parametrize("more", ["", "--lengths lengths.csv"])

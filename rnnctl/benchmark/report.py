@@ -10,7 +10,7 @@ import torch
 from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.timing import gemm_rate
 from rnnctl.errors import InputError
-from rnnctl.results import Record, Result
+from rnnctl.results import Answers, Record, Result, numbers
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Cases:
     with_rate: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
 
+    def answers(self) -> Answers:
+        """What can be asked of a report on them."""
+        rate = ("gemm_gigaflops",) if self.with_rate else ()
+        return Answers({**numbers("threads", "repeats", *rate, *self.largest), "targets_met": bool})
+
 
 @dataclass(frozen=True)
 class BenchReport(Result):
@@ -89,6 +94,11 @@ class BenchReport(Result):
         }
         measured = {"threads": self.threads, "repeats": self.repeats, **rate, **largest}
         return {**measured, "targets_met": self.targets_met}
+
+    @property
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        return {"targets_met": "these sizes have no target"}
 
     @property
     def targets_met(self) -> bool | None:

@@ -18,7 +18,7 @@ from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.finite import has_values, nonfinite_count
 from rnnctl.recurrence.kinds import KINDS
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 
 ELMAN = "elman (rnnctl)"
 # Rows of weight_hh over hidden units -> the kind of cell that has no marker to be told by.
@@ -46,6 +46,10 @@ class CheckpointContents(Result):
     """
 
     schema: ClassVar[str] = "weights"
+    kinds: ClassVar[Mapping[str, Kind]] = numbers(
+        "tensors", "elements", "bytes", "nonfinite", "recurrent", "largest_spectral_radius", "largest_spectral_norm"
+    )
+    words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     rows: tuple[Mapping[str, Any], ...]
     recurrent: tuple[Mapping[str, Any], ...]
@@ -74,7 +78,13 @@ class CheckpointContents(Result):
         return {"recurrent": self.recurrent, "other": self.other}
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        none = "no matrix has one" if self.scalars["recurrent"] else "no recurrent matrix is known by its name"
+        return dict.fromkeys(("largest_spectral_radius", "largest_spectral_norm"), none)
+
+    @property
+    def conditions(self) -> Mapping[str, bool | None]:
         """Whether "nonfinite" holds: some value is nan or infinite."""
         return {"nonfinite": self.scalars["nonfinite"] > 0}
 

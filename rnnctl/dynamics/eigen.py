@@ -9,6 +9,10 @@ from torch import Tensor
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 from rnnctl.recurrence.threads import one_thread
 
+# What results say of one matrix, by name; and why one of these may have no value.
+OF_MATRIX = ("spectral_radius", "spectral_norm", "condition_number", "departure_from_normality", "relative_departure")
+WHY_OF_MATRIX = {"condition_number": "a matrix of zeros has none"}
+
 
 def eigenvalues_by_modulus(W: Float[Tensor, "hidden hidden"]) -> Complex[Tensor, " hidden"]:
     """By falling modulus, then real part, then imaginary part: conjugates side by side.

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
+from rnnctl.dynamics.eigen import OF_MATRIX, condition_number, departure_from_normality, eigenvalues_by_modulus
 from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
 from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Stretch, stretches
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer
+from rnnctl.models.hand_written import FINITE
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.kinds import KINDS
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 
 # A gate counts as saturated closer than this to 0 or 1; a candidate where |tanh| is beyond.
 GATE_MARGIN, CANDIDATE_SATURATED = 0.05, 0.99
@@ -25,6 +26,25 @@ GATE_MARGIN, CANDIDATE_SATURATED = 0.05, 0.99
 CHEAP_EIGENVALUES = 5e8
 # What stands in place of a gate's letter where W_hh is one matrix.
 WHOLE = "W_hh"
+# Of a cell whose step is one nonlinearity of one matrix, by name.
+OF_ONE_FUNCTION = ("norm_bound", "norm_bound_certifies", "mean_slope", "dead_fraction")
+NO_RADIUS = "it takes long here. Try fewer steps or sequences"
+# What can be asked of the spectrum of any cell.
+SPECTRUM_KINDS: Mapping[str, Kind] = {
+    **numbers(*OF_MATRIX, "hidden_size", "state_size", "jacobian_norm_mean", "jacobian_norm_max"),
+    **numbers("jacobian_radius_mean", "keep_mean", "saturated_fraction", "norm_bound", "mean_slope", "dead_fraction"),
+    **numbers("first_nonfinite_step"),
+    "norm_bound_certifies": ("vanishing", "nothing"),
+    **dict.fromkeys(("cell", "state", "keep_gate", "computed_in"), str),
+}
+
+
+def why_no_steps(first_nonfinite_step: int | None) -> Mapping[str, str]:
+    """Why there is no mean over steps, where the sequence ends before its first one; and no such end, elsewhere."""
+    if first_nonfinite_step is None:
+        return {"first_nonfinite_step": FINITE}
+    names = ("jacobian_norm_mean", "jacobian_norm_max", "mean_slope", "saturated_fraction", "keep_mean")
+    return dict.fromkeys(names, f"h_t overflows first at step {first_nonfinite_step}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +84,8 @@ class GatedSpectrum(Result):
     """
 
     schema: ClassVar[str] = "spectrum-gates"
+    kinds: ClassVar[Mapping[str, Kind]] = SPECTRUM_KINDS
+    words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     cell: str
     gates: tuple[GateMatrix, ...]
@@ -78,10 +100,6 @@ class GatedSpectrum(Result):
 
         Those of ``Spectrum`` that speak of one square W_hh or one nonlinearity are always None.
         """
-        one_matrix = dict.fromkeys(
-            ("spectral_radius", "spectral_norm", "condition_number", "departure_from_normality", "relative_departure")
-        )
-        one_function = dict.fromkeys(("norm_bound", "norm_bound_certifies", "mean_slope", "dead_fraction"))
         largest = [step["jacobian_norm_max"] for step in self.steps]
         return MappingProxyType(
             {
@@ -89,14 +107,14 @@ class GatedSpectrum(Result):
                 "state": KINDS[self.cell].state,
                 "hidden_size": self.gates[0].shape[0],
                 "state_size": self.state_size,
-                **one_matrix,
+                **dict.fromkeys(OF_MATRIX),
                 "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
                 "jacobian_norm_max": max(largest, default=None),
                 "jacobian_radius_mean": mean_of(self.steps, "jacobian_radius_mean"),
                 "keep_gate": KINDS[self.cell].keep,
                 "keep_mean": mean_of(self.steps, "keep_mean"),
                 "saturated_fraction": mean_of(self.steps, "saturated"),
-                **one_function,
+                **dict.fromkeys(OF_ONE_FUNCTION),
                 "first_nonfinite_step": self.first_nonfinite_step,
                 "computed_in": COMPUTED_IN,
             }
@@ -114,7 +132,26 @@ class GatedSpectrum(Result):
         return {"gates": tuple({**_summary(gate), **activation} for gate, activation in pairs), "steps": self.steps}
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        keep = KINDS[self.cell].keep
+        no_bound = "no bound of W_hh certifies vanishing" + (
+            f": {keep}_t may be 1, and the state is kept" if keep else ""
+        )
+        return {
+            **dict.fromkeys(
+                OF_MATRIX, f"W_hh of {KINDS[self.cell].with_article} stacks one matrix a gate: see the gates"
+            ),
+            **dict.fromkeys(OF_ONE_FUNCTION, "of a cell with one nonlinearity and one matrix"),
+            **dict.fromkeys(("norm_bound", "norm_bound_certifies"), no_bound),
+            "jacobian_radius_mean": NO_RADIUS,
+            **dict.fromkeys(("keep_gate", "keep_mean"), "no gate of this cell keeps the state"),
+            "saturated_fraction": "this cell has no gate that saturates",
+            **why_no_steps(self.first_nonfinite_step),
+        }
+
+    @property
+    def conditions(self) -> Mapping[str, bool | None]:
         """Whether "nonfinite" holds: the state leaves float64 within the sequence."""
         return {"nonfinite": self.first_nonfinite_step is not None}
 

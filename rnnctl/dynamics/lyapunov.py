@@ -20,13 +20,13 @@ from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, own_layer, widened
 from rnnctl.models.graph_steps import GraphSteps
-from rnnctl.models.hand_written import posed
+from rnnctl.models.hand_written import FINITE, posed
 from rnnctl.models.inputs import Given
 from rnnctl.recurrence.cell_kind import StepKind
 from rnnctl.recurrence.slopes import StepMaps
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.
 AUTONOMOUS_STEPS = 1000
@@ -61,6 +61,16 @@ class Lyapunov(Result):
     """
 
     schema: ClassVar[str] = "lyapunov"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **numbers("largest", "largest_stderr", "exp_largest", "factor_per_step", "sum", "kaplan_yorke_dimension"),
+        **numbers("efolding_steps", "steps_to_one_percent", "theory_largest", "theory_factor", "theory_q"),
+        **numbers("theory_chi", "steps", "warmup", "lost_sequences", "state_size", "first_step"),
+        **numbers("first_nonfinite_step"),
+        "theory": ("none", "mean field"),
+        **dict.fromkeys(("theory_note", "cell", "state", "nonlinearity", "computed_in"), str),
+        **dict.fromkeys(("autonomous", "stands_still"), bool),
+    }
+    words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     exponents: Float[Tensor, " count"]
     stderr: Float[Tensor, " count"]
@@ -131,7 +141,23 @@ class Lyapunov(Result):
         return {"convergence": self.convergence}
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        left_out = "--count leaves exponents out that it takes"
+        return {
+            "largest_stderr": "too few steps for it",
+            "factor_per_step": "of gradnorm: needs a FullRNN and a sequence of several steps",
+            "sum": left_out,
+            "kaplan_yorke_dimension": left_out,
+            "efolding_steps": "the largest exponent is 0",
+            "steps_to_one_percent": "a perturbation does not shrink",
+            **dict.fromkeys(("theory_largest", "theory_factor", "theory_q", "theory_chi"), self.theory.note),
+            "nonlinearity": "this cell has several",
+            "first_nonfinite_step": FINITE,
+        }
+
+    @property
+    def conditions(self) -> Mapping[str, bool | None]:
         """Whether "nonfinite" holds: h_t leaves float64 before the last step asked for."""
         return {"nonfinite": self.first_nonfinite_step is not None}
 

@@ -11,8 +11,14 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
-from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of
+from rnnctl.dynamics.eigen import (
+    OF_MATRIX,
+    WHY_OF_MATRIX,
+    condition_number,
+    departure_from_normality,
+    eigenvalues_by_modulus,
+)
+from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of, why_no_steps
 from rnnctl.dynamics.jacobian import jacobian_norms
 from rnnctl.dynamics.step_spectra import StepSpectrum, step_spectrum
 from rnnctl.dynamics.trajectory import COMPUTED_IN, Measured, Stretch, stretches
@@ -23,7 +29,7 @@ from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.models.inputs import Given, one_tensor
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES, SATURATED, Nonlinearity
 from rnnctl.recurrence.slopes import Slopes
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +50,13 @@ class Spectrum(Result):
     """
 
     schema: ClassVar[str] = "spectrum"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **numbers(*OF_MATRIX, "norm_bound", "jacobian_norm_mean", "jacobian_norm_max", "mean_slope"),
+        **numbers("saturated_fraction", "dead_fraction", "first_nonfinite_step"),
+        "norm_bound_certifies": ("vanishing", "nothing"),
+        "computed_in": str,
+    }
+    words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     eigenvalues: Complex[Tensor, " hidden"]
     singular_values: Float[Tensor, " hidden"]
@@ -95,7 +108,17 @@ class Spectrum(Result):
         return {"steps": self.steps}
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        return {
+            "saturated_fraction": "of bounded units, as those of tanh are",
+            **why_no_steps(self.first_nonfinite_step),
+            "dead_fraction": "of units that can be dead, as those of relu can",
+            **WHY_OF_MATRIX,
+        }
+
+    @property
+    def conditions(self) -> Mapping[str, bool | None]:
         """Whether "nonfinite" holds: h_t leaves float64 within the sequence."""
         return {"nonfinite": self.first_nonfinite_step is not None}
 

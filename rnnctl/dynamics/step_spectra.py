@@ -10,14 +10,27 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from rnnctl.dynamics.eigen import condition_number, departure_from_normality, eigenvalues_by_modulus
-from rnnctl.dynamics.gate_spectra import CHEAP_EIGENVALUES, mean_of
+from rnnctl.dynamics.eigen import (
+    OF_MATRIX,
+    WHY_OF_MATRIX,
+    condition_number,
+    departure_from_normality,
+    eigenvalues_by_modulus,
+)
+from rnnctl.dynamics.gate_spectra import (
+    CHEAP_EIGENVALUES,
+    NO_RADIUS,
+    OF_ONE_FUNCTION,
+    SPECTRUM_KINDS,
+    mean_of,
+    why_no_steps,
+)
 from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
 from rnnctl.dynamics.trajectory import STRETCH_BYTES, Stretch, computed_in, ended_at, trajectory
 from rnnctl.memory import require_memory
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.recurrence.threads import one_thread
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +55,8 @@ class StepSpectrum(Result):
     """
 
     schema: ClassVar[str] = "spectrum-steps"
+    kinds: ClassVar[Mapping[str, Kind]] = {**SPECTRUM_KINDS, "weight": str, "first_step": float}
+    words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     cell: str
     weight: str
@@ -60,7 +75,7 @@ class StepSpectrum(Result):
 
         Those of ``Spectrum`` and ``GatedSpectrum`` that speak of gates or of one nonlinearity are always None.
         """
-        unknown = ("keep_gate", "keep_mean", "saturated_fraction", "norm_bound", "norm_bound_certifies", "mean_slope")
+        unknown = (*OF_ONE_FUNCTION, "keep_gate", "keep_mean", "saturated_fraction")
         largest = [step["jacobian_norm_max"] for step in self.steps]
         return MappingProxyType(
             {
@@ -73,7 +88,7 @@ class StepSpectrum(Result):
                 "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
                 "jacobian_norm_max": max(largest, default=None),
                 "jacobian_radius_mean": mean_of(self.steps, "jacobian_radius_mean"),
-                **dict.fromkeys((*unknown, "dead_fraction")),
+                **dict.fromkeys(unknown),
                 "first_step": self.first_step,
                 "first_nonfinite_step": self.first_nonfinite_step,
                 "computed_in": self.computed_in,
@@ -91,7 +106,20 @@ class StepSpectrum(Result):
         return {"eigenvalues": self._eigenvalues()}
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        no_matrix = "what multiplies the state is not one square matrix"
+        unknown = (*OF_ONE_FUNCTION, "keep_gate", "keep_mean", "saturated_fraction")
+        return {
+            **dict.fromkeys((*OF_MATRIX, "hidden_size"), no_matrix),
+            **(WHY_OF_MATRIX if self.eigenvalues is not None else {}),
+            **why_no_steps(self.first_nonfinite_step),
+            **dict.fromkeys(unknown, "code of its own does not tell its gates and nonlinearities"),
+            "jacobian_radius_mean": NO_RADIUS,
+        }
+
+    @property
+    def conditions(self) -> Mapping[str, bool | None]:
         """Whether "nonfinite" holds: the state leaves the model's dtype within the sequence."""
         return {"nonfinite": self.first_nonfinite_step is not None}
 
@@ -106,8 +134,7 @@ class StepSpectrum(Result):
 
     def _of_matrix(self) -> dict[str, float | None]:
         if self.eigenvalues is None or self.singular_values is None:
-            names = ("spectral_radius", "spectral_norm", "condition_number", "departure_from_normality")
-            return dict.fromkeys((*names, "relative_departure"))
+            return dict.fromkeys(OF_MATRIX)
         departure, relative = departure_from_normality(self.eigenvalues, self.singular_values)
         return {
             "spectral_radius": float(self.eigenvalues[0].abs()),

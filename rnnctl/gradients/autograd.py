@@ -80,7 +80,7 @@ def along_states(problem: Problem, sweep: Callable[[Tensor], S], verify: bool) -
         return result, None
     reference = autograd_reference(problem)
     compared = agreement(result, reference, states="sweep")
-    if not compared.holds and same_trajectory(problem, result.h):
+    if compared.holds is False and same_trajectory(problem, result.h):
         result = sweep(reference.h)
         compared = agreement(result, reference, states="model")
     return result, compared

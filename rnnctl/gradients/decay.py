@@ -1,6 +1,7 @@
 """How fast a gradient changes on its way back through time."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 ONE_PERCENT = 0.01
+# What results call its fields, and what they are.
+DECAY_KINDS = {"factor_per_step": float, "fitted_steps": float, "steps_to_one_percent": float, "first_over_last": float}
+TOO_FEW_STEPS = "it takes two steps whose gradient is neither 0 nor infinite"
+NOT_REACHED = "it does not fall to 1 % within this sequence"
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,22 @@ class Decay:
     fitted_steps: int
     steps_to_one_percent: int | None
     first_over_last: float | None
+
+
+def decay_scalars(decay: Decay | None) -> dict[str, float | int | None]:
+    """What a result says of it, by name; None where it is not known."""
+    return {name: None if decay is None else getattr(decay, name) for name in DECAY_KINDS}
+
+
+def why_no_decay(decay: Decay | None, reason: str) -> Mapping[str, str]:
+    """Of each of these that is None, why.
+
+    Args:
+        reason: why nothing is known of it, or why the gradient ends.
+    """
+    if decay is None or decay.first_over_last is None:
+        return dict.fromkeys(DECAY_KINDS, reason)
+    return {"factor_per_step": TOO_FEW_STEPS, "steps_to_one_percent": NOT_REACHED}
 
 
 def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:

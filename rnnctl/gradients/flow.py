@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
-from rnnctl.gradients.agreement import Agreement, scalars_of
+from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
+from rnnctl.models.hand_written import FINITE, first_nonfinite_step, posed, require_own_start
 from rnnctl.models.inputs import Given
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.sweep import chunk_steps
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result
 
 ONE_PERCENT = 0.01
 
@@ -45,6 +45,16 @@ class Flow(Result):
     """
 
     schema: ClassVar[str] = "flow"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "seq_len": float,
+        "loss": float,
+        "grad_W_hh_norm": float,
+        **AGREEMENT_KINDS,
+        "lag_to_one_percent": float,
+        "median_reach": float,
+        "largest_norm": float,
+        "first_nonfinite_step": float,
+    }
     norms: Tensor
     sensitivity: Tensor
     log_relative: Tensor
@@ -56,21 +66,40 @@ class Flow(Result):
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """The loss, the total, its agreement with autograd, and how far a loss step reaches."""
-        # An unknown lag is nan, which compares as not reached.
         median = self.lag_profile["median"]
-        reached = (median <= ONE_PERCENT).nonzero()
         return MappingProxyType(
             {
                 "seq_len": self.norms.shape[0],
                 "loss": self.loss,
                 "grad_W_hh_norm": float(torch.linalg.vector_norm(self.grad_W_hh.double())),
                 **scalars_of(self.agreement),
-                "lag_to_one_percent": int(reached[0]) if reached.numel() else None,
-                "median_reach": float(median[-1]),
+                "lag_to_one_percent": self._lag_to_one_percent()[0],
+                "median_reach": _or_none(float(median[-1])),
                 "largest_norm": float(self.norms.max()),
                 "first_nonfinite_step": self.first_nonfinite_step,
             }
         )
+
+    def _lag_to_one_percent(self) -> tuple[int | None, str]:
+        """It, or why there is none."""
+        for lag, median in enumerate(self.lag_profile["median"].tolist()):
+            if math.isnan(median):
+                # What lies further back may be reached sooner: an unknown lag is not one that is not reached.
+                return None, f"the median of ||dL_k/dh|| is not known at lag {lag}"
+            if median <= ONE_PERCENT:
+                return lag, ""
+        return None, "the median of ||dL_k/dh|| does not fall to 1 % within this sequence"
+
+    @property
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        step = self.first_nonfinite_step
+        return {
+            **why_not_compared(self.agreement),
+            "lag_to_one_percent": self._lag_to_one_percent()[1],
+            "median_reach": "no loss step is known to reach step 0, or to reach its own step",
+            "first_nonfinite_step": FINITE if step is None else "",
+        }
 
     @cached_property
     def lag_profile(self) -> Mapping[str, Tensor]:
@@ -156,6 +185,10 @@ def flow(
 model_flow = flow
 
 
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def _require_room(seq_len: int) -> None:
     require_memory(7 * 8 * seq_len**2, f"{seq_len} x {seq_len} norms")
 
@@ -226,7 +259,7 @@ def _by_passes(passes: LossPasses, progress: Callable[[float], None] | None) -> 
     for k, weight in passes:
         if weight is not None:
             norms[k], sensitivity[k] = weight.grad_norm_W_hh, weight.grad_norm_h
-            totals.append(weight.grad_W_hh)
+            totals.append(weight.grad_of_state_columns)
             magnitude += weight.magnitude
         if progress is not None:
             progress((k + 1) / seq_len)

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.gradients.agreement import Agreement, scalars_of
+from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
-from rnnctl.gradients.decay import Decay
+from rnnctl.gradients.decay import DECAY_KINDS, Decay, decay_scalars, why_no_decay
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
-from rnnctl.gradients.verdict import conditions_of, require_thresholds
+from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_own_start
+from rnnctl.models.hand_written import FINITE, Problem, first_nonfinite_step, posed, require_own_start
 from rnnctl.models.inputs import Given
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, lengths_apart
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,22 @@ class GradNorms(Result):
     """
 
     schema: ClassVar[str] = "gradnorm"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "loss": float,
+        "grad_W_hh_norm": float,
+        **AGREEMENT_KINDS,
+        "cancellation": float,
+        **DECAY_KINDS,
+        "spectral_radius": float,
+        "spectral_norm": float,
+        "verdict": VERDICTS,
+        "reason": str,
+        "vanish_below": float,
+        "explode_above": float,
+        "first_nonfinite_step": float,
+        "h_init_is_zero": bool,
+    }
+    words: ClassVar[tuple[str, ...]] = WORDS
 
     grad_norm_W_hh: Tensor
     grad_norm_h: Tensor
@@ -63,7 +79,6 @@ class GradNorms(Result):
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """Name -> number or text; None where a quantity has no value here."""
-        decay = self.decay
         total = float(self.grad_norm_W_hh.sum())
         norm = float(torch.linalg.vector_norm(self.grad_W_hh.double()))
         return MappingProxyType(
@@ -72,13 +87,11 @@ class GradNorms(Result):
                 "grad_W_hh_norm": norm,
                 **scalars_of(self.agreement),
                 "cancellation": norm / total if total > 0 else None,
-                "factor_per_step": decay.factor_per_step,
-                "fitted_steps": decay.fitted_steps,
-                "steps_to_one_percent": decay.steps_to_one_percent,
-                "first_over_last": decay.first_over_last,
+                **decay_scalars(self.decay),
                 "spectral_radius": spectral_radius(self.W_hh),
                 "spectral_norm": spectral_norm(self.W_hh),
                 "verdict": self.verdict,
+                "reason": self.judged.reason,
                 "vanish_below": self.vanish_below,
                 "explode_above": self.explode_above,
                 "first_nonfinite_step": self.first_nonfinite_step,
@@ -103,17 +116,39 @@ class GradNorms(Result):
         )
 
     @property
-    def verdict(self) -> str:
-        """ "vanishing", "stable" or "exploding" over this length; "nonfinite"; "no gradient"."""
-        for name, holds in self.conditions.items():
-            if holds:
-                return name
-        return "stable" if self.decay.first_over_last is not None else "no gradient"
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        ends = self.judged.reason if self.verdict in ("nonfinite", "no gradient") else NO_GRADIENT
+        matrix = "W_hh is not finite"
+        return {
+            **why_not_compared(self.agreement),
+            "cancellation": "no step contributes anything",
+            **why_no_decay(self.decay, ends),
+            **({"steps_to_one_percent": ends} if self.verdict == "nonfinite" else {}),
+            "spectral_radius": matrix,
+            "spectral_norm": matrix,
+            "first_nonfinite_step": FINITE,
+            **dict.fromkeys(WORDS, self.judged.reason),
+        }
+
+    @cached_property
+    def judged(self) -> Verdict:
+        """The verdict with its reason."""
+        seq_len, step = self.grad_norm_W_hh.shape[0], self.first_nonfinite_step
+        left = "the loss or a gradient is not finite"
+        nonfinite = None if self.is_finite else left if step is None else f"h_t overflows first at step {step}"
+        limits = Thresholds(self.vanish_below, self.explode_above)
+        return verdict_on(self.decay, seq_len, limits, nonfinite=nonfinite, unknown=None)
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
-        """Which of "nonfinite", "vanishing" and "exploding" hold; the verdict is the first."""
-        return conditions_of(self.decay.first_over_last, self.is_finite, self.vanish_below, self.explode_above)
+    def verdict(self) -> str:
+        """One of ``VERDICTS``: "vanishing", "stable" or "exploding" over this length, or why it is none of them."""
+        return self.judged.word
+
+    @property
+    def conditions(self) -> Mapping[str, bool | None]:
+        """Which of "nonfinite", "vanishing" and "exploding" hold; None where nothing tells."""
+        return self.judged.conditions
 
     def require_agreement(self) -> None:
         """Raise VerificationError if autograd was asked and disagrees."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnnctl.errors import InputError, did_you_mean
 from rnnctl.files.runs import ProbedStep, read_run
-from rnnctl.results import Record, Result
+from rnnctl.results import Kind, Record, Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,14 @@ class GradNormHistory(Result):
     """
 
     schema: ClassVar[str] = "gradnorm-history"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **dict.fromkeys(("weight", "cell", "other_weights", "run"), str),
+        **dict.fromkeys(("probed_steps", "first_step", "last_step", "time_steps", "largest_norm"), float),
+        **dict.fromkeys(("reach_at_first_step", "reach_at_last_step"), float),
+        **dict.fromkeys(("nonfinite_steps", "disagreements", "failed_steps"), float),
+        "h_init_is_zero": bool,
+    }
+    words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     weight: str
     cell: str
@@ -67,11 +75,11 @@ class GradNormHistory(Result):
             "first_step": first["step"],
             "last_step": last["step"],
             "time_steps": max(self.lengths),
-            "largest_norm": max((norm for norm in norms if not math.isnan(norm)), default=math.nan),
+            "largest_norm": max((norm for norm in norms if not math.isnan(norm)), default=None),
             "reach_at_first_step": first["reach"],
             "reach_at_last_step": last["reach"],
             "nonfinite_steps": sum(not row["finite"] for row in by_step),
-            "disagreements": sum(row["agrees"] is False for row in by_step),
+            "disagreements": _count_of(False, [row["agrees"] for row in by_step]),
             "failed_steps": len(self.failed),
             "h_init_is_zero": all(each.h_init_is_zero for each in self.probed),
         }
@@ -94,7 +102,18 @@ class GradNormHistory(Result):
         }
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        reach = "at that step it is not finite, not known, or 0 where the gradient enters"
+        return {
+            "largest_norm": "no norm is a number",
+            "reach_at_first_step": reach,
+            "reach_at_last_step": reach,
+            "disagreements": "no step had anything to compare",
+        }
+
+    @property
+    def conditions(self) -> Mapping[str, bool | None]:
         """What --fail-on knows by a bare name."""
         return {"nonfinite": self.scalars["nonfinite_steps"] > 0}
 
@@ -146,6 +165,11 @@ def _named(weight: str, names: Sequence[str], source: str) -> str:
     raise InputError(
         f"{source} has no recurrent weight {weight!r}; it has {', '.join(names)}.{did_you_mean(weight, names)}"
     )
+
+
+def _count_of(wanted: bool, found: Sequence[bool | None]) -> int | None:
+    """How many are so; None where nothing tells of any."""
+    return sum(each is wanted for each in found) if any(each is not None for each in found) else None
 
 
 def _matrix(lines: Sequence[Sequence[float]]) -> Tensor:

@@ -227,7 +227,8 @@ class LossPasses:
         expected = torch.full_like(grad_W_hh, torch.nan) if expected is None else expected
         found = compared(grad_W_hh, expected, magnitude, weight.autograd_tolerance, "model")
         # The probe's own comparison covers a weight of several names, and states that its weights do not make.
-        return replace(found, holds=found.holds and weight.agrees is not False and weight.states_agree)
+        against = weight.agrees is False or not weight.states_agree
+        return replace(found, holds=False, why=None) if against else found
 
     def _is_shared(self) -> bool:
         """Whether it goes by other names as well, so that autograd's gradient holds more than is asked for."""
@@ -292,11 +293,11 @@ class _InGraph:
         """How well the sum over all losses agrees with what autograd says of the sum of all losses."""
         weight = self._weight.weight
         (expected,) = torch.autograd.grad(self._passes.total(), weight, retain_graph=True)
-        return compared(grad_W_hh, expected, magnitude, TOLERANCES[weight.dtype], "model")
+        return compared(grad_W_hh, self._of_state(expected), magnitude, TOLERANCES[weight.dtype], "model")
 
     def _add(self, weight: WeightUses, step: int, whole: Tensor) -> None:
         """A contribution comes by: it belongs to the windows that reach back to its step."""
-        windows = self._passes.windows
+        windows, whole = self._passes.windows, self._of_state(whole)
         if not windows:
             return
         if self._sums is None:
@@ -304,3 +305,8 @@ class _InGraph:
         for place, window in enumerate(windows):
             if step > self._k - window:
                 self._sums[place] += whole
+
+    def _of_state(self, whole: Tensor) -> Tensor:
+        """The columns that multiply the state, of a tensor in the shape of the weight."""
+        columns = self._weight.state_columns
+        return whole if columns is None else whole.index_select(self._weight.column_axis, columns.index)

@@ -1,7 +1,7 @@
 """``gradnorm`` of any model: one training step of it, itemised for every recurrent weight."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError, VerificationError
+from rnnctl.gradients.agreement import NOT_ASKED
+from rnnctl.gradients.decay import DECAY_KINDS, decay_scalars, why_no_decay
 from rnnctl.gradients.probe import ProbedWeight, Trace, probe
-from rnnctl.gradients.verdict import conditions_of, require_thresholds
+from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, backward, called, lengths_apart, must_have_lengths, without_padding
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result
 
 # Of the scalars, those that are of one weight: the one that the verdict is about.
 OF_ONE_WEIGHT = (
@@ -31,6 +33,10 @@ OF_ONE_WEIGHT = (
     "verdict",
     "reason",
 )
+
+ERROR = "autograd_relative_error"
+NO_MATRIX = "what multiplies the state is not one square matrix"
+NO_STATES = "its states are not made once more: nothing to compare"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,26 @@ class ModelGradNorms(Result):
     """
 
     schema: ClassVar[str] = "gradnorm-modules"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "loss": float,
+        "weights": float,
+        "autograd_relative_error": float,
+        "autograd_tolerance": float,
+        "recovered_error": float,
+        "states_agree": bool,
+        "padded_share": float,
+        "weight": str,
+        "grad_W_hh_norm": float,
+        "cancellation": float,
+        **DECAY_KINDS,
+        "spectral_radius": float,
+        "spectral_norm": float,
+        "verdict": VERDICTS,
+        "reason": str,
+        "vanish_below": float,
+        "explode_above": float,
+    }
+    words: ClassVar[tuple[str, ...]] = WORDS
 
     weights: Mapping[str, ProbedWeight]
     loss: float
@@ -62,15 +88,15 @@ class ModelGradNorms(Result):
         errors = [w.autograd_relative_error for w in weights if w.autograd_relative_error is not None]
         recovered = [w.recovered_error for w in weights if w.recovered_error is not None]
         shares = [share for share in self.padded_shares.values() if share is not None]
-        judged = max(self._summaries, key=_extremity)
+        judged = self._judged_summary
         return MappingProxyType(
             {
                 "loss": self.loss,
                 "weights": len(self.weights),
-                "autograd_relative_error": max(errors) if errors and self.verify else None,
+                "autograd_relative_error": _largest(errors) if self.verify else None,
                 "autograd_tolerance": max(w.autograd_tolerance for w in weights),
-                "recovered_error": max(recovered) if recovered else None,
-                "states_agree": all(w.states_agree for w in weights),
+                "recovered_error": _largest(recovered),
+                "states_agree": all(w.states_agree for w in weights) if recovered else None,
                 "padded_share": max(shares) if shares else None,
                 "weight": judged["weight"],
                 **{name: judged[name] for name in OF_ONE_WEIGHT},
@@ -98,7 +124,7 @@ class ModelGradNorms(Result):
         total = float(weight.grad_norm_W_hh.sum())
         norm = float(torch.linalg.vector_norm(weight.grad_of_state_columns))
         # Of the gates' matrices one below the other a radius or a norm says nothing about a step.
-        decay, matrix = weight.decay, weight.matrix
+        matrix, verdict = weight.matrix, self._verdict(weight)
         return {
             "weight": weight.name,
             "cell": weight.cell,
@@ -109,32 +135,63 @@ class ModelGradNorms(Result):
             "autograd_relative_error": weight.autograd_relative_error if self.verify else None,
             "recovered_error": weight.recovered_error,
             "cancellation": norm / total if total > 0 else None,
-            "factor_per_step": decay.factor_per_step if decay else None,
-            "fitted_steps": decay.fitted_steps if decay else None,
-            "steps_to_one_percent": decay.steps_to_one_percent if decay else None,
-            "first_over_last": decay.first_over_last if decay else None,
+            **decay_scalars(weight.decay),
             "spectral_radius": None if matrix is None else spectral_radius(matrix),
             "spectral_norm": None if matrix is None else spectral_norm(matrix),
             "padded_share": self.padded_shares.get(weight.name),
             "h_init_is_zero": weight.h_init_is_zero,
-            "verdict": self._verdict(weight),
-            "reason": _reason(weight),
+            "verdict": verdict.word,
+            "reason": verdict.reason,
         }
 
-    def _verdict(self, weight: ProbedWeight) -> str:
+    @cached_property
+    def _judged_summary(self) -> Mapping[str, Any]:
+        return max(self._summaries, key=_extremity)
+
+    def _verdict(self, weight: ProbedWeight) -> Verdict:
         ratio = weight.decay.first_over_last if weight.decay else None
-        finite = _is_finite(weight) and math.isfinite(self.loss)
-        held = conditions_of(ratio, finite, self.vanish_below, self.explode_above)
-        if not held["nonfinite"] and not ratio and not bool(weight.grad_norm_W_hh.any()):
-            # None arrives; or all at first steps, before which there is no state to go back to.
-            return "no gradient"
-        return next((name for name, holds in held.items() if holds), "undecided" if ratio is None else "stable")
+        steps = max(weight.steps_per_chain, default=0)
+        nonfinite = _nonfinite(weight, self.loss)
+        # None arrives; or all at first steps, before which there is no state to go back to.
+        nothing = not ratio and not bool(weight.grad_norm_W_hh.any())
+        if nonfinite is None and nothing and (steps > 1 or not bool(weight.grad_norm_state.any())):
+            return Verdict("no gradient", NO_GRADIENT, {"nonfinite": False, "vanishing": None, "exploding": None})
+        limits = Thresholds(self.vanish_below, self.explode_above)
+        return verdict_on(weight.decay, steps, limits, nonfinite=nonfinite, unknown=_why_unknown(weight))
 
     @property
-    def conditions(self) -> Mapping[str, bool]:
-        """Which of "nonfinite", "vanishing" and "exploding" hold for any weight."""
-        verdicts = {summary["verdict"] for summary in self._summaries}
-        return {name: name in verdicts for name in ("nonfinite", "vanishing", "exploding")}
+    def conditions(self) -> Mapping[str, bool | None]:
+        """Which of "nonfinite", "vanishing" and "exploding" hold for any weight; None where nothing tells."""
+        of_weights = [self._verdict(weight).conditions for weight in self.weights.values()]
+        return {name: _any_of(held[name] for held in of_weights) for name in WORDS}
+
+    @property
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        judged, weights = self._judged_summary, self.weights.values()
+        weight = self.weights[judged["weight"]]
+        ends = judged["reason"]
+        matrix = NO_MATRIX if weight.matrix is None else "W_hh is not finite"
+        undecided = [f"{name}: {self._verdict(each).reason}" for name, each in self.weights.items()]
+        uncompared = next((each.why[ERROR] for each in weights if ERROR in each.why), NOT_ASKED)
+        return {
+            ERROR: uncompared if self.verify else NOT_ASKED,
+            "recovered_error": NO_STATES,
+            "states_agree": NO_STATES,
+            "padded_share": "all sequences are as long",
+            "cancellation": "no step contributes anything",
+            **why_no_decay(weight.decay, ends),
+            **({"steps_to_one_percent": ends} if judged["verdict"] == "nonfinite" else {}),
+            "spectral_radius": matrix,
+            "spectral_norm": matrix,
+            **{
+                word: "; ".join(said for said, each in zip(undecided, weights, strict=True) if self._lacks(each, word))
+                for word in WORDS
+            },
+        }
+
+    def _lacks(self, weight: ProbedWeight, word: str) -> bool:
+        return self._verdict(weight).conditions[word] is None
 
     def require_agreement(self) -> None:
         """Raise VerificationError if autograd was asked and disagrees, or the module did something else."""
@@ -234,10 +291,8 @@ def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]
     ]
 
 
-def _reason(weight: ProbedWeight) -> str | None:
-    """Why it is not known how the gradient changes on its way back; None where it is."""
-    if weight.decay is not None:
-        return None
+def _why_unknown(weight: ProbedWeight) -> str:
+    """Why it is not known how the gradient changes on its way back, where it is not."""
     known = weight.why.get("decay") or weight.why.get("grad_norm_state")
     return known or "a gradient enters at several steps, and what enters at the last alone cannot be followed"
 
@@ -267,6 +322,24 @@ def _extremity(summary: Mapping[str, Any]) -> float:
         # Any change that is known, even none, comes before one that is not.
         return -1.0
     return math.inf if ratio <= 0 or math.isinf(ratio) else abs(math.log(ratio))
+
+
+def _largest(values: Sequence[float]) -> float | None:
+    """NaN where one of them is, as it is not known to be smaller."""
+    return max(values, key=lambda value: (math.isnan(value), value)) if values else None
+
+
+def _any_of(holds: Iterable[bool | None]) -> bool | None:
+    """Whether one of them holds; None where none is known to, and one is not known."""
+    found = set(holds)
+    return True if True in found else None if None in found else False
+
+
+def _nonfinite(weight: ProbedWeight, loss: float) -> str | None:
+    """What is not finite, in words."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    return None if _is_finite(weight) else "a gradient of it is not finite"
 
 
 def _is_finite(weight: ProbedWeight) -> bool:

@@ -29,6 +29,7 @@ from rnnctl.models.modules import (
 from rnnctl.models.recording import Calls, Recording
 from rnnctl.models.weight_uses import Asked
 
+TAKES_NO_GRADIENT = "autograd brings nothing to it: it takes no gradient"
 SEVERAL_PASSES = "several backward passes came by: how a gradient changes on its way back is a question of one of them"
 
 
@@ -58,7 +59,8 @@ class ProbedWeight:
         W_hh: the weight as it was at the last call, detached.
         steps_per_call: steps of each call of the module that owns the weight, in order; they sum to T.
         autograd_relative_error: of the sum of G_t (over all names of a shared weight) against what
-            autograd brought to the weight within the block; None where the weight takes no gradient.
+            autograd brought to the weight within the block; None where there is nothing to compare: it takes no
+            gradient, both are 0, or autograd's left the range of its dtype or lost its digits there (``why`` says).
         magnitude: sum over t of ||delta_t|| ||h_{t-1}||, which cancelling terms do not shrink.
         autograd_tolerance: rounding that is allowed, as a share of it.
         agrees: whether the difference is within that; None where there is nothing to compare. It is not
@@ -78,6 +80,7 @@ class ProbedWeight:
             of G_t, shape (T,), float64; else None.
         columns: which columns of the weight (input channels of a convolution) multiply the state, shape (columns,);
             None for all.
+        column_axis: along which axis of the weight they lie: 1, or 0 of one that is applied as cat(x, h) @ W.
         recurrent: whether what the weight multiplies leads back to an earlier use of it; if not, it is a shared
             weight that was asked for by its name.
         steps_per_chain: T by sequences (windows, directions) that no gradient links, in the order of their first steps.
@@ -111,6 +114,7 @@ class ProbedWeight:
     grad_norm_state: Tensor
     grad_norm_W_xh: Tensor | None = None
     columns: Tensor | None = None
+    column_axis: int = 1
     recurrent: bool = True
     steps_per_chain: tuple[int, ...] = ()
     why: Mapping[str, str] = field(default_factory=dict)
@@ -119,14 +123,17 @@ class ProbedWeight:
     @property
     def grad_of_state_columns(self) -> Tensor:
         """``grad_W_hh`` of the columns that multiply the state alone, shape (rows, columns), float64."""
-        return self.grad_W_hh if self.columns is None else self.grad_W_hh.index_select(1, self.columns)
+        return self._of_state(self.grad_W_hh)
 
     @property
     def matrix(self) -> Tensor | None:
         """The part of the weight that multiplies the state, where it is one square matrix, (hidden, hidden)."""
-        part = self.W_hh if self.columns is None else self.W_hh.index_select(1, self.columns)
+        part = self._of_state(self.W_hh)
         square = part.dim() == 2 and part.shape[0] == part.shape[1]
         return part if square and not part.is_complex() else None
+
+    def _of_state(self, whole: Tensor) -> Tensor:
+        return whole if self.columns is None else whole.index_select(self.column_axis, self.columns)
 
 
 class UnknownWeightError(InputError, KeyError):
@@ -393,7 +400,8 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
     magnitude = float(torch.cat([norms, *rest]).sum()) + sum(each.beside for each in found)
     dtypes = (last.W_hh.dtype, *(each.narrowest for each in found))
     tolerance = max(TOLERANCES[dtype.to_real()] for dtype in dtypes)
-    agreement = _compared(total, tape.totals.get(last.name), magnitude, tolerance)
+    narrowest = max(dtypes, key=lambda dtype: torch.finfo(dtype).smallest_normal)
+    agreement = _compared(total, tape.totals.get(last.name), magnitude, tolerance, narrowest)
     gates = last.pieces if all(each.pieces == last.pieces for each in found) else ()
     by_gate = torch.cat([each.grad_norm_pieces for each in found]) if gates else None
     cells = [each.grad_norm_c for each in found if each.grad_norm_c is not None]
@@ -421,18 +429,27 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
         grad_norm_state=torch.cat([each.grad_norm_state for each in found]),
         grad_norm_W_xh=torch.cat(rest) if len(rest) == len(found) else None,
         columns=last.columns,
+        column_axis=last.column_axis,
         recurrent=last.recurs,
         steps_per_chain=tuple(steps for each in found for steps in each.steps_per_chain),
         state_made_by=last.state_made_by,
-        why=last.why if len(found) == 1 else {**last.why, "decay": SEVERAL_PASSES},
+        why={
+            **(last.why if len(found) == 1 else {**last.why, "decay": SEVERAL_PASSES}),
+            **_why_not_compared(agreement),
+        },
     )
 
 
-def _compared(found: Tensor, brought: Tensor | None, magnitude: float, tolerance: float) -> Agreement | None:
-    # A gradient that left its dtype is nothing to compare with, and says nothing against the contributions.
-    if brought is None or not bool(torch.isfinite(brought).all()):
-        return None
-    return compared(found, brought, magnitude, tolerance, "model")
+def _compared(
+    found: Tensor, brought: Tensor | None, magnitude: float, tolerance: float, dtype: torch.dtype
+) -> Agreement | None:
+    """The comparison with what backward brought; None where the weight takes no gradient."""
+    return None if brought is None else compared(found, brought, magnitude, tolerance, "model", dtype)
+
+
+def _why_not_compared(agreement: Agreement | None) -> Mapping[str, str]:
+    why = TAKES_NO_GRADIENT if agreement is None else agreement.why
+    return {} if why is None else {"autograd_relative_error": why}
 
 
 def _no_autocast(recording: Recording) -> ExitStack:
@@ -512,24 +529,27 @@ class _Sums:
     def __init__(self, parts: Sequence[_Part], totals: Mapping[int, Tensor]) -> None:
         self._parts, self._totals = parts, totals
 
-    def compared(self, part: _Part, tolerance: float) -> Agreement | None:
-        """How the sum of all contributions under all names agrees with it; None where autograd says nothing."""
+    def compared(self, part: _Part, tolerance: float, dtype: torch.dtype) -> Agreement | None:
+        """How the sum of all contributions under all names agrees with it; None where it takes no gradient.
+
+        Args:
+            dtype: the narrowest that took part.
+        """
         sharing = [other for other in self._parts if other.keys & part.keys]
         keys = frozenset[int]().union(*(other.keys for other in sharing))
         brought = [self._totals[key] for key in keys if key in self._totals]
-        # A gradient that left its dtype is nothing to compare with, and says nothing against the contributions.
-        if not brought or not all(bool(torch.isfinite(total).all()) for total in brought):
+        if not brought:
             return None
         norms = [each for other in sharing for each in other.norms]
         found, expected = torch.stack([each.grad_W_hh for each in norms]).sum(0), torch.stack(brought).sum(0)
-        return compared(found, expected, sum(each.magnitude for each in norms), tolerance, "model")
+        return compared(found, expected, sum(each.magnitude for each in norms), tolerance, "model", dtype)
 
 
 def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
     tolerance = _tolerance(last)
-    agreement = sums.compared(part, tolerance)
+    agreement = sums.compared(part, tolerance, _narrowest(last))
     errors = [each.recovered_error for each in norms if each.recovered_error is not None]
     error = max(errors) if errors else None
     gates = last.kind.letters
@@ -560,6 +580,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         padded_share=_padded_share(part, lengths),
         grad_norm_state=torch.cat([each.grad_norm_state for each in norms]),
         steps_per_chain=_steps_per_chain(part),
+        why=_why_not_compared(agreement),
     )
 
 
@@ -609,9 +630,22 @@ def _starts_from_zeros(part: _Part) -> bool:
 
 def _tolerance(call: LayeredCall | CellCall) -> float:
     """Of the narrowest dtype that took part; a GPU may round float32 products to TF32."""
-    states = call.output if isinstance(call, LayeredCall) else call.before[0]
-    weights = call.weights[0] if isinstance(call, LayeredCall) else call.weights
-    tolerance = max(TOLERANCES[dtype] for dtype in (states.dtype, weights.W_hh.dtype, call.narrowest))
+    states, dtypes = _states_of(call), _dtypes(call)
+    tolerance = max(TOLERANCES[dtype] for dtype in dtypes)
     # TF32 keeps ten bits, as float16 does.
     reduced = states.device.type == "cuda" and torch.backends.cudnn.allow_tf32
     return max(tolerance, 1e-2) if reduced and states.dtype == torch.float32 else tolerance
+
+
+def _states_of(call: LayeredCall | CellCall) -> Tensor:
+    return call.output if isinstance(call, LayeredCall) else call.before[0]
+
+
+def _dtypes(call: LayeredCall | CellCall) -> tuple[torch.dtype, ...]:
+    weights = call.weights[0] if isinstance(call, LayeredCall) else call.weights
+    return _states_of(call).dtype, weights.W_hh.dtype, call.narrowest
+
+
+def _narrowest(call: LayeredCall | CellCall) -> torch.dtype:
+    """The dtype that took part whose numbers become subnormal first."""
+    return max(_dtypes(call), key=lambda dtype: torch.finfo(dtype).smallest_normal)

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
-from rnnctl.gradients.agreement import Agreement, scalars_of
+from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import first_nonfinite_step, posed, require_own_start
+from rnnctl.models.hand_written import FINITE, first_nonfinite_step, posed, require_own_start
 from rnnctl.models.inputs import Given
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
 
@@ -41,6 +41,18 @@ class Truncation(Result):
     """
 
     schema: ClassVar[str] = "truncation"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "seq_len": float,
+        "loss": float,
+        "grad_W_hh_norm": float,
+        **AGREEMENT_KINDS,
+        "window_for_cosine_99": float,
+        "window_for_cosine_999": float,
+        "first_nonfinite_step": float,
+        "norm_ratio_at_*": float,
+        "relative_error_at_*": float,
+        "cosine_at_*": float,
+    }
     windows: tuple[int, ...]
     gradients: Tensor
     loss: float
@@ -72,12 +84,26 @@ class Truncation(Result):
             }
         )
 
+    @property
+    def why(self) -> Mapping[str, str]:
+        """The reason of every scalar that is None."""
+        full = float(torch.linalg.vector_norm(self.gradients[-1]))
+        no_ratio = "the full gradient is 0" if full == 0 else "the gradient of this window is 0"
+        no_window = "the full gradient is 0" if full == 0 else "the gradients are not finite"
+        return {
+            **why_not_compared(self.agreement),
+            **dict.fromkeys(GOOD_COSINES, no_window),
+            "first_nonfinite_step": FINITE,
+            **{f"{name}_at_{row['window']}": no_ratio for row in self.rows for name in row if name != "window"},
+        }
+
     def smallest_window(self, cosine: float) -> int | None:
         """The smallest of the windows from which on every cosine is at least this."""
         # From the longest down: a good cosine below a bad one is chance, and no window to rely on.
         good = None
         for row in reversed(self.rows):
-            if row["cosine"] is None or row["cosine"] < cosine:
+            # Neither no cosine nor one that is nan is a good one.
+            if row["cosine"] is None or not row["cosine"] >= cosine:
                 return good
             good = row["window"]
         return good

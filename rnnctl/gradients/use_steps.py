@@ -29,6 +29,7 @@ class UseSteps:
         grad_norm_W_hh, grad_norm_W_xh: of the columns that multiply the state, and of the others (None where all do),
             each (steps,), float64.
         columns: which columns multiply the state, whole numbers (columns,); None for all.
+        column_axis: along which axis of the weight they lie.
         pieces: what the parts of the weight are called that the uses of a step take; none where they take all of it.
         grad_norm_pieces: by piece, (steps, pieces).
         grad_norm_h, grad_norm_h_direct, grad_norm_state: (steps,), NaN where not known.
@@ -49,6 +50,7 @@ class UseSteps:
     grad_norm_W_hh: Tensor
     grad_norm_W_xh: Tensor | None
     columns: Tensor | None
+    column_axis: int
     pieces: tuple[str, ...]
     grad_norm_pieces: Tensor
     grad_norm_h: Tensor
@@ -64,6 +66,12 @@ class UseSteps:
     state_made_by: tuple[str, ...]
     decay: Decay | None
     why: Mapping[str, str]
+
+    @property
+    def grad_of_state_columns(self) -> Tensor:
+        """``grad_W_hh`` of the columns that multiply the state alone, float64."""
+        whole = self.grad_W_hh
+        return whole if self.columns is None else whole.index_select(self.column_axis, self.columns)
 
     @property
     def magnitude(self) -> float:
@@ -89,6 +97,7 @@ def use_steps(norms: UseNorms, index: int, decay: Decay | None, why_no_decay: st
         grad_norm_W_hh=_by_step(norms, index, order, STATE),
         grad_norm_W_xh=None if weight.state_columns is None else _by_step(norms, index, order, REST),
         columns=None if weight.state_columns is None else weight.state_columns.index,
+        column_axis=weight.column_axis,
         pieces=pieces,
         grad_norm_pieces=by_piece,
         grad_norm_h=known.h,

@@ -1,8 +1,42 @@
-"""What a change of the gradient over a whole sequence is called."""
+"""What a change of the gradient over a whole sequence is called, and on what grounds."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rnnctl.errors import InputError
+from rnnctl.gradients.decay import Decay
+
+VERDICTS = ("vanishing", "exploding", "stable", "nonfinite", "no gradient", "undecided")
+WORDS = ("nonfinite", "vanishing", "exploding")
+ONE_STEP = "one step alone has no change from step to step. Try a longer sequence"
+NO_GRADIENT = "d(loss at the last step)/dh is 0"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Of the norm at the first step over that at the last: ``vanish_below``, ``explode_above``."""
+
+    vanish_below: float
+    explode_above: float
+
+    def __post_init__(self) -> None:
+        require_thresholds(self.vanish_below, self.explode_above)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of ``VERDICTS``.
+
+    Attributes:
+        word: the verdict.
+        reason: the number and the threshold that it rests on, or why there is none.
+        conditions: which of ``WORDS`` hold; None where nothing tells.
+    """
+
+    word: str
+    reason: str
+    conditions: Mapping[str, bool | None]
 
 
 def require_thresholds(vanish_below: float, explode_above: float) -> None:
@@ -14,14 +48,64 @@ def require_thresholds(vanish_below: float, explode_above: float) -> None:
         )
 
 
-def conditions_of(
-    first_over_last: float | None, is_finite: bool, vanish_below: float, explode_above: float
-) -> dict[str, bool]:
-    """Which of "nonfinite", "vanishing" and "exploding" hold; the first that does is the verdict.
+def verdict_on(
+    decay: Decay | None, steps: int, thresholds: Thresholds, *, nonfinite: str | None, unknown: str | None
+) -> Verdict:
+    """The verdict on how a gradient changes over a sequence.
 
     Args:
-        first_over_last: norm of a gradient at the first step over that at the last; None where it is not known.
+        decay: of the gradient of the whole state; None where it is not known.
+        steps: of the longest sequence that it was followed over.
+        nonfinite: what is not finite, in words; None where everything is.
+        unknown: why there is no decay, where there is none.
     """
-    # NaN compares as neither.
-    ratio = math.nan if first_over_last is None else first_over_last
-    return {"nonfinite": not is_finite, "vanishing": ratio < vanish_below, "exploding": ratio > explode_above}
+    ratio = None if decay is None else decay.first_over_last
+    known = ratio is not None and not math.isnan(ratio) and steps > 1
+    conditions: dict[str, bool | None] = {
+        "nonfinite": nonfinite is not None,
+        "vanishing": ratio < thresholds.vanish_below if known and ratio is not None else None,
+        "exploding": ratio > thresholds.explode_above if known and ratio is not None else None,
+    }
+    word, reason = _judged(decay, steps, thresholds, conditions, nonfinite, unknown)
+    return Verdict(word, reason, conditions)
+
+
+def _judged(
+    decay: Decay | None,
+    steps: int,
+    thresholds: Thresholds,
+    conditions: Mapping[str, bool | None],
+    nonfinite: str | None,
+    unknown: str | None,
+) -> tuple[str, str]:
+    if nonfinite is not None:
+        return "nonfinite", nonfinite
+    if decay is None:
+        return "undecided", unknown or "it is not known how the gradient changes on its way back"
+    ratio, low, high = decay.first_over_last, thresholds.vanish_below, thresholds.explode_above
+    if steps < 2:
+        return "undecided", ONE_STEP
+    if ratio is None:
+        return "no gradient", NO_GRADIENT
+    if conditions["vanishing"] is None:
+        return "undecided", "the gradient on its way back is not a number"
+    if conditions["vanishing"]:
+        return "vanishing", f"first_over_last {ratio:.4g} < {low:.4g} (--vanish-below)"
+    if conditions["exploding"]:
+        return "exploding", f"first_over_last {ratio:.4g} > {high:.4g} (--explode-above)"
+    between = f"first_over_last {ratio:.4g} between {low:.4g} (--vanish-below) and {high:.4g} (--explode-above)"
+    return "stable", f"over {steps} steps: {between}{_for_longer(decay.factor_per_step, steps, thresholds)}"
+
+
+def _for_longer(factor: float | None, steps: int, thresholds: Thresholds) -> str:
+    """What the factor per step means for a longer sequence; nothing where it leads nowhere."""
+    if factor is None or not 0 < factor < math.inf or factor == 1:
+        return ""
+    limit = thresholds.vanish_below if factor < 1 else thresholds.explode_above
+    if not 0 < limit < math.inf or (limit < 1) != (factor < 1):
+        return ""
+    reached = math.floor(math.log(limit) / math.log(factor)) + 1
+    if reached < steps:
+        # The fit and the ends disagree: no line to draw on.
+        return ""
+    return f"; at {factor:.2g} a step {'below' if factor < 1 else 'above'} {limit:.4g} after {reached:,} steps"

@@ -106,6 +106,10 @@ def require_own_start(h_init: Tensor | None) -> None:
         raise InputError("h_init is for a rnnctl.FullRNN; another model starts as it does by itself. Leave it out")
 
 
+# Why there is no such step, where there is none.
+FINITE = "h_t is finite at every step"
+
+
 def first_nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> int | None:
     """The first step whose h_t is not finite, looked for where the gradient is not; else None.
 

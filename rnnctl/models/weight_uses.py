@@ -13,6 +13,7 @@ from rnnctl.models.module_calls import ModuleCalls, owner_of
 from rnnctl.models.tape.beside import Edge
 from rnnctl.models.tape.columns import Columns, columns_of, joined
 from rnnctl.models.tape.graph import CONSTANT, Graph
+from rnnctl.models.tape.pull_back import through
 from rnnctl.models.tape.states import State, States, states_of
 from rnnctl.models.tape.steps import Chains, Step, chained, multiplies, steps_of
 from rnnctl.models.tape.uses import Bits, Use, Uses, uses_in
@@ -33,6 +34,7 @@ class WeightUses:
         states: what each step hands on; of a weight that does not recur nothing is known.
         beside: uses that are no step: the weight is added there, as in a penalty.
         columns: of every use the columns that multiply the state, None where all do.
+        column_axis: along which axis of the weight itself they lie.
     """
 
     name: str
@@ -44,6 +46,7 @@ class WeightUses:
     states: States
     beside: Sequence[Use]
     columns: Mapping[Use, Columns | None]
+    column_axis: int = 1
 
     @property
     def state_columns(self) -> Columns | None:
@@ -117,6 +120,10 @@ class Reading:
                 chosen, beside = self._split(self.uses.of(self.bits[place]), recurs)
                 found[place] = recurs, chosen, beside, self._chains(name, chosen, asked)
         states = self._states({place: each[3] for place, each in found.items() if each[0]}, asked)
+        columns = {
+            place: self._columns(chosen, self.bits[place]) if recurs else dict.fromkeys(chosen)
+            for place, (recurs, chosen, _, _) in found.items()
+        }
         return [
             WeightUses(
                 name=self.names[place],
@@ -127,9 +134,10 @@ class Reading:
                 chains=chains,
                 states=states.get(place, States()),
                 beside=beside,
-                columns=self._columns(chosen, self.bits[place]) if recurs else dict.fromkeys(chosen),
+                columns=columns[place],
+                column_axis=self._column_axis(columns[place]),
             )
-            for place, (recurs, chosen, beside, chains) in found.items()
+            for place, (recurs, _, beside, chains) in found.items()
             if asked.wanted(self.names[place], recurs)
         ]
 
@@ -201,6 +209,19 @@ class Reading:
         joint = {layout: joined(found) for layout, found in known.items()}
         return {use: joint.get(self._layout(use)) for use in chosen}
 
+    def _column_axis(self, columns: Mapping[Use, Columns | None]) -> int:
+        """Along which axis of the weight the columns of its uses lie: a transposed one has them elsewhere."""
+        use, known = next(((use, each) for use, each in columns.items() if each is not None), (None, None))
+        if use is None or known is None:
+            return 1
+        edge = self.graph.inputs[use.node][use.operand]
+        marks = torch.zeros(self.graph.shape(edge))
+        marks.transpose(known.axis, -1)[..., known.index] = 1
+        back = through(self.graph, marks, _rearranged(self.graph, edge))
+        assert back is not None
+        varies = (bool((back != back.narrow(axis, 0, 1)).any()) for axis in range(back.dim()))
+        return list(varies).index(True)
+
     def _layout(self, use: Use) -> Any:
         """What tells uses apart whose columns are others: how the weight lies there."""
         return use.operand, self.graph.shape(self.graph.inputs[use.node][use.operand])
@@ -244,6 +265,15 @@ class Reading:
     def _edge(self, tensor: Tensor) -> Edge | None:
         place = self.graph.places.get(tensor.grad_fn)
         return None if place is None else (place, tensor.output_nr)
+
+
+def _rearranged(graph: Graph, edge: Edge) -> list[tuple[int, int, int]]:
+    """The way of a gradient from an edge through what only lays numbers out anew."""
+    way = []
+    while graph.ops[edge[0]].rearranges and len(graph.inputs[edge[0]]) == 1:
+        way.append((*edge, 0))
+        edge = graph.inputs[edge[0]][0]
+    return way
 
 
 def _weights_in(graph: Graph, model: nn.Module, calls: ModuleCalls) -> tuple[dict[int, str], dict[int, Tensor]]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from rnnctl.errors import InputError, did_you_mean
 from rnnctl.models.hooks import hooked
 from rnnctl.models.modules import SUPPORTED, class_of, require_module
-from rnnctl.models.parameter_uses import ForwardPass
-from rnnctl.results import Result
+from rnnctl.models.parameter_uses import ForwardPass, counts_by_role
+from rnnctl.results import Kind, Result, numbers
 from rnnctl.shapes.axes import Recurrent, Weight, settings, title, weights
 from rnnctl.shapes.tensors import Label, Row, call_of, extent, module_row, tensor_rows
 from rnnctl.shapes.uses import ROOT, picked_uses, use_rows, use_scalars
@@ -42,6 +42,10 @@ class RecurrentShapes(Result):
     """
 
     schema: ClassVar[str] = "forward-modules"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **numbers("modules", "modules_not_called", "calls", "parameter_elements", "model_parameter_elements"),
+        **numbers("multiply_adds", *counts_by_role(())),
+    }
     scalars: Row
     rows: tuple[Row, ...]
 

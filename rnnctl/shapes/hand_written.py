@@ -1,6 +1,6 @@
 """The shape of every tensor in one step and in one sequence."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rnnctl.cells import FullRNN, ManualRNNCell
 from rnnctl.memory import require_memory
 from rnnctl.models.hooks import results_of
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 from rnnctl.shapes.axes import Axis, Weight
 from rnnctl.shapes.tensors import Label, Row, row
 
@@ -24,6 +24,7 @@ class StepShapes(Result):
     """
 
     schema: ClassVar[str] = "cell"
+    kinds: ClassVar[Mapping[str, Kind]] = numbers("parameter_elements", "multiply_adds")
     scalars: Row
     rows: tuple[Row, ...]
 
@@ -33,6 +34,7 @@ class SequenceShapes(Result):
     """Every tensor of a whole sequence; rows as in ``StepShapes``."""
 
     schema: ClassVar[str] = "forward"
+    kinds: ClassVar[Mapping[str, Kind]] = numbers("seq_len", "batch_size", "parameter_elements", "multiply_adds")
     scalars: Row
     rows: tuple[Row, ...]
 

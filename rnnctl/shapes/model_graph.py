@@ -14,7 +14,7 @@ from rnnctl.models.loops import loops_of
 from rnnctl.models.modules import none_found, recurrent_modules
 from rnnctl.models.objective import called
 from rnnctl.models.parameter_uses import ForwardPass, ParameterUse, counts_by_role, how_used
-from rnnctl.results import Result
+from rnnctl.results import Kind, Result, numbers
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class UnrolledModel(Result):
     """
 
     schema: ClassVar[str] = "unroll-modules"
+    kinds: ClassVar[Mapping[str, Kind]] = numbers("loops", "chains", "steps", *counts_by_role(()), "unique_*", "*_uses")
     loops: tuple[Loop, ...]
     parameters: tuple[Mapping[str, Any], ...]
 

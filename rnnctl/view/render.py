@@ -40,4 +40,8 @@ def _document(
     if only != "scalars":
         document["rows"] = result.rows
         document |= result.more
+    if only != "rows":
+        why = result.why
+        undefined = {name: why[name] for name, value in result.scalars.items() if value is None and name in why}
+        document |= {"why": undefined} if undefined else {}
     return document

@@ -35,7 +35,7 @@ def table_text(result: Result, headline: str, view: View) -> str:
     if view.only != "scalars":
         _print_records(console, layout, result, view)
     if view.only != "rows":
-        console.print(_scalars(result.scalars, layout, view.terminal))
+        console.print(_scalars(result, layout, view.terminal))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -144,8 +144,9 @@ def _cells(column: Column, rows: Sequence[Mapping[str, Any]], terminal: Terminal
     return [number(row[column.field]) for row in rows]
 
 
-def _scalars(scalars: Mapping[str, Any], layout: Layout, terminal: Terminal) -> RichTable:
-    notes, patterns = layout.notes(scalars), (*layout.hidden_scalars, *layout.hidden_when(scalars))
+def _scalars(result: Result, layout: Layout, terminal: Terminal) -> RichTable:
+    scalars, why, told = result.scalars, result.why, dict[str, str]()
+    notes, patterns = dict(layout.notes(scalars)), (*layout.hidden_scalars, *layout.hidden_when(scalars))
     table = _rich_table(terminal, header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -154,8 +155,17 @@ def _scalars(scalars: Mapping[str, Any], layout: Layout, terminal: Terminal) -> 
         if not any(fnmatch(name, hidden) for hidden in patterns):
             style = VERDICT_STYLES.get(value, "") if isinstance(value, str) else ""
             shown = "undefined" if value is None else number(value)
-            table.add_row(name, Text(shown, style=style), notes.get(name, ""))
+            note = _once(name, why[name], told) if value is None and name in why else notes.get(name, "")
+            table.add_row(name, Text(shown, style=style), note)
     return table
+
+
+def _once(name: str, reason: str, told: dict[str, str]) -> str:
+    """The reason, or the name of the scalar that has told it already."""
+    if reason in told:
+        return f"as {told[reason]}"
+    told[reason] = name
+    return reason
 
 
 def _rich_table(terminal: Terminal, *, header: bool = True) -> RichTable:

@@ -52,6 +52,7 @@ def bench(given: BenchOptions) -> None:
 
     timing = given.timing
     cases = (flow if timing.flow else probe if timing.probe else gradnorm).CASES
+    require_output(given.out, lambda: (cases.answers(),))
     works, made = workloads(cases, given)
     with progress_bar("bench", quiet=given.out.quiet) as progress, made.running():
         result = measured(cases, works, Setting(timing.repeats, timing.memory), progress)

@@ -9,6 +9,7 @@ from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.results import Answers
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,16 @@ class CellOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers() -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.shapes.hand_written import StepShapes
+
+    return (StepShapes.answers(),)
+
+
 def cell(given: CellOptions) -> None:
     """One time step: the shape of every tensor of the equation of h_t, and the parameters."""
-    made = prepared(given)
+    made = prepared(given, answers)
     from rnnctl.shapes.hand_written import step_shapes
 
     network, h_init = made.hand_written

@@ -11,6 +11,7 @@ from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
 
@@ -27,9 +28,16 @@ class CheckOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers() -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.checks import CheckReport
+
+    return (CheckReport.answers(),)
+
+
 def check(given: CheckOptions) -> None:
     """Prove this installation on your sizes: FullRNN against nn.RNN, the sweep against autograd."""
-    made = prepared(given)
+    made = prepared(given, answers)
     from rnnctl import checks
     from rnnctl.recurrence.nonlinearities import IN_TORCH
 

@@ -11,6 +11,7 @@ from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
 
@@ -31,12 +32,19 @@ class FlowOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers() -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.gradients.flow import Flow
+
+    return (Flow.answers(),)
+
+
 def flow(given: FlowOptions) -> None:
     """Which loss step reaches which source step, and how far back: a loss at every step.
 
     Of --cell or --model: for one recurrent weight, by one backward pass for each step.
     """
-    made = prepared(given)
+    made = prepared(given, answers)
     from rnnctl.gradients.flow import flow
 
     options = {**vars(given.loss), **vars(given.verify)}

@@ -9,6 +9,8 @@ from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.cli.setup.request import request_of
+from rnnctl.results import Answers
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,21 @@ class ForwardOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers(given: ForwardOptions) -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.shapes.any_model import RecurrentShapes
+    from rnnctl.shapes.hand_written import SequenceShapes
+
+    return ((SequenceShapes if request_of(given).hand_written else RecurrentShapes).answers(),)
+
+
 def forward(given: ForwardOptions) -> None:
     """A whole sequence: the shape of every tensor, the parameters, how often each is used.
 
     Of the hand-written network, or of every recurrent module of --cell or --model; there every parameter is counted
     in autograd's graph, and recurrent, shared or used once.
     """
-    made = prepared(given)
+    made = prepared(given, lambda: answers(given))
     from rnnctl.shapes.forward import sequence_shapes
 
     with made.running():

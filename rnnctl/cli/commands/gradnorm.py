@@ -11,6 +11,8 @@ from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.cli.setup.request import request_of
+from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
 
@@ -34,6 +36,19 @@ class GradnormOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers(given: GradnormOptions) -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.gradients.gradnorm import GradNorms
+    from rnnctl.gradients.model_gradnorm import ModelGradNorms
+
+    request = request_of(given)
+    if request.hand_written and request.data.input is None:
+        return (GradNorms.answers(),)
+    # Of sequences of different lengths, which nan in a file may tell, every network is answered module by module.
+    kinds = (GradNorms, ModelGradNorms) if request.hand_written else (ModelGradNorms,)
+    return tuple(kind.answers() for kind in kinds)
+
+
 def gradnorm(given: GradnormOptions) -> None:
     """How much every time step of backpropagation through time contributes to dL/dW_hh.
 
@@ -42,7 +57,7 @@ def gradnorm(given: GradnormOptions) -> None:
     """
     if given.past.from_run is not None:
         return show_history(given.past.from_run, given)
-    made = prepared(given)
+    made = prepared(given, lambda: answers(given))
     from rnnctl.gradients.gradnorm import gradnorm
 
     options = {**vars(given.loss), **vars(given.at), **vars(given.verdict), **vars(given.verify)}

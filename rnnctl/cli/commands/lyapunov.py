@@ -11,6 +11,7 @@ from rnnctl.cli.options.question import MeasureOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
 
@@ -28,12 +29,19 @@ class LyapunovOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers() -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.dynamics.lyapunov import Lyapunov
+
+    return (Lyapunov.answers(),)
+
+
 def lyapunov(given: LyapunovOptions) -> None:
     """How fast nearby trajectories part or meet, beside what theory predicts of W_hh's variance.
 
     Of --cell or --model: of one layer in one direction, driven by what it receives there.
     """
-    made = prepared(given)
+    made = prepared(given, answers)
     from rnnctl.dynamics.lyapunov import lyapunov
 
     which: dict[str, Any] = {"only": made.only, "h_init": made.h_init, "target": made.target}

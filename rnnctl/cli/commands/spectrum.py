@@ -9,6 +9,8 @@ from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.cli.setup.request import request_of
+from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
 
@@ -25,12 +27,22 @@ class SpectrumOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers(given: SpectrumOptions) -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.dynamics.gate_spectra import GatedSpectrum
+    from rnnctl.dynamics.spectrum import Spectrum
+    from rnnctl.dynamics.step_spectra import StepSpectrum
+
+    kinds = (Spectrum,) if request_of(given).hand_written else (Spectrum, GatedSpectrum, StepSpectrum)
+    return tuple(kind.answers() for kind in kinds)
+
+
 def spectrum(given: SpectrumOptions) -> None:
     """Eigenvalues and singular values of W_hh, and the step Jacobians along the sequence.
 
     Of --cell or --model: of one layer in one direction; a gated one has a matrix for every gate.
     """
-    made = prepared(given)
+    made = prepared(given, lambda: answers(given))
     from rnnctl.dynamics.spectrum import spectrum
 
     with progress_bar("spectrum", quiet=given.out.quiet) as progress, made.running():

@@ -14,6 +14,7 @@ from rnnctl.cli.options.question import WindowOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
 
@@ -35,13 +36,20 @@ class TruncationOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers() -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.gradients.truncation import Truncation
+
+    return (Truncation.answers(),)
+
+
 def truncation(given: TruncationOptions) -> None:
     """What truncated BPTT with K steps back would lose, for several windows K: a loss at every step.
 
     Of --cell or --model: for one recurrent weight, of a layer or of a cell in a loop.
     """
     chosen = given.window.chosen
-    made = prepared(given)
+    made = prepared(given, answers)
     from rnnctl.gradients.truncation import truncation
 
     windows = with_named_windows(chosen, given.out.fail_on or (), made.x.shape[1])

@@ -10,7 +10,9 @@ from rnnctl.cli.options.question import GraphOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import chosen_format, deliver, emit, judge, terminal
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
+from rnnctl.results import Answers
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class UnrollOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers(given: UnrollOptions) -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.graph import UnrolledGraph
+    from rnnctl.shapes.model_graph import UnrolledModel
+
+    return ((UnrolledGraph if request_of(given).hand_written else UnrolledModel).answers(),)
+
+
 def unroll(given: UnrollOptions) -> None:
     """The network unrolled through time as a graph, with its one shared W_hh.
 
@@ -33,7 +43,7 @@ def unroll(given: UnrollOptions) -> None:
     autograd's graph.
     """
     _require_drawable(given.graph, given.out)
-    made = prepared(given)
+    made = prepared(given, lambda: answers(given))
     from rnnctl.shapes.unroll import drawn, unroll
 
     with made.running():

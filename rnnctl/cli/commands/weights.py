@@ -6,6 +6,7 @@ from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.model import CheckpointArgument
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.emit import emit, require_not_read, require_output, tell_notes
+from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
 
@@ -17,11 +18,18 @@ class WeightsOptions(CommandOptions):
     out: OutputOptions
 
 
+def answers() -> tuple[Answers, ...]:
+    """What can be asked of the result."""
+    from rnnctl.dynamics.checkpoint import CheckpointContents
+
+    return (CheckpointContents.answers(),)
+
+
 def weights(given: WeightsOptions) -> None:
     """What a checkpoint holds: names, shapes, dtypes, and the norms of every W_hh. No code of its model is needed."""
     file, out = given.checkpoint.file, given.out
     require_not_read(out.output, file, out.config)
-    require_output(out)
+    require_output(out, answers)
     from rnnctl.dynamics.checkpoint import checkpoint_contents
 
     with progress_bar("weights", quiet=out.quiet) as progress:

@@ -3,11 +3,13 @@
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from rnnctl.errors import InputError, RnnctlError, did_you_mean
+from rnnctl.results import Answers
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -58,7 +60,39 @@ def _parsed(text: str) -> Condition:
     return Condition(text, name, comparison, number)
 
 
-def require_known(conditions: Sequence[Condition], scalars: Mapping[str, Any], words: Mapping[str, bool]) -> None:
+def require_answerable(conditions: Sequence[Condition], answers: Sequence[Answers]) -> None:
+    """Raise InputError for a condition that no result of this command can answer, whatever comes out.
+
+    Args:
+        answers: what each kind of result that may come out of it answers.
+    """
+    for condition in conditions:
+        refusals = [_unanswerable(condition, each) for each in answers]
+        if refusals and all(refusal is not None for refusal in refusals):
+            raise InputError(f"--fail-on {condition.text!r}: {refusals[0]}")
+
+
+def _unanswerable(condition: Condition, answers: Answers) -> str | None:
+    """Why a result of this kind has no answer; None where it has one."""
+    name, limit = condition.name, condition.limit
+    if condition.comparison is None:
+        return None if name in answers.words else _why_unknown(name, answers.kinds, answers.words)
+    kind = next((kind for pattern, kind in answers.kinds.items() if fnmatchcase(name, pattern)), None)
+    if kind is None:
+        return _why_unknown(name, answers.kinds, answers.words)
+    if kind is float or kind is bool:
+        what = "a number" if kind is float else "true or false"
+        return f"{name} is {what}; compare it with {what}. Got {limit!r}" if isinstance(limit, str) else None
+    if not isinstance(limit, str):
+        return f"{name} is text; compare it with text, by == or !="
+    if isinstance(kind, tuple) and limit not in kind:
+        return f"{name} is one of {', '.join(kind)}; got {limit!r}.{did_you_mean(limit, kind)}"
+    return None
+
+
+def require_known(
+    conditions: Sequence[Condition], scalars: Mapping[str, Any], words: Mapping[str, bool | None]
+) -> None:
     """Raise InputError for a condition on something that this result does not have."""
     for condition in conditions:
         known: Mapping[str, Any] = words if condition.comparison is None else scalars
@@ -66,7 +100,7 @@ def require_known(conditions: Sequence[Condition], scalars: Mapping[str, Any], w
             raise InputError(f"--fail-on {condition.text!r}: {_why_unknown(condition.name, scalars, words)}")
 
 
-def _why_unknown(name: str, scalars: Mapping[str, Any], words: Mapping[str, bool]) -> str:
+def _why_unknown(name: str, scalars: Collection[str], words: Collection[str]) -> str:
     if name in scalars:
         return f"{name} is a value; compare it with one, as in '{name}<1'"
     if name in words:
@@ -75,21 +109,44 @@ def _why_unknown(name: str, scalars: Mapping[str, Any], words: Mapping[str, bool
     return f"there is no {name!r} here; known are {', '.join(known)}.{did_you_mean(name, known)}"
 
 
-def held(conditions: Sequence[Condition], scalars: Mapping[str, Any], words: Mapping[str, bool]) -> list[str]:
+def held(
+    conditions: Sequence[Condition],
+    scalars: Mapping[str, Any],
+    words: Mapping[str, bool | None],
+    why: Mapping[str, str] | None = None,
+) -> list[str]:
     """What to say of every condition that holds.
 
+    Args:
+        why: of what has no value, the reason.
     Raises:
-        RnnctlError: a scalar has no value to compare, which must not pass for a success.
+        RnnctlError: none holds, and nothing tells whether one of them does, which must not pass for a success.
     """
-    return [message for c in conditions if (message := _held(c, scalars, words)) is not None]
+    unknown = [each for each in conditions if _is_unknown(each, scalars, words)]
+    messages = [message for c in conditions if c not in unknown and (message := _held(c, scalars, words)) is not None]
+    said = [_why_not_told(each, why or {}) for each in unknown]
+    if said and not messages:
+        raise RnnctlError("\n".join(said))
+    return [*messages, *said]
 
 
-def _held(condition: Condition, scalars: Mapping[str, Any], words: Mapping[str, bool]) -> str | None:
+def _is_unknown(condition: Condition, scalars: Mapping[str, Any], words: Mapping[str, bool | None]) -> bool:
+    value = words[condition.name] if condition.comparison is None else scalars[condition.name]
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _why_not_told(condition: Condition, why: Mapping[str, str]) -> str:
+    name, reason = condition.name, why.get(condition.name)
+    because = f": {reason}" if reason else ""
+    if condition.comparison is None:
+        return f"--fail-on {name}: it is not known{because}"
+    return f"--fail-on {condition.text!r}: {name} has no value here; nothing to compare{because}"
+
+
+def _held(condition: Condition, scalars: Mapping[str, Any], words: Mapping[str, bool | None]) -> str | None:
     if condition.comparison is None:
         return f"--fail-on {condition.name}: it is so" if words[condition.name] else None
     value, limit = scalars[condition.name], condition.limit
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise RnnctlError(f"--fail-on {condition.text!r}: {condition.name} has no value here; nothing to compare")
     if isinstance(value, str) != isinstance(limit, str):
         kind = "text" if isinstance(value, str) else "a number"
         raise InputError(f"--fail-on {condition.text!r}: {condition.name} is {value!r}; compare it with {kind}")

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,26 @@ import typer
 from rnnctl import __version__
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.output.conditions import held, parsed, require_known
+from rnnctl.cli.output.conditions import held, parsed, require_answerable, require_known
 from rnnctl.cli.streams import require_stdout, tell, write_stdout
 from rnnctl.errors import InputError
-from rnnctl.results import Result
+from rnnctl.results import Answers, Result
 
+# Made only where somebody asks: the kinds of results are declared beside them, where torch is loaded.
+Asked = Callable[[], Sequence[Answers]] | None
 SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 
 
-def require_output(out: OutputOptions) -> None:
-    """Refuse what can be refused before anything is computed: formats, conditions, a closed stdout."""
+def require_output(out: OutputOptions, answers: Asked = None) -> None:
+    """Refuse what can be refused before anything is computed: formats, conditions, a closed stdout.
+
+    Args:
+        answers: makes what each kind of result that may come out can be asked.
+    """
     chosen_format(out)
-    parsed(out.fail_on or ())
+    conditions = parsed(out.fail_on or ())
+    if conditions and answers is not None:
+        require_answerable(conditions, answers())
     if out.output is None:
         return require_stdout()
     from rnnctl.files.writing import require_writable
@@ -89,7 +97,7 @@ def judge(result: Result, out: OutputOptions) -> None:
     if not conditions:
         return
     require_known(conditions, result.scalars, result.conditions)
-    messages = held(conditions, result.scalars, result.conditions)
+    messages = held(conditions, result.scalars, result.conditions, result.why)
     for message in messages:
         tell(message)
     if messages:

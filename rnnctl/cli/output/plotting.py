@@ -6,16 +6,16 @@ from importlib.util import find_spec
 from typing import Any
 
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import emit, require_output, tell_notes
+from rnnctl.cli.output.emit import Asked, emit, require_output, tell_notes
 from rnnctl.errors import InputError
 from rnnctl.results import Result
 
 SUFFIXES = ("png", "svg", "pdf")
 
 
-def require_places(plot: PlotOptions, out: OutputOptions) -> None:
-    """Refuse before anything is computed: outputs, the picture's suffix or place, matplotlib missing."""
-    require_output(out)
+def require_places(plot: PlotOptions, out: OutputOptions, answers: Asked = None) -> None:
+    """Refuse before anything is computed: outputs, conditions, the picture's suffix or place, matplotlib missing."""
+    require_output(out, answers)
     if plot.plot is None:
         return
     if plot.plot.suffix.lower().removeprefix(".") not in SUFFIXES:

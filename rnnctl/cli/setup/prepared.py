@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import require_not_read, tell_notes
+from rnnctl.cli.output.emit import Asked, require_not_read, require_output, tell_notes
 from rnnctl.cli.output.plotting import require_places
 from rnnctl.cli.setup.request import Request, request_of, require_consistent
 from rnnctl.errors import InputError, hands_over
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from rnnctl.cli.setup.experiment import Experiment
 
 
-def prepared(given: CommandOptions) -> "Experiment":
+def prepared(given: CommandOptions, answers: Asked = None) -> "Experiment":
     """The experiment in a command's options; the only step on the way to it that prints and writes.
 
+    Args:
+        answers: makes what the results of the command can be asked by --fail-on.
     Raises:
         InputError: a place that cannot be written, or any other mistake in the options, before anything is computed.
         UserCodeError: the user's code raised.
@@ -25,7 +27,8 @@ def prepared(given: CommandOptions) -> "Experiment":
     require_places(given.group(PlotOptions) or PlotOptions(), out)
     _require_place_for_weights(request, out)
     require_consistent(request)
-    # Not before: it loads torch, and a usage error is not to wait for that.
+    # Not before: these load torch, and a usage error is not to wait for that.
+    require_output(out, answers)
     from rnnctl.cli.setup.experiment import experiment
 
     made = experiment(given)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.errors import with_article
-from rnnctl.view.layouts.layout import Column, Layout, Record, Table
+from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
 from rnnctl.view.numbers import number
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
@@ -22,11 +22,6 @@ def beginning(scalars: Record) -> str:
     return f"measured from step {number(first)} on: the state that step {number(first - 1)} starts from is a constant"
 
 
-def _ending(scalars: Record) -> str:
-    step = scalars["first_nonfinite_step"]
-    return "h_t is finite at every step" if step is None else f"h_t overflows first at step {number(step)}"
-
-
 def _spectrum_notes(scalars: Record) -> Mapping[str, str]:
     vanishing = scalars["norm_bound_certifies"] == "vanishing"
     return {
@@ -42,23 +37,11 @@ def _spectrum_notes(scalars: Record) -> Mapping[str, str]:
         "jacobian_norm_mean": "||diag(f'(a_t)) W_hh||_2 over all steps and sequences",
         "jacobian_norm_max": "the largest of them",
         "mean_slope": "of f'(a_t)",
-        "saturated_fraction": "share of |h_t| > 0.99"
-        if scalars["saturated_fraction"] is not None
-        else "share of |h_t| > 0.99: for tanh",
-        "dead_fraction": "share of units with f'(a_t) = 0 throughout"
-        if scalars["dead_fraction"] is not None
-        else "share of units with f'(a_t) = 0 throughout: for relu",
-        "first_nonfinite_step": _ending(scalars),
+        "saturated_fraction": "share of |h_t| > 0.99",
+        "dead_fraction": "share of units with f'(a_t) = 0 throughout",
+        "first_nonfinite_step": NONFINITE_NOTE,
         "computed_in": "whatever --dtype and --device are",
     }
-
-
-def _one_percent(scalars: Record) -> str:
-    return (
-        "until a perturbation has shrunk to 1 %"
-        if scalars["steps_to_one_percent"] is not None
-        else "a perturbation does not shrink"
-    )
 
 
 def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
@@ -66,24 +49,20 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
     way = "of the free-running network" if scalars["autonomous"] else "along the sequence"
     return {
         "largest": f"nats per step {way}, {span}",
-        "largest_stderr": "from block averages" if scalars["largest_stderr"] is not None else "too few steps for it",
+        "largest_stderr": "from block averages",
         "exp_largest": "factor per step of a perturbation, exp(largest)",
-        "factor_per_step": "of gradnorm: each step back multiplies d(loss at the last step)/dh by this"
-        if scalars["factor_per_step"] is not None
-        else "of gradnorm: needs a FullRNN and a sequence of several steps",
-        "sum": "of all exponents: mean ln |det J_t|"
-        if scalars["sum"] is not None
-        else "of all exponents: --count leaves some out",
+        "factor_per_step": "of gradnorm: each step back multiplies d(loss at the last step)/dh by this",
+        "sum": "of all exponents: mean ln |det J_t|",
         "kaplan_yorke_dimension": "how many exponents sum to 0; 0 where all trajectories meet",
         "efolding_steps": "until a perturbation has changed by a factor e",
-        "steps_to_one_percent": _one_percent(scalars),
+        "steps_to_one_percent": "until a perturbation has shrunk to 1 %",
         "theory_largest": "0.5 ln chi, to hold beside largest",
         "theory_factor": "sqrt(chi), to hold beside exp_largest",
         "theory_q": "variance of a_t in the steady state",
         "theory_chi": "sigma_w^2 E[f'(a_t)^2]",
         "theory": scalars["theory_note"],
         "first_step": beginning(scalars),
-        "first_nonfinite_step": _ending(scalars),
+        "first_nonfinite_step": NONFINITE_NOTE,
         "computed_in": "whatever --dtype and --device are"
         if not scalars["computed_in"].endswith("runs")
         else "the step Jacobians, of code of your own; all else in float64",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.view.heatmap import heatmap
-from rnnctl.view.layouts.layout import Column, Layout, Record, Table, agreement_note, nonfinite_note
+from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table, agreement_note
 from rnnctl.view.numbers import number
 from rnnctl.view.terminal import Terminal
 
@@ -19,14 +19,10 @@ def _flow_notes(scalars: Record) -> Mapping[str, str]:
         "loss": "over all steps",
         "grad_W_hh_norm": "||sum of all contributions||, the norm of W_hh.grad",
         "autograd_relative_error": agreement_note(scalars, "sum of all contributions"),
-        "lag_to_one_percent": "steps back at which the median of ||dL_k/dh|| has fallen to 1 % of lag 0"
-        if scalars["lag_to_one_percent"] is not None
-        else "not every gradient is finite"
-        if scalars["first_nonfinite_step"] is not None
-        else "the median of ||dL_k/dh|| does not fall to 1 % within this sequence",
+        "lag_to_one_percent": "steps back at which the median of ||dL_k/dh|| has fallen to 1 % of lag 0",
         "median_reach": "||dL_k/dh_0|| over ||dL_k/dh_k||, for the last k",
         "largest_norm": "of all contributions",
-        "first_nonfinite_step": nonfinite_note(scalars),
+        "first_nonfinite_step": NONFINITE_NOTE,
     }
 
 
@@ -37,7 +33,7 @@ def _truncation_notes(scalars: Record) -> Mapping[str, str]:
         "autograd_relative_error": agreement_note(scalars, "the full gradient"),
         "window_for_cosine_99": "the smallest of these windows from which on the cosine is at least 0.99",
         "window_for_cosine_999": f"the same for 0.999; T is {number(scalars['seq_len'])}",
-        "first_nonfinite_step": nonfinite_note(scalars),
+        "first_nonfinite_step": NONFINITE_NOTE,
     }
 
 

@@ -2,27 +2,20 @@
 
 from collections.abc import Mapping
 
-from rnnctl.errors import with_article
-from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
+from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
     keep, state = scalars["keep_gate"], scalars["state"]
-    per_gate = f"W_hh of {with_article(scalars['cell'])} stacks one matrix a gate: see the gates"
-    no_bound = "no bound of W_hh certifies vanishing" + (f": {keep}_t may be 1, and the state is kept" if keep else "")
     return {
         "hidden_size": "units of every gate",
         "state_size": f"numbers in {state}, for each sequence",
-        "spectral_radius": per_gate,
         "jacobian_norm_mean": f"||J_t||_2 over all steps and sequences, J_t = d state_t / d state_{{t-1}}, of {state}",
         "jacobian_norm_max": "the largest of them",
-        "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences"
-        if scalars["jacobian_radius_mean"] is not None or scalars["jacobian_norm_mean"] is None
-        else "largest |eigenvalue| of J_t: takes long here. Try fewer steps or sequences",
-        "keep_mean": f"of {keep}_t, the share of the state that a step keeps" if keep else "no gate keeps the state",
+        "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences",
+        "keep_mean": f"of {keep}_t, the share of the state that a step keeps",
         "saturated_fraction": "share of gate activations below 0.05 or above 0.95",
-        "norm_bound": no_bound,
-        "first_nonfinite_step": nonfinite_note(scalars),
+        "first_nonfinite_step": NONFINITE_NOTE,
         "computed_in": "whatever the model's dtype and device are",
     }
 

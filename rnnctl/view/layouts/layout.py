@@ -132,45 +132,25 @@ def _times(count: int) -> str:
 
 def agreement_note(scalars: Record, what: str) -> str:
     """What a relative error against autograd compares."""
-    if scalars["autograd_relative_error"] is None:
-        return "not compared with autograd"
     trajectory = "" if scalars["states"] == "sweep" else ", along the states of the model's own pass"
     return f"{what} against autograd's W_hh.grad{trajectory}; tolerance {number(scalars['autograd_tolerance'])}"
 
 
-def nonfinite_note(scalars: Record) -> str:
-    """Where the states overflow, if they do."""
-    step = scalars["first_nonfinite_step"]
-    return "h_t is finite at every step" if step is None else f"h_t overflows first at step {number(step)}"
+NONFINITE_NOTE = "the first step at which h_t is not finite"
 
 
 def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
-    thresholds = f"first_over_last {number(scalars['first_over_last'])}"
-    limits = {
-        "vanishing": f"{thresholds} < {number(scalars['vanish_below'])} (--vanish-below)",
-        "exploding": f"{thresholds} > {number(scalars['explode_above'])} (--explode-above)",
-        "stable": f"{thresholds} between {number(scalars['vanish_below'])} (--vanish-below) "
-        f"and {number(scalars['explode_above'])} (--explode-above)",
-        "no gradient": "d(loss at the last step)/dh is 0",
-        "nonfinite": "h_t overflows first at step " + number(scalars["first_nonfinite_step"])
-        if scalars["first_nonfinite_step"] is not None
-        else "the gradient leaves the range of the dtype",
-    }
     return {
         "grad_W_hh_norm": "||sum of all G_t||, the norm of W_hh.grad",
         "autograd_relative_error": agreement_note(scalars, "sum of all G_t"),
         "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
         "factor_per_step": "each step back multiplies d(loss at the last step)/dh by this; "
         f"fitted over {number(scalars['fitted_steps'])} steps",
-        "steps_to_one_percent": "steps back until it has fallen to 1 %"
-        if scalars["steps_to_one_percent"] is not None
-        else "the gradient is not finite"
-        if scalars["verdict"] == "nonfinite"
-        else "it does not fall to 1 % within this sequence",
+        "steps_to_one_percent": "steps back until it has fallen to 1 %",
         "first_over_last": "norm of d(loss at the last step)/dh at step 0 over the last step",
         "spectral_radius": "largest |eigenvalue| of W_hh",
         "spectral_norm": "largest singular value of W_hh",
-        "verdict": limits[scalars["verdict"]],
+        "verdict": scalars["reason"],
     }
 
 
@@ -195,6 +175,7 @@ GRADNORM = Layout(
     ),
     _gradnorm_notes,
     (
+        "reason",
         "vanish_below",
         "explode_above",
         "autograd_tolerance",

@@ -44,32 +44,10 @@ _GATES = Table(
 
 
 def _autograd(scalars: Record) -> str:
-    if scalars["autograd_relative_error"] is None:
-        return "not compared with autograd"
     return (
         "largest of the weights: sum of all G_t against autograd's gradient; tolerance "
         f"{number(scalars['autograd_tolerance'])}"
     )
-
-
-def _verdict(scalars: Record) -> str:
-    ratio, low, high = (number(scalars[name]) for name in ("first_over_last", "vanish_below", "explode_above"))
-    said: Mapping[str, str] = {
-        "vanishing": f"first_over_last {ratio} < {low} (--vanish-below)",
-        "exploding": f"first_over_last {ratio} > {high} (--explode-above)",
-        "stable": f"first_over_last {ratio} between {low} (--vanish-below) and {high} (--explode-above)",
-        "no gradient": "no gradient reaches it",
-        "undecided": scalars["reason"],
-        "nonfinite": "the loss or a gradient is not finite",
-    }
-    return said[scalars["verdict"]]
-
-
-def _steps_to_one_percent(scalars: Record) -> str:
-    if scalars["first_over_last"] is None:
-        return "steps back until it has fallen to 1 %: not known"
-    found = scalars["steps_to_one_percent"] is not None
-    return "steps back until it has fallen to 1 %" if found else "it does not fall to 1 % within this sequence"
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
@@ -77,17 +55,17 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "weights": "recurrent ones",
         "autograd_relative_error": _autograd(scalars),
         "recovered_error": "the module's states against those that its weights make of its inputs"
-        + ("" if scalars["states_agree"] else ": THEY DIFFER, the norms are not to be trusted"),
+        + ("" if scalars["states_agree"] is not False else ": THEY DIFFER, the norms are not to be trusted"),
         "padded_share": "the most of a weight's gradient that falls on padding if nothing is packed or masked",
         "weight": "the lines below are of this one, whose gradient changes most on its way back",
         "grad_W_hh_norm": "||sum of all G_t||",
         "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
         "factor_per_step": "each step back multiplies a gradient that enters at the last step by this",
-        "steps_to_one_percent": _steps_to_one_percent(scalars),
+        "steps_to_one_percent": "steps back until it has fallen to 1 %",
         "first_over_last": "its norm, of the whole state, at the first step over that at the last",
         "spectral_radius": "largest |eigenvalue| of W_hh",
         "spectral_norm": "largest singular value of W_hh",
-        "verdict": _verdict(scalars),
+        "verdict": scalars["reason"],
     }
 
 

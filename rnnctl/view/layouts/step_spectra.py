@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.view.layouts.dynamics import beginning
-from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
+from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
 
@@ -27,11 +27,9 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "relative_departure": "the same over ||W_hh||_F",
         "jacobian_norm_mean": f"||J_t||_2 over all steps and sequences, J_t = d state_t / d state_{{t-1}}, of {state}",
         "jacobian_norm_max": "the largest of them",
-        "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences"
-        if scalars["jacobian_radius_mean"] is not None or scalars["jacobian_norm_mean"] is None
-        else "largest |eigenvalue| of J_t: takes long here. Try fewer steps or sequences",
+        "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences",
         "first_step": beginning(scalars),
-        "first_nonfinite_step": nonfinite_note(scalars),
+        "first_nonfinite_step": NONFINITE_NOTE,
         "computed_in": "the step Jacobians, of code of your own; all else in float64",
     }
 

@@ -13,13 +13,12 @@ def _printable(field: str) -> Callable[[Record], str]:
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
-    none = "no recurrent matrix is known by its name" if not scalars["recurrent"] else "no matrix has one"
     return {
         "elements": "of all tensors, buffers included",
         "nonfinite": "elements that are nan or infinite",
         "recurrent": "tensors that are a W_hh, by their names",
-        "largest_spectral_radius": "largest |eigenvalue|" if scalars["largest_spectral_radius"] is not None else none,
-        "largest_spectral_norm": "largest singular value" if scalars["largest_spectral_norm"] is not None else none,
+        "largest_spectral_radius": "largest |eigenvalue|",
+        "largest_spectral_norm": "largest singular value",
     }
 
 
