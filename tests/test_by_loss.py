@@ -109,18 +109,33 @@ def loss_at(model, k, T, h, target=None):
 
 
 def flow_by_clones(model, x, weight, target=None):
-    """Norms F[k, t] and those of dL_k/dh_t, and the sum of all contributions."""
+    """Norms F[k, t] and those of dL_k/dh_t and dL_k/dc_t (None without c), and the sum of all contributions."""
     T = x.shape[1]
-    norms, sensitivity = torch.zeros(2, T, T, dtype=torch.float64)
+    norms, h, c = torch.zeros(3, T, T, dtype=torch.float64)
+    has_c = "LSTM" in model.rnn.mode
     total = 0
     for k in range(T):
         clones = ByClones(model.rnn)
         out, _, _ = clones(x[:, : k + 1].transpose(0, 1))
         loss_at(model, k, T, out, target).backward()
         found = clones.results()[weight]
-        norms[k, : k + 1], sensitivity[k, : k + 1] = found["W_hh"], found["h"]
+        norms[k, : k + 1], h[k, : k + 1] = found["W_hh"], found["h"]
+        if has_c:
+            c[k, : k + 1] = found["c"]
         total = total + found["G"].sum(0)
-    return norms, sensitivity, total
+    return norms, (h, c if has_c else None), total
+
+
+def assert_states(found, expected, atol=1e-15):
+    """h and c of a flow, each, and both beside one another."""
+    h, c = expected
+    torch.testing.assert_close(found.sensitivity_h, h, rtol=1e-9, atol=atol)
+    if c is None:
+        assert found.sensitivity_c is None
+        assert found.sensitivity.equal(found.sensitivity_h)
+    else:
+        torch.testing.assert_close(found.sensitivity_c, c, rtol=1e-9, atol=atol)
+        torch.testing.assert_close(found.sensitivity, torch.hypot(h, c), rtol=1e-9, atol=atol)
 
 
 def truncated_by_detaching(model, x, weight, window):
@@ -148,9 +163,9 @@ def test_flow_is_that_of_clones_for_every_layer(kind, layers):
     for layer in range(layers):
         weight = f"weight_hh_l{layer}"
         found = model_flow(model, x, target=target, only=f"rnn.{weight}", verify=True)
-        norms, sensitivity, total = flow_by_clones(model, x, weight, target)
+        norms, states, total = flow_by_clones(model, x, weight, target)
         torch.testing.assert_close(found.norms, norms, rtol=1e-9, atol=1e-15)
-        torch.testing.assert_close(found.sensitivity, sensitivity, rtol=1e-9, atol=1e-15)
+        assert_states(found, states)
         torch.testing.assert_close(found.grad_W_hh, total, rtol=1e-9, atol=1e-15)
         assert found.loss == pytest.approx(float((model(x) - target).detach().pow(2).mean()), rel=1e-12)
         assert found.agreement.holds
@@ -162,9 +177,9 @@ def test_flow_through_a_readout_of_several_steps_is_that_of_clones(kind, layers)
     model, x = net(kind, layers, made=Averaged)
     weight = "weight_hh_l0"
     found = model_flow(model, x, only=f"rnn.{weight}", verify=True)
-    norms, sensitivity, total = flow_by_clones(model, x, weight)
+    norms, states, total = flow_by_clones(model, x, weight)
     torch.testing.assert_close(found.norms, norms, rtol=1e-9, atol=1e-15)
-    torch.testing.assert_close(found.sensitivity, sensitivity, rtol=1e-9, atol=1e-15)
+    assert_states(found, states)
     torch.testing.assert_close(found.grad_W_hh, total, rtol=1e-9, atol=1e-15)
     assert found.agreement.holds
 
@@ -227,10 +242,10 @@ def test_what_vanishes_by_many_magnitudes_is_followed_in_every_state_and_layer(k
             # Gates that keep little, and a W_hh that hands on less.
             parameter.mul_(0.05 if name.startswith("weight_hh") else 1.0).sub_(1.5 if name.startswith("bias_hh") else 0)
     found = model_flow(model, x, only="*l0", verify=True)
-    norms, sensitivity, _ = flow_by_clones(model, x, "weight_hh_l0")
-    assert sensitivity[-1, 0] < 1e-7 * sensitivity[-1, -1]
+    norms, states, _ = flow_by_clones(model, x, "weight_hh_l0")
+    assert states[0][-1, 0] < 1e-7 * states[0][-1, -1]
     torch.testing.assert_close(found.norms, norms, rtol=1e-9, atol=0)
-    torch.testing.assert_close(found.sensitivity, sensitivity, rtol=1e-9, atol=0)
+    assert_states(found, states, atol=0)
     assert found.agreement.holds
 
 
@@ -329,7 +344,7 @@ def test_flow_and_truncation_of_a_cell_in_a_loop_are_those_of_its_layer(kind, re
     loop = CellLoop(layer, kind, reads)
     found, expected = model_flow(loop, x, verify=True), flow_by_clones(layer, x, "weight_hh_l0")
     torch.testing.assert_close(found.norms, expected[0], rtol=1e-9, atol=1e-15)
-    torch.testing.assert_close(found.sensitivity, expected[1], rtol=1e-9, atol=1e-15)
+    assert_states(found, expected[1])
     torch.testing.assert_close(found.grad_W_hh, expected[2], rtol=1e-9, atol=1e-15)
     assert found.agreement.holds
     cut, whole = (model_truncation(each, x, windows=[1, 3], verify=True) for each in (loop, layer))
@@ -634,3 +649,48 @@ def test_truncation_of_a_layer_that_is_called_twice_is_refused():
     model.forward = lambda x: model.head(torch.cat([model.rnn(x[:, :2])[0], model.rnn(x[:, 2:])[0]], 1))
     with pytest.raises(InputError, match="called once over all steps.*rnn.weight_hh_l0 was called 2 times"):
         model_truncation(model, x)
+
+
+class Remembering(nn.Module):
+    """An LSTM whose forget gates keep c, as a layer or as a cell in a loop."""
+
+    def __init__(self, in_a_loop):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2)
+        with torch.no_grad():
+            self.rnn.bias_hh_l0[8:16] += 8
+            self.rnn.weight_hh_l0.mul_(0.01)
+        self.cell = nn.LSTMCell(3, 8) if in_a_loop else None
+        if self.cell is not None:
+            self.cell.load_state_dict({name.removesuffix("_l0"): p for name, p in self.rnn.state_dict().items()})
+            self.rnn = None
+
+    def forward(self, x):
+        if self.cell is None:
+            return self.head(self.rnn(x)[0])
+        hx, found = None, []
+        for x_t in x.unbind(1):
+            hx = self.cell(x_t, hx)
+            found.append(hx[0])
+        return self.head(torch.stack(found, 1))
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_an_lstm_that_keeps_c_remembers_by_every_question(in_a_loop, tmp_path):
+    torch.manual_seed(0)
+    model, x = Remembering(in_a_loop).double(), torch.randn(2, 60, 3, dtype=torch.float64)
+    gradnorm = rnnctl.gradnorm(model, x, loss_at="last")
+    assert (gradnorm.scalars["verdict"], gradnorm.conditions["vanishing"]) == ("stable", False)
+    assert "over the older half: what a longer one does is unknown" in gradnorm.scalars["reason"]
+    flow = rnnctl.flow(model, x)
+    # h is lost within a step; c, and so the state, arrives at every lag.
+    h, c, state = (flow.lag_profile[name] for name in ("median_h", "median_c", "median"))
+    assert h[1] < 0.01 < 0.9 < c[1:].min()
+    assert state.min() > 0.01
+    assert flow.scalars["lag_to_one_percent"] is None
+    assert flow.scalars["median_reach"] > 0.01
+    with rnnctl.watch(model, every=1, to=tmp_path / "run.jsonl"):
+        model(x)[:, -1].square().mean().backward()
+    history = rnnctl.gradnorm_history(tmp_path / "run.jsonl")
+    assert history.scalars["reach_at_first_step"] == pytest.approx(gradnorm.scalars["first_over_last"], rel=1e-9)
+    assert {"grad_norm_h", "grad_norm_c", "grad_norm_state"} < set(history.rows[0])

@@ -1,6 +1,6 @@
 """Files of training runs: JSON lines that ``rnnctl.watch`` appends, and that are read again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +52,9 @@ class ProbedStep:
         weight: its name in the model.
         error: why it could not be probed, or None; if so, the fields below are empty.
         cell: "RNN", "GRU", "LSTM" or "Linear".
-        grad_norm_W_hh, grad_norm_h: by time step; NaN where the number was not finite.
+        grad_norm_W_hh, grad_norm_h, grad_norm_c, grad_norm_state: as of ``rnnctl.probe``, by time step; NaN where the
+            number was not finite. c None where the state is h alone; of the whole state None where the line has none,
+            as before rnnctl wrote it.
         autograd_relative_error: of the sum of all steps, or None.
         agrees: with autograd; None where there was nothing to compare.
         states_agree: the module's states with those that its weights make.
@@ -65,6 +67,8 @@ class ProbedStep:
     cell: str = ""
     grad_norm_W_hh: tuple[float, ...] = ()
     grad_norm_h: tuple[float, ...] = ()
+    grad_norm_c: tuple[float, ...] | None = None
+    grad_norm_state: tuple[float, ...] | None = None
     autograd_relative_error: float | None = None
     agrees: bool | None = None
     states_agree: bool = True
@@ -124,9 +128,12 @@ def _probed_step(record: Mapping[str, Any], place: str) -> ProbedStep:
     step, weight, error = _field(record, "step", int, place), _field(record, "weight", str, place), record.get("error")
     if error is not None:
         return ProbedStep(step, weight, str(error))
-    W_hh, h = _norms(record, "grad_norm_W_hh", place), _norms(record, "grad_norm_h", place)
-    if len(W_hh) != len(h):
-        raise InputError(f"{place}: grad_norm_W_hh has {len(W_hh)} time steps, grad_norm_h {len(h)}")
+    W_hh = _norms(record, "grad_norm_W_hh", place)
+    h = _norms(record, "grad_norm_h", place, W_hh)
+    c, state = (
+        None if record.get(name) is None else _norms(record, name, place, W_hh)
+        for name in ("grad_norm_c", "grad_norm_state")
+    )
     relative, agrees = record.get("autograd_relative_error"), record.get("agrees")
     return ProbedStep(
         step=step,
@@ -135,6 +142,8 @@ def _probed_step(record: Mapping[str, Any], place: str) -> ProbedStep:
         cell=_field(record, "cell", str, place),
         grad_norm_W_hh=W_hh,
         grad_norm_h=h,
+        grad_norm_c=c,
+        grad_norm_state=state,
         autograd_relative_error=None if relative is None else _field(record, "autograd_relative_error", float, place),
         agrees=None if agrees is None else _field(record, "agrees", bool, place),
         states_agree=_field(record, "states_agree", bool, place),
@@ -157,11 +166,17 @@ def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _norms(record: Mapping[str, Any], name: str, place: str) -> tuple[float, ...]:
+def _norms(
+    record: Mapping[str, Any], name: str, place: str, beside: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """Numbers by time step, as many as those of W_hh beside them."""
     values = record.get(name)
     if not isinstance(values, list) or not values or not all(v is None or _is(v, float) for v in values):
         raise InputError(f"{place}: expected numbers or null, one a time step, under {name!r}")
     try:
-        return tuple(float("nan") if value is None else float(value) for value in values)
+        found = tuple(float("nan") if value is None else float(value) for value in values)
     except OverflowError:
         raise InputError(f"{place}: a number under {name!r} is beyond float64") from None
+    if beside is not None and len(found) != len(beside):
+        raise InputError(f"{place}: grad_norm_W_hh has {len(beside)} time steps, {name} {len(found)}")
+    return found

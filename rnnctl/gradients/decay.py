@@ -27,12 +27,14 @@ class Decay:
         steps_to_one_percent: the fewest steps back from the last after which the norm is at most
             1 % of that at the last step; None if that does not happen within the sequence.
         first_over_last: norm at step 0 over norm at the last step; None if the latter is 0.
+        factor_of_older_half: ``factor_per_step`` of steps 0 to T // 2 alone.
     """
 
     factor_per_step: float | None
     fitted_steps: int
     steps_to_one_percent: int | None
     first_over_last: float | None
+    factor_of_older_half: float | None = None
 
 
 def decay_scalars(decay: Decay | None) -> dict[str, float | int | None]:
@@ -67,6 +69,7 @@ def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:
         fitted_steps=int(usable.sum()),
         steps_to_one_percent=_steps_to(relative, math.log(ONE_PERCENT)) if known else None,
         first_over_last=float(relative[0].exp()) if known else None,
+        factor_of_older_half=_factor_per_step(*(each[: len(each) // 2 + 1] for each in (log_norm, usable))),
     )
 
 

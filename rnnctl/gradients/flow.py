@@ -36,12 +36,18 @@ class Flow(Result):
 
     Attributes:
         norms: F[k, t], norm of step t's contribution to dL_k/dW_hh, (time, time), float64; 0 for t > k.
-        sensitivity: norm of dL_k/dh_t, (time, time), float64; 0 for t > k.
+        sensitivity: norm of the gradient of the whole state, dL_k/dh_t and dL_k/dc_t beside one another, (time,
+            time), float64; 0 for t > k.
+        sensitivity_h: norm of dL_k/dh_t, (time, time), float64; where the state is h alone it is ``sensitivity``.
+        sensitivity_c: norm of dL_k/dc_t, what comes to c_t by way of h_t included, (time, time), float64; of
+            what else a step hands on where the state was found in autograd's graph; None where the state is h alone.
+        log_relative: ln of sensitivity over that at t = k, (time, time), float64.
         loss: the loss over all steps, of which L_k is step k's share.
         grad_W_hh: the sum of all contributions, (hidden, hidden).
         agreement: the comparison of that sum with autograd, or None.
         first_nonfinite_step: the first step whose h_t is not finite, or None.
-    ``rows`` have k, t, norm and sensitivity for t <= k; ``more`` has the lag profile.
+    ``rows`` have k, t, norm and sensitivity for t <= k, and h's and c's where there are both; ``more`` has the lag
+    profile, which is of the whole state.
     """
 
     schema: ClassVar[str] = "flow"
@@ -57,6 +63,8 @@ class Flow(Result):
     }
     norms: Tensor
     sensitivity: Tensor
+    sensitivity_h: Tensor
+    sensitivity_c: Tensor | None
     log_relative: Tensor
     loss: float
     grad_W_hh: Tensor
@@ -85,10 +93,10 @@ class Flow(Result):
         for lag, median in enumerate(self.lag_profile["median"].tolist()):
             if math.isnan(median):
                 # What lies further back may be reached sooner: an unknown lag is not one that is not reached.
-                return None, f"the median of ||dL_k/dh|| is not known at lag {lag}"
+                return None, f"the median of ||dL_k/dstate|| is not known at lag {lag}"
             if median <= ONE_PERCENT:
                 return lag, ""
-        return None, "the median of ||dL_k/dh|| does not fall to 1 % within this sequence"
+        return None, "the median of ||dL_k/dstate|| does not fall to 1 % within this sequence"
 
     @property
     def why(self) -> Mapping[str, str]:
@@ -103,30 +111,36 @@ class Flow(Result):
 
     @cached_property
     def lag_profile(self) -> Mapping[str, Tensor]:
-        """median, p10 and p90 over k of ||dL_k/dh_{k-lag}|| / ||dL_k/dh_k||, each (time,), by lag."""
-        seq_len = self.norms.shape[0]
-        levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-        found = torch.full((3, seq_len), math.nan, dtype=torch.float64)
-        for lag in range(seq_len):
-            ratios = self.log_relative.diagonal(-lag).exp()
-            known = ratios[~torch.isnan(ratios)]
-            if known.numel():
-                found[:, lag] = torch.quantile(known, levels)
-        return {"p10": found[0], "median": found[1], "p90": found[2]}
+        """median, p10 and p90 over k of ||dL_k/dstate_{k-lag}|| / ||dL_k/dstate_k||, each (time,), by lag.
+
+        Where the state has two parts, median_h and median_c too, of each by itself.
+        """
+        p10, median, p90 = _quantiles(self.log_relative.exp(), (0.1, 0.5, 0.9))
+        whole = {"p10": p10, "median": median, "p90": p90}
+        if self.sensitivity_c is None:
+            return whole
+        parts = {"median_h": self.sensitivity_h, "median_c": self.sensitivity_c}
+        return {
+            **whole,
+            **{name: _quantiles(part / part.diagonal()[:, None], (0.5,))[0] for name, part in parts.items()},
+        }
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
-        """One record per pair t <= k: k, t, norm, sensitivity."""
-        pairs = zip(self.norms.tolist(), self.sensitivity.tolist(), strict=True)
+        """One record per pair t <= k: k, t, norm, sensitivity, and h's and c's where there are both."""
+        found = {"norm": self.norms, "sensitivity": self.sensitivity}
+        if self.sensitivity_c is not None:
+            found |= {"sensitivity_h": self.sensitivity_h, "sensitivity_c": self.sensitivity_c}
+        values = {name: each.tolist() for name, each in found.items()}
         return tuple(
-            {"k": k, "t": t, "norm": norms[t], "sensitivity": sensitivity[t]}
-            for k, (norms, sensitivity) in enumerate(pairs)
+            {"k": k, "t": t, **{name: by_pair[k][t] for name, by_pair in values.items()}}
+            for k in range(self.norms.shape[0])
             for t in range(k + 1)
         )
 
     @cached_property
     def more(self) -> Mapping[str, Any]:
-        """lag_profile: one record per lag, with median, p10 and p90."""
+        """lag_profile: one record per lag, with what ``lag_profile`` has."""
         columns = {name: values.tolist() for name, values in self.lag_profile.items()}
         lags = range(self.norms.shape[0])
         return {"lag_profile": [{"lag": lag, **{name: v[lag] for name, v in columns.items()}} for lag in lags]}
@@ -185,6 +199,18 @@ def flow(
 model_flow = flow
 
 
+def _quantiles(ratios: Tensor, levels: tuple[float, ...]) -> Tensor:
+    """Over k of the known ratios, (time, time) by k and t, at each lag k - t: (levels, time), NaN where none is."""
+    seq_len = ratios.shape[0]
+    found = torch.full((len(levels), seq_len), math.nan, dtype=torch.float64)
+    for lag in range(seq_len):
+        at_lag = ratios.diagonal(-lag)
+        known = at_lag[~torch.isnan(at_lag)]
+        if known.numel():
+            found[:, lag] = torch.quantile(known, torch.tensor(levels, dtype=torch.float64))
+    return found
+
+
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
@@ -197,24 +223,27 @@ def _require_room(seq_len: int) -> None:
 class _Swept:
     """What a sweep of all losses tells.
 
-    ``log_norms`` and ``log_sensitivity`` are ln of the norms, (time, time), by loss and source step; the others
-    as of ``rnnctl.gradients.autograd.Swept``.
+    ``log_norms`` and ``log_states`` (of h and, where there is one, of c) are ln of the norms, (time, time), by loss
+    and source step; the others as of ``rnnctl.gradients.autograd.Swept``.
     """
 
     loss: float
     log_norms: Tensor
-    log_sensitivity: Tensor
+    log_states: tuple[Tensor, ...]
     grad_W_hh: Tensor
     magnitude: float
     h: Tensor
 
     def result(self, agreement: Agreement | None, first_nonfinite_step: int | None, dtype: torch.dtype) -> Flow:
         """The ``Flow``, its gradient in this dtype."""
+        whole = _beside(self.log_states)
         return Flow(
             # Copies, because tensors made in inference mode refuse autograd.
             norms=self.log_norms.exp().clone(),
-            sensitivity=self.log_sensitivity.exp().clone(),
-            log_relative=(self.log_sensitivity - self.log_sensitivity.diagonal().clone()[:, None]).clone(),
+            sensitivity=whole.exp().clone(),
+            sensitivity_h=self.log_states[0].exp().clone(),
+            sensitivity_c=self.log_states[1].exp().clone() if len(self.log_states) > 1 else None,
+            log_relative=(whole - whole.diagonal().clone()[:, None]).clone(),
             loss=self.loss,
             grad_W_hh=self.grad_W_hh.to(dtype, copy=True),
             agreement=agreement,
@@ -227,38 +256,42 @@ def _swept(steps: LossSteps, progress: Callable[[float], None] | None) -> _Swept
     h, seq_len = steps.h, steps.seq_len
     with torch.inference_mode():
         # By source step, then by loss step from the last to the first, as the blocks come.
-        norms, sensitivity = h.new_zeros(2, seq_len, seq_len).unbind(0)
+        norms = h.new_zeros(seq_len, seq_len)
+        states = list[Tensor]()
         exponents = h.new_zeros(seq_len, seq_len, dtype=torch.float64)
         factors, powers = norm_factors(h[:-1])
-        # Bounds of ||delta||, of which the norms of dL/dh are one for an Elman cell.
-        bounds = sensitivity if steps.is_bounded_by_grad_h else torch.zeros_like(sensitivity)
+        bounds = torch.zeros_like(norms)
         summed: Tensor | None = None
         for rows, block in steps.blocks(progress):
             t = block.t
-            sensitivity[t, rows] = block.norm
+            states = states or [torch.zeros_like(norms) for _ in block.norms]
+            for found, norm in zip(states, block.norms, strict=True):
+                found[t, rows] = norm
             mixed_norms(block.delta, factors[t], out=norms[t, rows])
             exponents[t, rows] = block.exponents
-            if bounds is not sensitivity:
-                bounds[t, rows] = steps.norm_delta(block)
+            bounds[t, rows] = steps.norm_delta(block)
             # The deltas of all losses are added up first: one product with h at the end serves all of them.
             summed = h.new_zeros(seq_len, *block.delta.shape[1:]) if summed is None else summed
             summed[t].view(-1).addmv_(block.delta.flatten(1).t(), block.weights)
         assert summed is not None
         total = summed.flatten(0, 1).t() @ h[:-1].flatten(0, 1)
         log_norms = _unscaled(norms, exponents.cpu() + powers[:, None])
-        log_sensitivity = _unscaled(sensitivity, exponents)
+        log_states = tuple(_unscaled(found, exponents) for found in states)
         magnitude = float((_unscaled(bounds, exponents).exp().sum(0) * step_norms(h[:-1])).sum())
-        return _Swept(steps.loss, log_norms, log_sensitivity, total.double(), magnitude, h)
+        return _Swept(steps.loss, log_norms, log_states, total.double(), magnitude, h)
 
 
 def _by_passes(passes: LossPasses, progress: Callable[[float], None] | None) -> _Swept:
     """One backward pass for every loss."""
     seq_len = passes.seq_len
-    norms, sensitivity = torch.zeros(2, seq_len, seq_len, dtype=torch.float64).unbind(0)
+    norms, h, c = torch.zeros(3, seq_len, seq_len, dtype=torch.float64).unbind(0)
+    has_c = False
     totals, magnitude = list[Tensor](), 0.0
     for k, weight in passes:
         if weight is not None:
-            norms[k], sensitivity[k] = weight.grad_norm_W_hh, weight.grad_norm_h
+            norms[k], h[k] = weight.grad_norm_W_hh, weight.grad_norm_h
+            if weight.grad_norm_c is not None:
+                c[k], has_c = weight.grad_norm_c, True
             totals.append(weight.grad_of_state_columns)
             magnitude += weight.magnitude
         if progress is not None:
@@ -267,7 +300,13 @@ def _by_passes(passes: LossPasses, progress: Callable[[float], None] | None) -> 
         raise InputError(f"the loss of no step reaches {passes.name}")
     # Of the states themselves nothing more is asked.
     nothing = norms.new_empty(0)
-    return _Swept(passes.loss, norms.log(), sensitivity.log(), torch.stack(totals).sum(0), magnitude, nothing)
+    states = (h.log(), c.log()) if has_c else (h.log(),)
+    return _Swept(passes.loss, norms.log(), states, torch.stack(totals).sum(0), magnitude, nothing)
+
+
+def _beside(log_states: tuple[Tensor, ...]) -> Tensor:
+    """ln of the norm of all parts of the state beside one another."""
+    return log_states[0] if len(log_states) == 1 else torch.logaddexp(*(2 * each for each in log_states)) / 2
 
 
 def _unscaled(by_source: Tensor, exponents: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class GradNormHistory(Result):
         lengths: time steps of each, shape (probed,).
         grad_norm_W_hh: norm of time step t's contribution G_t, shape (probed, time), float64.
         grad_norm_h: norm of dL/dh_t, the recurrent path included, shape (probed, time), float64.
+        grad_norm_state: norm of the gradient of the whole state, shape (probed, time), float64; NaN of a step
+            whose line does not say it.
         probed: what the file says of each of these steps.
         failed: what it says of steps at which this weight could not be probed.
         other_weights: further names in the run.
@@ -54,6 +56,7 @@ class GradNormHistory(Result):
     lengths: tuple[int, ...]
     grad_norm_W_hh: Tensor
     grad_norm_h: Tensor
+    grad_norm_state: Tensor
     probed: tuple[ProbedStep, ...]
     failed: tuple[ProbedStep, ...]
     other_weights: tuple[str, ...]
@@ -86,11 +89,14 @@ class GradNormHistory(Result):
 
     @cached_property
     def rows(self) -> Sequence[Record]:
-        """One record per probed training step and time step."""
+        """One record per probed training step and time step; c's and the whole state's norms where there is a c."""
+        names = ["grad_norm_W_hh", "grad_norm_h"]
+        if any(each.grad_norm_c is not None for each in self.probed):
+            names += ["grad_norm_c", "grad_norm_state"]
         return [
-            {"step": each.step, "t": t, "grad_norm_W_hh": W_hh, "grad_norm_h": h}
+            {"step": each.step, "t": t, **{name: _at(getattr(each, name), t) for name in names}}
             for each in self.probed
-            for t, (W_hh, h) in enumerate(zip(each.grad_norm_W_hh, each.grad_norm_h, strict=True))
+            for t in range(len(each.grad_norm_W_hh))
         ]
 
     @cached_property
@@ -148,10 +154,11 @@ def gradnorm_history(path: str | Path, weight: str | None = None) -> GradNormHis
         lengths=tuple(len(each.grad_norm_W_hh) for each in probed),
         grad_norm_W_hh=_matrix([each.grad_norm_W_hh for each in probed]),
         grad_norm_h=_matrix([each.grad_norm_h for each in probed]),
+        grad_norm_state=_matrix([each.grad_norm_state or (math.nan,) for each in probed]),
         probed=probed,
         failed=failed,
         other_weights=tuple(other for other in names if other != name),
-        notes=run.notes,
+        notes=(*run.notes, *_of_h_alone(probed)),
     )
 
 
@@ -165,6 +172,17 @@ def _named(weight: str, names: Sequence[str], source: str) -> str:
     raise InputError(
         f"{source} has no recurrent weight {weight!r}; it has {', '.join(names)}.{did_you_mean(weight, names)}"
     )
+
+
+def _of_h_alone(probed: Sequence[ProbedStep]) -> Sequence[str]:
+    """What is to be said where h may be but a part of a state of which the file says no more."""
+    if all(each.grad_norm_state is not None or each.cell in ("RNN", "GRU") for each in probed):
+        return ()
+    return ("the file says nothing of the whole state, as before rnnctl wrote that: reach is of h alone",)
+
+
+def _at(norms: Sequence[float] | None, t: int) -> float | None:
+    return None if norms is None else norms[t]
 
 
 def _count_of(wanted: bool, found: Sequence[bool | None]) -> int | None:
@@ -196,8 +214,9 @@ def _summary(probed: ProbedStep) -> Record:
 
 
 def _reach(probed: ProbedStep) -> float | None:
-    """Of ||dL/dh||: the far end of the recurrence over the end from which the gradient comes."""
-    far, near = probed.grad_norm_h[0], probed.grad_norm_h[-1]
+    """Of the gradient of the state: the far end of the recurrence over the end from which it comes."""
+    norms = probed.grad_norm_state or probed.grad_norm_h
+    far, near = norms[0], norms[-1]
     if probed.weight.endswith("_reverse"):
         far, near = near, far
     known = math.isfinite(far) and math.isfinite(near) and near > 0

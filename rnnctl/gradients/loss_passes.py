@@ -153,7 +153,7 @@ class LossPasses:
             return None
         self.require_one_to_one(len(weight.grad_norm_W_hh))
         # NaN, of a state that is not known, is nothing against it.
-        self.require_past(k, weight.grad_norm_h.nan_to_num() + weight.grad_norm_W_hh)
+        self.require_past(k, weight.grad_norm_state.nan_to_num() + weight.grad_norm_W_hh)
         return weight
 
     def _probed(self) -> ProbedWeight | None:

@@ -73,7 +73,7 @@ class LossSteps:
     def norm_delta(self, block: LossBlock) -> Tensor:
         """||delta_k|| or a bound of it, for every loss of a block, shape (losses,), scaled as the block is."""
         if self.is_bounded_by_grad_h:
-            return block.norm
+            return block.norms[0]
         norms: Tensor = torch.linalg.vector_norm(block.delta.flatten(1), dim=1)
         return norms
 

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from rnnctl.models.arriving_gradients import Received
-from rnnctl.models.recording import Call, Calls
+from rnnctl.models.calls import Call
+from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
 from rnnctl.models.tape.graph import Graph, within
 from rnnctl.models.tape.pull_back import through

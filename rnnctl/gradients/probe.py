@@ -13,9 +13,9 @@ from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
 from rnnctl.gradients.cell_calls import cell_norms
 from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carried
-from rnnctl.gradients.tape_recording import TapeRecording
+from rnnctl.gradients.tape_recording import NO_STEP, TapeRecording
 from rnnctl.gradients.use_steps import UseSteps
-from rnnctl.models.calls import CellCall, LayeredCall
+from rnnctl.models.calls import CellCall, LayeredCall, reached
 from rnnctl.models.modules import (
     has_own_forward,
     matches,
@@ -372,12 +372,16 @@ def _of_modules(
     """Of modules of known classes."""
     for calls in recording.calls:
         _settle_repeated(calls)
+        if any(call.received for call in calls.kept):
+            # A forward pass whose gradients are no training step's is none of its steps either.
+            calls.kept[:] = reached(calls.kept, lambda call: bool(call.received) or not call.received.discarded)
     missing = {
         name: why
         for calls in recording.calls
         if (why := _why_missing(calls)) is not None
         for name in weight_names(calls.found, only)
     }
+    missing |= _not_asked_for(recording, only)
     with _no_autocast(recording):
         parts = [
             _Part(calls.found.full(weight), calls, index, norms)
@@ -387,7 +391,7 @@ def _of_modules(
         ]
     # Of all weights, shown or not: autograd adds up what a weight gets under all its names.
     sums = _Sums(parts, recording.totals)
-    shown = {name for calls in recording.calls for name in weight_names(calls.found, only)}
+    shown = {name for calls in recording.calls for name in weight_names(calls.found, only)} - missing.keys()
     return {part.name: _result(part, sums, lengths) for part in parts if part.name in shown}, missing
 
 
@@ -475,6 +479,21 @@ def _settle_repeated(calls: Calls) -> None:
         calls.kept[:] = calls.repeated
 
 
+def _not_asked_for(recording: Recording, only: str | None) -> dict[str, str]:
+    """Weights that take a gradient of which none was asked for, beside others of the same module."""
+    found = {}
+    for calls in recording.calls:
+        shown = weight_names(calls.found, only)
+        for index, weight in enumerate(calls.found.weights):
+            own = [call.parameters[index] for call in calls.kept if call.received]
+            if any(each.requires_grad for each in own) and not any(id(each) in recording.totals for each in own):
+                found[calls.found.full(weight)] = "no backward pass asked for its gradient (backward(inputs=...)?)"
+        found = {
+            name: why for name, why in found.items() if name in shown or name not in weight_names(calls.found, None)
+        }
+    return found
+
+
 def _why_missing(calls: Calls) -> str | None:
     if calls.refusal is not None:
         return calls.refusal
@@ -484,6 +503,8 @@ def _why_missing(calls: Calls) -> str | None:
         return "double backward: with create_graph=True the gradients are not final. Probe a plain loss.backward()"
     if any(call.received for call in calls.kept):
         return None
+    if any(call.received.discarded for call in calls.kept):
+        return NO_STEP
     if calls.kept:
         return "no gradient reached it: call backward() on a loss that depends on it, within the block"
     if calls.without_grad:

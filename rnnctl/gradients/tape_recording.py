@@ -17,7 +17,7 @@ from rnnctl.gradients.use_steps import UseSteps, decay_of, longest, own_decay, u
 from rnnctl.models.module_calls import ModuleCalls, owner_of
 from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
-from rnnctl.models.tape.passes import End, backward_passes, is_nested, now
+from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested, now
 from rnnctl.models.tape.pull_back import swept
 from rnnctl.models.weight_uses import Asked, Reading, WeightUses
 
@@ -32,6 +32,10 @@ OPAQUE = {
     "DifferentiableGraph": "TorchScript (torch.jit). Probe the model that it was made of",
     "torch::jit": "TorchScript (torch.jit). Probe the model that it was made of",
 }
+NO_STEP = (
+    "the only gradients that came by are of no training step: they were asked for of other tensors than its weights "
+    "(torch.autograd.grad of an input, backward(inputs=...))"
+)
 BEFORE = "its graph was built before the block: run the forward pass within it"
 ONCE = (
     "it is used once in this pass, by {by}: for all steps at once (a parallel scan, a product over all steps), or "
@@ -67,7 +71,7 @@ class TapeRecording:
     Attributes:
         found: what every pass told of every weight, in order.
         missing: weight -> why there is nothing.
-        before: the same of weights in graphs that were there before it began.
+        before: the same of weights in graphs that were there before it began, or that no training step passed through.
         counts: of all weights how often each was used in the last pass, and whether it recurs.
         opaque: an operation that weights enter and that hides what it does, in words.
         bug: an error of ours, where a graph could not be read; it is not raised in the user's pass.
@@ -112,21 +116,21 @@ class TapeRecording:
         self._roots.clear()
         self.calls.forget()
 
-    def _passes(self, roots: Sequence[Any], keeps: bool) -> tuple[End, bool] | None:
+    def _passes(self, begun: Pass) -> tuple[End, bool] | None:
         """A backward pass begins."""
-        nodes = [root.node if hasattr(root, "node") else root.grad_fn for root in roots]
+        nodes = [root.node if hasattr(root, "node") else root.grad_fn for root in begun.roots]
         if is_nested():
             self._note_reentrant(nodes)
             return None
         pause = _Pause()
         try:
-            begun = self._begin([node for node in nodes if node is not None], keeps, pause)
+            ends = self._begin([node for node in nodes if node is not None], begun, pause)
         except Exception as error:
             # Whatever it is, it must not end the user's backward pass.
-            self.bug, begun = error, None
-        if begun is None:
+            self.bug, ends = error, None
+        if ends is None:
             pause.end()
-        return begun
+        return ends
 
     def _note_reentrant(self, nodes: Sequence[Any]) -> None:
         try:
@@ -138,20 +142,29 @@ class TapeRecording:
         except Exception as error:
             self.bug = error
 
-    def _begin(self, nodes: list[Any], keeps: bool, pause: _Pause) -> tuple[End, bool] | None:
+    def _begin(self, nodes: list[Any], begun: Pass, pause: _Pause) -> tuple[End, bool] | None:
         reading = Reading(self.model, [*self._roots, *nodes], self.calls)
         self.counts.update(reading.counts())
+        # What is differentiated further is in graphs of later passes as well: none of them is a plain one.
+        self._twice = self._twice or (begun.creates and bool(self.counts))
         self.opaque = self.opaque or _opaque(reading)
         weights = [weight for weight in reading.of(self.asked) if self._is_itemised(reading, weight)]
         outside = Outside(reading.graph, self.modules)
         if not weights and outside.is_empty:
             return None
         outside.attach()
+        keeps = begun.keeps
+        if not any(begun.brings_to([weight.weight]) for weight in weights):
+            # A gradient of an input alone is no training step of any of them.
+            self.before |= {weight.name: NO_STEP for weight in weights}
+            weights = []
+            self._roots = self._roots if keeps else []
         again = keeps or bool(self._roots)
         norms = UseNorms(reading.uses, weights, self._kept if again else None)
         norms.attach()
         handles = [self._watch(weight) for weight in weights]
-        self._roots = [*self._roots, *nodes] if keeps else []
+        if weights:
+            self._roots = [*self._roots, *nodes] if keeps else []
         parts: list[Any] = [norms, outside]
         del norms, outside, reading
 
@@ -162,7 +175,7 @@ class TapeRecording:
                 for handle in handles:
                     handle.remove()
                 if done:
-                    self._end(parts[0], parts[1], keeps)
+                    self._end(parts[0], parts[1], begun)
             except Exception as error:
                 self.bug = error
             finally:
@@ -199,13 +212,13 @@ class TapeRecording:
         """The class of the module that owns a weight."""
         return type(self.model.get_submodule(owner_of(name))).__name__
 
-    def _end(self, norms: UseNorms, outside: Outside, keeps: bool) -> None:
+    def _end(self, norms: UseNorms, outside: Outside, begun: Pass) -> None:
         if (bug := norms.bug or outside.bug) is not None:
             raise bug
-        if norms.differentiable or self._twice:
-            # What is differentiated further is in graphs of later passes as well: none of them is a plain one.
-            self._twice = True
-            self.missing.update({weight.name: TWICE for weight in norms.weights})
+        if not norms.weights:
+            return
+        if self._twice:
+            self.missing.update({weight.name: TWICE for weight in self._twice_reached(norms, begun)})
             self.found.clear()
             return
         with torch.no_grad():
@@ -214,7 +227,17 @@ class TapeRecording:
             found = [use_steps(norms, i, *decays.of(i)) for i in norms.reached]
         # Of a graph that is passed through once more the last pass knows all.
         self.found = [each for each in self.found if not any(each is old for old in self._open)] + found
-        self._open = found if keeps else []
+        self._open = found if begun.keeps else []
+
+    def _twice_reached(self, norms: UseNorms, begun: Pass) -> list[WeightUses]:
+        """Weights that a pass came to of which nothing is known."""
+        if begun.creates:
+            reached = [weight for weight in norms.weights if begun.brings_to([weight.weight])]
+        else:
+            reached = [norms.weights[i] for i in norms.reached]
+        # The backward pass of a layer, differentiated, is a recurrence of all its weights; what is missing is its own.
+        of_modules = {id(own) for calls in self.modules if calls.kept for own in calls.found.module.parameters()}
+        return [weight for weight in reached if id(weight.weight) not in of_modules]
 
 
 def _opaque(reading: Reading) -> str | None:

@@ -32,7 +32,6 @@ class UseNorms:
         kept: gradients of earlier passes through the same graph, which later ones add to; None where there is one.
         matrix: told of every contribution; None where the norms will do.
     Attributes:
-        differentiable: whether a gradient was itself to be differentiated.
         bug: an error within a hook, which is kept from the user's pass.
         arrived: by state, the norm of all that arrived there.
         books: by weight and part of it, what came to its uses.
@@ -47,7 +46,6 @@ class UseNorms:
         matrix: Matrix | None = None,
     ) -> None:
         self.uses, self.graph, self.weights, self.matrix = uses, uses.graph, weights, matrix
-        self.differentiable = False
         self.bug: Exception | None = None
         self.arrived = NormBook()
         self.books: list[dict[Any, tuple[Edge, SummedBook]]] = [{} for _ in weights]
@@ -176,7 +174,7 @@ class UseNorms:
 
         def hook(grads: Grads, _: Any) -> None:
             if enabled():
-                self.differentiable = True
+                # Differentiated further: nothing is asked of it.
                 return
             try:
                 for take in takes:
@@ -190,7 +188,6 @@ class UseNorms:
 
         def hook_of_one(grads: Grads, _: Any) -> None:
             if enabled():
-                self.differentiable = True
                 return
             try:
                 only(grads)

@@ -10,6 +10,8 @@ from rnnctl.gradients.decay import Decay
 VERDICTS = ("vanishing", "exploding", "stable", "nonfinite", "no gradient", "undecided")
 WORDS = ("nonfinite", "vanishing", "exploding")
 ONE_STEP = "one step alone has no change from step to step. Try a longer sequence"
+# How ln of the factor over the older half may differ from that over all steps for one factor to go on with.
+EVEN = (0.5, 2.0)
 NO_GRADIENT = "d(loss at the last step)/dh is 0"
 
 
@@ -94,13 +96,17 @@ def _judged(
     if conditions["exploding"]:
         return "exploding", f"first_over_last {ratio:.4g} > {high:.4g} (--explode-above)"
     between = f"first_over_last {ratio:.4g} between {low:.4g} (--vanish-below) and {high:.4g} (--explode-above)"
-    return "stable", f"over {steps} steps: {between}{_for_longer(decay.factor_per_step, steps, thresholds)}"
+    return "stable", f"over {steps} steps: {between}{_for_longer(decay, steps, thresholds)}"
 
 
-def _for_longer(factor: float | None, steps: int, thresholds: Thresholds) -> str:
+def _for_longer(decay: Decay, steps: int, thresholds: Thresholds) -> str:
     """What the factor per step means for a longer sequence; nothing where it leads nowhere."""
+    factor, older = decay.factor_per_step, decay.factor_of_older_half
     if factor is None or not 0 < factor < math.inf or factor == 1:
         return ""
+    if older is not None and 0 < older < math.inf and not EVEN[0] <= math.log(older) / math.log(factor) <= EVEN[1]:
+        # Such as an LSTM's, where h is lost at once and c is kept.
+        return f"; {factor:.4g} a step, but {older:.4g} over the older half: what a longer one does is unknown"
     limit = thresholds.vanish_below if factor < 1 else thresholds.explode_above
     if not 0 < limit < math.inf or (limit < 1) != (factor < 1):
         return ""

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.runs import RunWriter
 from rnnctl.gradients.probe import ProbedWeight, Probing, probed
-from rnnctl.models.calls import CellCall
+from rnnctl.models.calls import reached
 from rnnctl.models.hooks import hooked
 from rnnctl.models.modules import (
     Found,
@@ -25,8 +25,8 @@ from rnnctl.models.modules import (
     weight_names,
     why_compiled,
 )
-from rnnctl.models.recording import Call, Calls
-from rnnctl.models.tape.passes import End, backward_passes, is_nested
+from rnnctl.models.recording import Calls
+from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested
 
 
 @contextmanager
@@ -40,10 +40,11 @@ def watch(
 ) -> Iterator["Watch"]:
     """Probe every n-th training step within the block, one line of JSON for each recurrent weight.
 
-    A training step is one backward pass that reaches a recurrent module: with gradient accumulation
-    every micro-batch is one, and norms are of gradients as they arrive, so scaled where a
-    ``GradScaler`` scales the loss. Calls under ``torch.no_grad`` count for nothing. The model is
-    trained to the same numbers as without; between probed steps it carries one hook a module.
+    A training step is one backward pass that brings something to a weight of a recurrent module: with gradient
+    accumulation every micro-batch is one, and norms are of gradients as they arrive, so scaled where a ``GradScaler``
+    scales the loss. Calls under ``torch.no_grad`` count for nothing, nor do gradients of an input alone (saliency,
+    adversarial examples). The model is trained to the same numbers as without; between probed steps it carries one
+    hook a module.
 
     Args:
         model: any module.
@@ -104,6 +105,8 @@ class Watch:
         # Whether the pass that runs has come by a module that is watched, or by a weight found in the graph.
         self._reached = False
         self._touched: Tensor | None = None
+        # Of the modules, as they were last called: functional_call puts others in their place.
+        self._weights = weakref.WeakValueDictionary[int, Tensor]()
 
     def _attach(self) -> None:
         self._hooks = ExitStack()
@@ -129,8 +132,8 @@ class Watch:
             probing.detach()
         return probing
 
-    def _passes(self, roots: Sequence[Any], keeps: bool) -> tuple[End, bool] | None:
-        return None if is_nested() else (self._over, False)
+    def _passes(self, begun: Pass) -> tuple[End, bool] | None:
+        return None if is_nested() else (lambda done: self._over(begun, done), False)
 
     def _listener(self) -> Callable[..., None]:
         made: weakref.ref[Tensor] | None = None
@@ -140,6 +143,7 @@ class Watch:
             given = _state(args[1]) if len(args) > 1 else None
             # Of the steps of a cell the first will do: a gradient at a later one comes by there as well.
             if given is None or made is None or given is not made() or not given.requires_grad:
+                self._weights.update((id(weight), weight) for weight in module.parameters())
                 self._called(result)
             after = _state(result)
             made = None if after is None else weakref.ref(after)
@@ -174,11 +178,11 @@ class Watch:
         self._pass = None
         self._reached = True
 
-    def _over(self, done: bool) -> None:
+    def _over(self, begun: Pass, done: bool) -> None:
         """A backward pass is over."""
         probing = self._probing
         in_graph = probing is not None and bool(probing.tape.found or probing.tape.missing)
-        reached, self._reached = self._reached or in_graph, False
+        reached, self._reached = (self._reached and begun.brings_to(self._weights.values())) or in_graph, False
         if not (done and reached):
             return
         step, self.steps = self.steps, self.steps + 1
@@ -194,7 +198,8 @@ class Watch:
         """Where no module is known, a weight that was found tells of the passes to come."""
         if self._found or self._touched is not None or self._hooks is None or not probing.tape.found:
             return
-        self._touched = probing.tape.found[0].parameter
+        self._touched = touched = probing.tape.found[0].parameter
+        self._weights[id(touched)] = touched
 
         def reached(grad: Tensor) -> None:
             self._reached = True
@@ -259,7 +264,9 @@ def _records(step: int, probing: Probing) -> list[Mapping[str, Any]]:
     recording, only = probing.recording, probing.only
     recording.calls = [calls for calls in recording.calls if _took_part(calls)]
     try:
-        recording.calls = [replace(calls, kept=_reached(calls.kept)) for calls in recording.calls]
+        recording.calls = [
+            replace(calls, kept=reached(calls.kept, lambda call: bool(call.received))) for calls in recording.calls
+        ]
         with torch.no_grad():
             results, missing = probed(recording, only, tape=probing.tape)
     except Exception as error:
@@ -270,30 +277,6 @@ def _records(step: int, probing: Probing) -> list[Mapping[str, Any]]:
     return [*(_record(step, result) for result in results.values()), *refused]
 
 
-def _reached(kept: Sequence[Call]) -> list[Call]:
-    """Without forward passes that no gradient came to: given up, or of an evaluation."""
-    starts: list[int] = []
-    for number, call in enumerate(kept):
-        before = _before(call)
-        starts.append(number if before is None else starts[before])
-    reached = {start for start, call in zip(starts, kept, strict=True) if call.received}
-    numbers = [number for number, start in enumerate(starts) if start in reached]
-    places = {number: place for place, number in enumerate(numbers)}
-    return [_renumbered(kept[number], places) for number in numbers]
-
-
-def _before(call: Call) -> int | None:
-    """The call from which this one goes on."""
-    return call.derived if call.source is None and isinstance(call, CellCall) else call.source
-
-
-def _renumbered(call: Call, places: Mapping[int, int]) -> Call:
-    source = None if call.source is None else places[call.source]
-    if isinstance(call, CellCall):
-        return replace(call, source=source, derived=None if call.derived is None else places[call.derived])
-    return replace(call, source=source)
-
-
 def _record(step: int, result: ProbedWeight) -> Mapping[str, Any]:
     return {
         "step": step,
@@ -301,6 +284,8 @@ def _record(step: int, result: ProbedWeight) -> Mapping[str, Any]:
         "cell": result.cell,
         "grad_norm_W_hh": result.grad_norm_W_hh.tolist(),
         "grad_norm_h": result.grad_norm_h.tolist(),
+        "grad_norm_c": None if result.grad_norm_c is None else result.grad_norm_c.tolist(),
+        "grad_norm_state": result.grad_norm_state.tolist(),
         "grad_norm_gates": {gate: norms.tolist() for gate, norms in result.grad_norm_gates.items()},
         "autograd_relative_error": result.autograd_relative_error,
         "agrees": result.agrees,

@@ -15,6 +15,7 @@ class Received:
     Attributes:
         by_name: name -> gradient, in the shape of what was watched.
         double_backward: whether a gradient was itself to be differentiated.
+        discarded: whether gradients came that were of no training step, and are not kept.
         on_gradient: called whenever one arrives.
         keeps_graph: whether ``places`` are noted, which keeps autograd's graph alive with this object.
         places: name -> the node of the graph that made what was watched, and which of its results it is.
@@ -28,6 +29,7 @@ class Received:
 
     by_name: dict[str, Tensor] = field(default_factory=dict)
     double_backward: bool = False
+    discarded: bool = False
     on_gradient: Callable[[], None] = field(default=lambda: None)
     keeps_graph: bool = False
     places: dict[str, tuple[Any, int]] = field(default_factory=dict)
@@ -79,6 +81,18 @@ class Received:
         found = self._shapes[name].part_of(grad)
         into[name] = into[name] + found if name in into else found
 
+    def taken(self) -> "Arrived":
+        """What has arrived so far, which is forgotten here."""
+        found = self.by_name, self.outside, self.entering
+        self.by_name, self.outside, self.entering = {}, None, None
+        return found
+
+    def put_back(self, before: "Arrived", *, beside: bool) -> None:
+        """What had arrived before, in place of what has since then, or beside it."""
+        since = self.taken() if beside else ({}, None, None)
+        self.by_name = _summed(before[0], since[0]) or {}
+        self.outside, self.entering = (_summed(*parts) for parts in zip(before[1:], since[1:], strict=True))
+
     def forget_sites(self) -> None:
         """Let go of the graph."""
         self.sites.clear()
@@ -122,6 +136,17 @@ class Received:
 
     def __bool__(self) -> bool:
         return bool(self.by_name)
+
+
+# ``by_name``, ``outside`` and ``entering`` of what was received.
+Arrived = tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Tensor] | None]
+
+
+def _summed(first: dict[str, Tensor] | None, second: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """By name; None where there is neither."""
+    if first is None or second is None:
+        return second if first is None else first
+    return {**first, **{name: first[name] + part if name in first else part for name, part in second.items()}}
 
 
 def _memory_of(tensor: Tensor) -> Tensor:

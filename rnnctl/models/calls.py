@@ -1,6 +1,7 @@
 """What the hooks keep of one call of a recurrent module."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -106,6 +107,9 @@ class CellCall:
     received: Received
 
 
+Call = LayeredCall | CellCall
+
+
 def layer_weights(module: nn.RNNBase) -> list[tuple[LayerWeights, Tensor]]:
     """The weights that ``forward`` uses, layer by layer, and each W_hh itself; nothing is copied."""
     # The list that forward handed to the kernel: a parametrized weight is another tensor at every further look.
@@ -196,3 +200,25 @@ def rows_of(module: nn.RNNBase, layer: int) -> slice:
     """Which rows of h_0, h_n, c_0 and c_n are this layer's."""
     count = directions(module)
     return slice(layer * count, (layer + 1) * count)
+
+
+def reached(kept: Sequence[Call], wanted: Callable[[Call], bool]) -> list[Call]:
+    """Of the calls of a module, the forward passes of which a call is wanted, numbered anew."""
+    starts: list[int] = []
+    for number, call in enumerate(kept):
+        before = _before(call)
+        starts.append(number if before is None else starts[before])
+    chosen = {start for start, call in zip(starts, kept, strict=True) if wanted(call)}
+    numbers = [number for number, start in enumerate(starts) if start in chosen]
+    places = {number: place for place, number in enumerate(numbers)}
+    return [_renumbered(kept[number], places) for number in numbers]
+
+
+def _before(call: Call) -> int | None:
+    """The call from which this one goes on."""
+    return call.source if call.source is not None else call.derived
+
+
+def _renumbered(call: Call, places: Mapping[int, int]) -> Call:
+    source, derived = (None if each is None else places[each] for each in (call.source, call.derived))
+    return replace(call, source=source, derived=derived)

@@ -11,8 +11,9 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.nn.utils.parametrize import cached, is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 
-from rnnctl.models.arriving_gradients import Received
+from rnnctl.models.arriving_gradients import Arrived, Received
 from rnnctl.models.calls import (
+    Call,
     CellCall,
     LayeredCall,
     RefusedCallError,
@@ -30,17 +31,20 @@ from rnnctl.models.hooks import hooked
 from rnnctl.models.lineage import Sources
 from rnnctl.models.modules import Found, has_own_forward, known_kind
 from rnnctl.models.replay import layers_below
-from rnnctl.models.tape.passes import now
+from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested, now
 from rnnctl.recurrence.weights import LayerWeights
 
-Call = LayeredCall | CellCall
+# What a backward pass brought to the weights of a call: nothing that was asked for; something to all others, as far as
+# they take a gradient, which this one does not; its gradient.
+NOTHING, TO_OTHERS, ITS_GRADIENT = range(3)
 
 
 @dataclass(eq=False)
 class Calls:
     """The calls of one module, in order, those that backward repeated (checkpointing), and why others are missing.
 
-    ``bug`` is an error of ours that was kept from the user's forward pass.
+    ``bug`` is an error of ours that was kept from the user's forward pass; ``brought`` how much the passes that count
+    brought to a weight, one of ``NOTHING`` and those after it, None before the first that came by.
     """
 
     found: Found
@@ -52,6 +56,12 @@ class Calls:
     pieces: int = 0
     refusal: str | None = None
     bug: Exception | None = None
+    brought: int | None = None
+
+    @property
+    def all(self) -> list[Call]:
+        """Repeated ones included."""
+        return [*self.kept, *self.repeated]
 
     @property
     def repeats(self) -> bool:
@@ -88,9 +98,11 @@ class Recording:
         self._watched: dict[int, Tensor] = {}
         self._states = Sources()
         self._starts: dict[int, list[int]] = {}
+        self._brought: set[int] = set()
 
     def attach(self) -> None:
         """Set the hooks."""
+        self._hooks.enter_context(backward_passes(self._passes))
         for calls in self.calls:
             module = calls.found.module
             if isinstance(module, nn.RNNBase):
@@ -102,7 +114,7 @@ class Recording:
         """Take all hooks away."""
         self._hooks.close()
         for calls in self.calls:
-            for call in (*calls.kept, *calls.repeated):
+            for call in calls.all:
                 call.received.unwatch()
 
     def forget_gradients(self) -> None:
@@ -111,6 +123,51 @@ class Recording:
             for call in calls.kept:
                 call.received.by_name.clear()
         self.totals.clear()
+
+    def _passes(self, begun: Pass) -> tuple[End, bool] | None:
+        """A backward pass begins: what has arrived is put aside until it is known whether this one counts."""
+        if is_nested():
+            return None
+        self._brought.clear()
+        before = [[(call.received, call.received.taken()) for call in calls.all] for calls in self.calls]
+
+        def end(done: bool) -> None:
+            for calls, arrived in zip(self.calls, before, strict=True):
+                self._settle(calls, begun, arrived)
+
+        return end, False
+
+    def _settle(self, calls: Calls, begun: Pass, before: list[tuple[Received, Arrived]]) -> None:
+        """A pass is over: of all of them those count that brought most to the module's weights.
+
+        A gradient of an input alone, for a saliency map or an adversarial example, is no training step.
+        """
+        if not any(call.received for call in calls.all):
+            for received, arrived in before:
+                received.put_back(arrived, beside=True)
+            return
+        rank, best = self._rank(calls, begun), NOTHING if calls.brought is None else calls.brought
+        calls.brought = max(rank, best)
+        if rank == NOTHING or rank < best:
+            # Those that came to be within this pass are not in what was before.
+            for call in calls.all:
+                call.received.discarded |= any(call.received.taken())
+        elif rank > best:
+            for received, arrived in before:
+                received.discarded |= any(arrived)
+        if rank <= best:
+            for received, arrived in before:
+                received.put_back(arrived, beside=True)
+
+    def _rank(self, calls: Calls, begun: Pass) -> int:
+        """How much a pass that came by brought to a module's recurrent weights."""
+        weights = [weight for call in calls.all for weight in call.parameters]
+        if any(id(weight) in self._brought for weight in weights):
+            return ITS_GRADIENT
+        if any(weight.requires_grad for weight in weights):
+            return NOTHING
+        to_parameters = not begun.inputs or any(isinstance(each, nn.Parameter) for each in begun.inputs)
+        return TO_OTHERS if to_parameters else NOTHING
 
     def _attach_layered(self, module: nn.RNNBase, calls: Calls) -> None:
         states: list[Tensor] = []
@@ -294,6 +351,7 @@ class Recording:
         if grad is None:
             return
         # A copy, or clipping the gradients within the block would change what they are compared with.
+        self._brought.add(key)
         wide = grad.detach().to(torch.float32 if grad.device.type == "mps" else torch.float64, copy=True)
         self.totals[key] = self.totals[key] + wide if key in self.totals else wide
         # An optimizer may be next, and may change a weight past its version counter.

@@ -45,7 +45,8 @@ class LossBlock:
 
     Attributes:
         t: the step.
-        norm: of ``2**exponents`` times dL_k/dh_t, shape (losses,).
+        norms: of ``2**exponents`` times dL_k/dh_t and, of a cell with c, dL_k/dc_t, the way through h_t included,
+            each of shape (losses,).
         delta: ``2**exponents`` times the gradient of W_hh h_{t-1}, shape (losses, batch, gates * hidden); a
             view into a buffer that the next block overwrites.
         exponents: of the rows' scales, shape (losses,), float64; the next block may change them.
@@ -53,7 +54,7 @@ class LossBlock:
     """
 
     t: int
-    norm: Tensor
+    norms: State
     delta: Tensor
     exponents: Tensor
     weights: Tensor
@@ -87,14 +88,11 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
             rows[0].grads[0][active - 1] += own[active - 1]
         if t % RESCALE_EVERY == 0:
             scales.rescale([part for each in rows for part in each.grads], active)
-        norm = direct.new_empty(active)
         for place, each in enumerate(rows):
-            if place == len(rows) - 1:
-                torch.linalg.vector_norm(each.grads[0][:active].flatten(1), dim=1, out=norm)
             below = each.step(t, active)
             if below is not None:
                 rows[place + 1].grads[0][:active] += below
-        yield LossBlock(t, norm, rows[-1].delta, scales.exponents[:active], scales.weights[:active])
+        yield LossBlock(t, rows[-1].norms, rows[-1].delta, scales.exponents[:active], scales.weights[:active])
 
 
 class _Rows:
@@ -102,6 +100,7 @@ class _Rows:
 
     Attributes:
         delta: of the step that was taken last, shape (losses, batch, gates * hidden).
+        norms: of its states' gradients, each of shape (losses,); of the last layer down alone.
     """
 
     def __init__(self, layer: SlopedLayer, losses: int, like: Tensor) -> None:
@@ -114,11 +113,15 @@ class _Rows:
         # Where nothing passes W_hh by, the gradients themselves can give way to their deltas.
         self._buffer = None if slopes.is_plain else like.new_empty(losses, batch, gates * hidden)
         self.delta = h
+        self.norms: State = ()
 
     def step(self, t: int, active: int) -> Tensor | None:
         """Find delta of step t, go one step back, and say what reaches the layer below, (losses, batch, input)."""
         slopes, now = self._steps[t], tuple(part[:active] for part in self.grads)
         now = slopes.arrived(now, out=now)
+        if self._layer.W_ih is None:
+            # Before the deltas take their place.
+            self.norms = tuple(torch.linalg.vector_norm(part.flatten(1), dim=1) for part in now)
         self.delta = slopes.delta(now, out=now[0] if self._buffer is None else self._buffer[:active])
         below = self._below(slopes, now, t)
         # A product cannot be written over the rows that it reads, so that dL/dh has a spare place; dL/dc needs none.

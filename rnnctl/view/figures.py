@@ -102,7 +102,7 @@ def _flow(result: Any) -> Figure:
     right.plot(lags, profile["median"], color=BLUE, label="median over k")
     right.axhline(0.01, color=ORANGE, ls="--", label="1 %")
     _logarithmic(right)
-    right.set(xlabel="lag (steps back)", ylabel="||dL_k/dh_{k-lag}|| / ||dL_k/dh_k||")
+    right.set(xlabel="lag (steps back)", ylabel="||dL_k/dstate_{k-lag}|| / ||dL_k/dstate_k||")
     right.legend(fontsize=8)
     return figure
 

@@ -1,18 +1,45 @@
 """When a backward pass begins and ends: the only moments at which its whole graph is there to be read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rnnctl.errors import hands_over
 
 # Called after a pass with whether it came to its end, or failed.
 End = Callable[[bool], None]
-# Told the roots before a pass, and whether its graph is kept; returns what is called after it, and whether the graph
-# must last until then; None where the pass is no concern of it.
-Listener = Callable[[Sequence[Any], bool], tuple[End, bool] | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """A backward pass that is about to begin.
+
+    Attributes:
+        roots: what it starts from, tensors or edges of the graph.
+        keeps: whether its graph is kept.
+        creates: whether a graph is made of it, to differentiate it further.
+        inputs: of which the gradient is asked for; empty for that of all leaves.
+    """
+
+    roots: Sequence[Any]
+    keeps: bool
+    creates: bool
+    inputs: Sequence[Any]
+
+    def brings_to(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether the gradient of any of them is asked for, which takes one."""
+        edges = [each.node for each in self.inputs if hasattr(each, "node")]
+        asked = {id(getattr(each, "variable", each)) for each in (*self.inputs, *edges)}
+        return any(each.requires_grad and (not self.inputs or id(each) in asked) for each in parameters)
+
+
+# Told of a pass before it begins; returns what is called after it, and whether the graph must last until then; None
+# where the pass is no concern of it.
+Listener = Callable[[Pass], tuple[End, bool] | None]
 
 
 class _Engine:
@@ -27,13 +54,14 @@ class _Engine:
 
     @hands_over
     def run_backward(self, roots: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-        # By place, as torch hands them over: gradients of the roots, whether the graph is kept, and more.
-        grads, keeps, *rest = args
-        concerned = [found for listener in list(self.listeners) if (found := listener(roots, bool(keeps))) is not None]
+        # By place, as torch hands them over: gradients of the roots, whether the graph is kept and made, and more.
+        grads, keeps, create_graph, inputs, *rest = args
+        begun = Pass(roots, bool(keeps), bool(create_graph), inputs)
+        concerned = [found for listener in list(self.listeners) if (found := listener(begun)) is not None]
         done = False
         try:
             keeps = keeps or any(lasts for _, lasts in concerned)
-            found = self._engine.run_backward(roots, grads, keeps, *rest, **kwargs)
+            found = self._engine.run_backward(roots, grads, keeps, create_graph, inputs, *rest, **kwargs)
             done = True
             return found
         finally:

@@ -19,8 +19,8 @@ def _flow_notes(scalars: Record) -> Mapping[str, str]:
         "loss": "over all steps",
         "grad_W_hh_norm": "||sum of all contributions||, the norm of W_hh.grad",
         "autograd_relative_error": agreement_note(scalars, "sum of all contributions"),
-        "lag_to_one_percent": "steps back at which the median of ||dL_k/dh|| has fallen to 1 % of lag 0",
-        "median_reach": "||dL_k/dh_0|| over ||dL_k/dh_k||, for the last k",
+        "lag_to_one_percent": "steps back at which the median of ||dL_k/dstate|| has fallen to 1 % of lag 0",
+        "median_reach": "||dL_k/dstate_0|| over ||dL_k/dstate_k||, for the last k",
         "largest_norm": "of all contributions",
         "first_nonfinite_step": NONFINITE_NOTE,
     }
@@ -50,9 +50,11 @@ FLOW = Layout(
                 Column("median", "median"),
                 Column("p10", "10 %"),
                 Column("p90", "90 %"),
+                Column("median_h", "h alone", optional=True),
+                Column("median_c", "c alone", optional=True),
                 Column("median", "median, log", right=False, bar=True),
             ),
-            title="||dL_k/dh_{k-lag}|| over ||dL_k/dh_k||, over all loss steps k",
+            title="||dL_k/dstate_{k-lag}|| over ||dL_k/dstate_k||, over all loss steps k",
         )
     },
     picture=_picture,

@@ -17,15 +17,15 @@ def _picture(result: Any, terminal: Terminal) -> str:
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
-    several = scalars["other_weights"] != "none"
+    several, first, last = scalars["other_weights"] != "none", scalars["first_step"], scalars["last_step"]
     return {
         "weight": "--module shows another" if several else "",
         "other_weights": "in the run",
         "run": "when it began",
         "time_steps": "of the longest sequence",
         "largest_norm": "of all contributions G_t",
-        "reach_at_first_step": f"||dL/dh|| at the far end over the near end, at training step {scalars['first_step']}",
-        "reach_at_last_step": f"the same at training step {scalars['last_step']}",
+        "reach_at_first_step": f"||dL/dstate|| at the far end over the near end, at training step {first}",
+        "reach_at_last_step": f"the same at training step {last}",
         "nonfinite_steps": "training steps with a norm that is not finite",
         "disagreements": "training steps at which autograd's gradient or the module's states differ",
         "failed_steps": "training steps that could not be probed",
