@@ -3,8 +3,9 @@
 Autograd itself says dL/dh_t of every call, so nothing is swept: what is left is elementwise, for all steps at once.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -39,18 +40,24 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
         errors = [each.recovered_error() for each in steps]
         padded = None if lengths is None else _padded(steps, lengths)
         grad_norm_c = _grad_norm_c(steps)
-    return StepNorms(
+        grad_norm_c_direct = torch.zeros_like(grad_norm_h)
+        if grad_norm_c is not None:
+            # Its decay alone asks.
+            grad_norm_c_direct = _all_norms(_c_direct(calls, steps)) if want_decay else grad_norm_c_direct * torch.nan
+    found = StepNorms(
         grad_norm_W_hh=torch.linalg.vector_norm(grad_norm_gates, dim=1),
         grad_norm_gates=grad_norm_gates.clone(),
         grad_norm_h=grad_norm_h.clone(),
         grad_norm_h_direct=grad_norm_h_direct.clone(),
         grad_norm_c=grad_norm_c,
+        grad_norm_c_direct=grad_norm_c_direct.clone(),
         grad_W_hh=torch.stack([total for total, _ in norms]).sum(0).clone(),
         magnitude=float((delta * before).sum()),
         recovered_error=max(errors),
-        decay=_decay(calls, grad_norm_h, grad_norm_h_direct, grad_norm_c) if want_decay else None,
+        decay=None,
         padded=padded,
     )
+    return replace(found, decay=_decay(calls, found)) if want_decay else found
 
 
 def window_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) -> Tensor:
@@ -128,9 +135,14 @@ class _Steps:
         grads = _arrived(calls, after, slopes)
         return cls(weights, before, slopes.delta(grads), products, first.kind, x, after, grads, slopes)
 
-    def carried(self, row: int) -> Tensor:
-        """What this call sends back to the state that it was given, (batch, hidden)."""
-        return self.slopes[row].back(tuple(part[row] for part in self.grads), self.delta[row])[0]
+    def carried(self, row: int) -> State:
+        """What this call sends back to the state that it was given, past c's way through h, each (batch, units)."""
+        return self.slopes[row].back(tuple(part[row] for part in self.grads), self.delta[row])
+
+    def past_h(self, row: int, carried_c: Tensor | None) -> Tensor:
+        """What arrives at this call's c past h and past what the next call sends back to it, (batch, hidden)."""
+        h, c = (part[row] for part in self.grads)
+        return c - self.slopes[row].arrived((h, torch.zeros_like(c) if carried_c is None else carried_c))[1]
 
     def recovered_error(self) -> float:
         """How far the states are from those that the weights make."""
@@ -205,11 +217,11 @@ def _grad_h_and_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> t
     for number, call in enumerate(calls):
         if call.source is not None:
             chunk, row = rows[number]
-            direct[call.source] = direct[call.source] - _fit(chunk.carried(row), direct[call.source])
+            direct[call.source] = direct[call.source] - _fit(chunk.carried(row)[0], direct[call.source])
     eps = torch.finfo(calls[0].before[0].dtype).eps
     if any(call.received.outside is not None for call in calls):
         # Something between the calls shaped the state: what came past them was looked for in the graph.
-        return total, [_outside(call, whole) for call, whole in zip(calls, total, strict=True)]
+        return total, [_outside(call, "h", whole) for call, whole in zip(calls, total, strict=True)]
     for call in calls:
         if call.derived is not None:
             # Without a look at the graph, what comes back through it cannot be told apart.
@@ -217,9 +229,31 @@ def _grad_h_and_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> t
     return total, [unless_rounding(part, whole, eps) for part, whole in zip(direct, total, strict=True)]
 
 
-def _outside(call: CellCall, whole: Tensor) -> Tensor:
-    """What came past all later calls, filled up with zeros as the whole is."""
-    grad = (call.received.outside or {}).get("h")
+def _c_direct(calls: Sequence[CellCall], chunks: Sequence[_Steps]) -> list[Tensor]:
+    """dL/dc_t of every call from outside: neither through h_t nor from later calls of the same cell."""
+    rows = [(chunk, row) for chunk in chunks for row in range(chunk.delta.shape[0])]
+    whole = [chunk.grads[1][row] for chunk, row in rows]
+    if any(call.received.outside is not None for call in calls):
+        return [_outside(call, "c", each) for call, each in zip(calls, whole, strict=True)]
+    carried: dict[int, Tensor] = {}
+    for number, call in enumerate(calls):
+        if call.source is not None:
+            chunk, row = rows[number]
+            carried[call.source] = _fit(chunk.carried(row)[1], whole[call.source])
+    eps = torch.finfo(calls[0].before[0].dtype).eps
+    direct = [
+        unless_rounding(chunk.past_h(row, carried.get(number)), whole[number], eps)
+        for number, (chunk, row) in enumerate(rows)
+    ]
+    for call in calls:
+        if call.derived is not None:
+            direct[call.derived] = torch.full_like(direct[call.derived], torch.nan)
+    return direct
+
+
+def _outside(call: CellCall, name: str, whole: Tensor) -> Tensor:
+    """What came to h or c past all later calls, filled up with zeros as the whole is."""
+    grad = (call.received.outside or {}).get(name)
     if grad is None:
         return torch.zeros_like(whole)
     rows = grad.reshape(-1, whole.shape[-1]).to(whole.dtype)
@@ -232,27 +266,25 @@ def _fit(grad: Tensor, like: Tensor) -> Tensor:
     return grad[: like.shape[0]] if short <= 0 else torch.nn.functional.pad(grad, (0, 0, 0, short))
 
 
-def _decay(
-    calls: Sequence[CellCall], grad_norm_h: Tensor, grad_norm_h_direct: Tensor, grad_norm_c: Tensor | None
-) -> Decay | None:
+def _decay(calls: Sequence[CellCall], norms: StepNorms) -> Decay | None:
     """Of a gradient that enters at the last step: as it is, or swept along a chain of calls."""
-    entering = grad_norm_h_direct
+    entering = norms.entering
     round_about = any(call.received.entering is not None for call in calls)
     if round_about:
         # Past the inputs of later calls, too: what goes into them is as much of the recurrence as the state is.
         entering = torch.tensor([_entering(call) for call in calls], dtype=torch.float64)
     # NaN, where it is not known what enters, is neither nothing nor something.
     if not bool((entering[:-1] != 0).any()):
-        state = grad_norm_h if grad_norm_c is None else torch.hypot(grad_norm_h, grad_norm_c)
-        return decay_over_time(state.log())
+        return decay_over_time(norms.grad_norm_state.log())
     # A state that goes round the cell is more than its W_hh carries.
     run = None if round_about else as_layer(calls)
     return None if run is None else layer_norms(run, want_decay=True, recorded=False).decay
 
 
 def _entering(call: CellCall) -> float:
-    grad = (call.received.entering or {}).get("h")
-    return 0.0 if grad is None else float(torch.linalg.vector_norm(grad.double()))
+    """The norm of what comes to h and c past the inputs of later calls as well."""
+    grads = (call.received.entering or {}).values()
+    return math.hypot(*(float(torch.linalg.vector_norm(grad.double())) for grad in grads))
 
 
 def as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
@@ -273,6 +305,7 @@ def as_layer(calls: Sequence[CellCall]) -> LayerRun | None:
         h=h,
         c_init=first.before[1] if len(first.before) > 1 else None,
         direct=_gradient(last, "h", h.shape[2]).unsqueeze(0),
+        direct_c=_Steps.of([last]).past_h(0, None).unsqueeze(0) if "c" in last.received.by_name else None,
     )
 
 

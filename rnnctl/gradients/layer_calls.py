@@ -12,6 +12,7 @@ from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.calls import LayeredCall
 from rnnctl.models.modules import directions
 from rnnctl.models.sequences import Geometry, ordered, with_received
+from rnnctl.recurrence.slopes import State
 
 # A difference below so many units in the last place of its terms is rounding.
 ROUNDING = 64
@@ -26,13 +27,16 @@ class StepNorms:
         grad_norm_gates: norm of every gate's rows of G_t, shape (time, gates); one column without gates.
         grad_norm_h, grad_norm_h_direct: norm of dL/dh_t, in all and from outside the recurrence, shape (time,).
         grad_norm_c: norm of dL/dc_t, shape (time,), or None.
+        grad_norm_c_direct: of that what comes from outside the recurrence, shape (time,); 0 without c, NaN for a cell in
+            a loop where no decay was asked for.
         grad_W_hh: sum of G_t, shape of the weight, float64.
         magnitude: sum of ||delta_t|| ||h_{t-1}||.
         recovered_error: how far the states are from those that the weights make, or None if unknown.
         decay: of a gradient that enters at the last step, if asked for and known.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
-        ends: what enters at the last step of the recurrence from outside, and what the first step sends
-            back to the state before it, each (batch, hidden); None for the calls of a cell.
+        ends: what enters at the last step of the recurrence from outside, and what the first step sends back to the
+            state before it, past c's way through h, of h and of c where it has one, each (batch, units); None for the
+            calls of a cell.
     """
 
     grad_norm_W_hh: Tensor
@@ -40,12 +44,18 @@ class StepNorms:
     grad_norm_h: Tensor
     grad_norm_h_direct: Tensor
     grad_norm_c: Tensor | None
+    grad_norm_c_direct: Tensor
     grad_W_hh: Tensor
     magnitude: float
     recovered_error: float | None
     decay: Decay | None
     padded: tuple[Tensor, Tensor] | None
-    ends: tuple[Tensor, Tensor] | None = None
+    ends: tuple[State, State] | None = None
+
+    @property
+    def entering(self) -> Tensor:
+        """Norm of what comes to the whole state from outside, shape (time,), float64."""
+        return torch.hypot(self.grad_norm_h_direct, self.grad_norm_c_direct)
 
     @property
     def grad_norm_state(self) -> Tensor:
@@ -67,7 +77,8 @@ def layered_norms(call: LayeredCall, want_decay: bool = False, lengths: Tensor |
         swept = [layer_norms(run, want_grad_x=layer > 0, want_decay=want_decay) for run in runs]
         replayed = call.below[layer].error if layer < call.module.num_layers - 1 else 0.0
         found = [
-            _in_time(norms, bool(reverse), replayed, runs[reverse].direct[-1]) for reverse, norms in enumerate(swept)
+            _in_time(norms, bool(reverse), replayed, tuple(part[-1] for part in runs[reverse].entering))
+            for reverse, norms in enumerate(swept)
         ] + found
         grads = [norms.grad_x for norms in swept if norms.grad_x is not None]
         from_above = geometry.below(call, layer, grads) if layer > 0 else None
@@ -119,36 +130,43 @@ def _from_outside(call: LayeredCall, norms: list[StepNorms]) -> list[StepNorms]:
         layer, reverse = divmod(index, count)
         if layer == top:
             run = geometry.run(told, layer, reverse, above)
-            direct = ordered(direct_norms(run), reverse).clone()
+            h, c = (ordered(direct_norms(run, part), reverse).clone() for part in (run.direct, run.direct_c))
         else:
-            direct = _at_end(call, told, each, index, bool(reverse))
-        found.append(replace(each, grad_norm_h_direct=direct))
+            h, c = (_at_end(call, told, each, (index, part), bool(reverse)) for part in (0, 1))
+        found.append(replace(each, grad_norm_h_direct=h, grad_norm_c_direct=c))
     return found
 
 
-def _at_end(call: LayeredCall, told: LayeredCall, norms: StepNorms, index: int, reverse: bool) -> Tensor:
-    """Of a layer below the last: what h_n brought from later calls goes off at the last step."""
-    direct = norms.grad_norm_h_direct.clone()
-    whole, outside = (each.received.by_name.get("h_n") for each in (call, told))
+def _at_end(call: LayeredCall, told: LayeredCall, norms: StepNorms, which: tuple[int, int], reverse: bool) -> Tensor:
+    """Of a layer below the last: what h_n or c_n brought from later calls goes off at the last step.
+
+    Args:
+        which: the weight among those of the module, and which part of the state.
+    """
+    index, part = which
+    direct = (norms.grad_norm_h_direct, norms.grad_norm_c_direct)[part].clone()
+    whole, outside = (each.received.by_name.get(("h_n", "c_n")[part]) for each in (call, told))
     if whole is None:
         return direct
     if call.batch_sizes is not None or norms.ends is None:
         return torch.full_like(direct, torch.nan)
     carried = whole if outside is None else whole - outside
     carried = (carried.unsqueeze(1) if carried.dim() == 2 else carried)[index]
-    last = norms.ends[0].to(wide := norms.ends[1].dtype) - carried.to(wide)
+    entered = norms.ends[0][part].to(norms.ends[1][part].dtype)
+    last = entered - carried.to(entered.dtype)
     eps = torch.finfo(call.output.dtype).eps
-    direct[0 if reverse else -1] = torch.linalg.vector_norm(unless_rounding(last, norms.ends[0].to(wide), eps))
+    direct[0 if reverse else -1] = torch.linalg.vector_norm(unless_rounding(last, entered, eps))
     return direct
 
 
 def _less(before: StepNorms, after: StepNorms, end: int, eps: float) -> StepNorms:
     """``before``, whose last step passed its state on to ``after``."""
     assert before.ends is not None and after.ends is not None
-    whole = before.ends[0].to(after.ends[1].dtype)
-    direct = before.grad_norm_h_direct.clone()
-    direct[end] = torch.linalg.vector_norm(unless_rounding(whole - after.ends[1], whole, eps))
-    return replace(before, grad_norm_h_direct=direct)
+    direct = [before.grad_norm_h_direct.clone(), before.grad_norm_c_direct.clone()]
+    for norms, whole, carried in zip(direct, before.ends[0], after.ends[1], strict=False):
+        wide = whole.to(carried.dtype)
+        norms[end] = torch.linalg.vector_norm(unless_rounding(wide - carried, wide, eps))
+    return replace(before, grad_norm_h_direct=direct[0], grad_norm_c_direct=direct[1])
 
 
 def unless_rounding(part: Tensor, whole: Tensor, eps: float) -> Tensor:
@@ -163,7 +181,7 @@ def unless_rounding(part: Tensor, whole: Tensor, eps: float) -> Tensor:
     return torch.zeros_like(part) if bool(small) else part
 
 
-def _in_time(norms: LayerNorms, reverse: bool, replayed: float, last: Tensor) -> StepNorms:
+def _in_time(norms: LayerNorms, reverse: bool, replayed: float, last: State) -> StepNorms:
     found = norms.contributions
     by_step = (found.grad_norm_W_hh, found.grad_norm_gates, found.grad_norm_h, norms.grad_norm_h_direct)
     # Copies, because tensors made in inference mode refuse autograd.
@@ -174,12 +192,13 @@ def _in_time(norms: LayerNorms, reverse: bool, replayed: float, last: Tensor) ->
         grad_norm_h=grad_norm_h,
         grad_norm_h_direct=grad_norm_h_direct,
         grad_norm_c=None if norms.grad_norm_c is None else ordered(norms.grad_norm_c, reverse).clone(),
+        grad_norm_c_direct=ordered(norms.grad_norm_c_direct, reverse).clone(),
         grad_W_hh=found.grad_W_hh.clone(),
         magnitude=found.magnitude,
         recovered_error=max(norms.recovered_error, replayed),
         decay=norms.decay,
         padded=None if norms.padded is None else _both_ordered(norms.padded, reverse),
-        ends=None if norms.grad_h_init is None else (last, norms.grad_h_init),
+        ends=None if norms.grad_init is None else (last, norms.grad_init),
     )
 
 

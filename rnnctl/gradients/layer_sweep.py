@@ -11,6 +11,7 @@ from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.scaling import times_power_of_two
+from rnnctl.recurrence.slopes import State
 from rnnctl.recurrence.sweep import ReverseChunk, Reversible, sweep_back
 from rnnctl.recurrence.threads import threads_for
 
@@ -28,23 +29,26 @@ class LayerNorms:
     Attributes:
         contributions: norms and sum of all G_t.
         grad_norm_h_direct: norm of ``direct``, shape (time,), float64.
+        grad_norm_c_direct: norm of ``direct_c``, shape (time,), float64.
         grad_norm_c: norm of dL/dc_t, shape (time,), float64, of a cell that has c.
         grad_x: dL/dx_t, shape (time, batch, input), float64, where it was asked for.
         recovered_error: the largest difference between the h_t that follow from the weights and
             those that the module made, over 1 or |h_t|; of the steps that were recomputed.
         decay: how a gradient that enters at the last step changes on its way back, if asked for.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
-        grad_h_init: dL/d(the state before the first step), (batch, hidden), float64, of a recorded run.
+        grad_init: the gradient of the state before the first step, past c's way through h, each part (batch, units),
+            float64, of a recorded run.
     """
 
     contributions: Contributions
     grad_norm_h_direct: Tensor
+    grad_norm_c_direct: Tensor
     grad_norm_c: Tensor | None
     grad_x: Tensor | None
     recovered_error: float
     decay: Decay | None
     padded: tuple[Tensor, Tensor] | None
-    grad_h_init: Tensor | None
+    grad_init: State | None
 
 
 def layer_norms(
@@ -80,12 +84,13 @@ def layer_norms(
             listeners.add(steps, chunk)
         return LayerNorms(
             contributions=contributions,
-            grad_norm_h_direct=direct_norms(run),
+            grad_norm_h_direct=direct_norms(run, run.direct),
+            grad_norm_c_direct=direct_norms(run, run.direct_c),
             grad_norm_c=listeners.grad_norm_c,
             grad_x=listeners.grad_x,
             recovered_error=_recovered_error(run, steps) if recorded else 0.0,
             # Before the second sweep of the decay, which overwrites what the first left in the buffers.
-            grad_h_init=_grad_h_init(steps, chunk.exponent) if recorded else None,
+            grad_init=_grad_init(steps, chunk.exponent) if recorded else None,
             decay=_decay(run, steps, listeners.log_grad_norm_state) if want_decay else None,
             padded=listeners.padded,
         )
@@ -150,9 +155,13 @@ class _Listeners:
         return None if self._audit is None else self._audit.norms
 
 
-def direct_norms(run: LayerRun) -> Tensor:
-    """||dL/dh_t|| from outside, shape (time,), float64."""
-    norms = step_norms(run.direct)
+def direct_norms(run: LayerRun, direct: Tensor | None) -> Tensor:
+    """Norms of what enters from outside, shape (time,), float64.
+
+    Args:
+        direct: of one part of the state at the last n steps, (n, batch, units); None for nothing.
+    """
+    norms = torch.zeros(0, dtype=torch.float64) if direct is None else step_norms(direct)
     return torch.nn.functional.pad(norms, (run.seq_len - len(norms), 0))
 
 
@@ -198,10 +207,9 @@ def in_sweep_dtype(run: LayerRun) -> LayerRun:
     return run.to(wide_dtype(run.h) if small else torch.float32 if is_half else run.h.dtype)
 
 
-def _grad_h_init(steps: Reversible, exponent: int) -> Tensor:
+def _grad_init(steps: Reversible, exponent: int) -> State:
     """What the first step sends back, the sweep having just ended there."""
-    carried = steps.carried(0)[0]
-    return times_power_of_two(carried.to(wide_dtype(carried)), -exponent).clone()
+    return tuple(times_power_of_two(part.to(wide_dtype(part)), -exponent).clone() for part in steps.carried(0))
 
 
 def _decay(run: LayerRun, steps: Reversible, log_grad_norm_state: Tensor) -> Decay:

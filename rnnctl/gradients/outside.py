@@ -1,11 +1,11 @@
 """What comes to the states of a module's calls past all its later calls, however the states are handed on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.calls import Call
 from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
@@ -14,10 +14,11 @@ from rnnctl.models.tape.pull_back import through
 from rnnctl.models.tape.ways_out import Way, ways_out
 
 # What is handed on from call to call, and what is made of it.
-HANDED_ON = ("h", "output", "h_n")
-# Place, operand and way of what sends something; to whom, into what, and of which of its results.
-Plan = tuple[int, int, Way, Received, dict[str, Tensor], str]
-Results = list[tuple[Call, str, Edge]]
+HANDED_ON = ("h", "c", "output", "h_n", "c_n")
+# Place, operand and way of what sends something; and who takes it.
+Plan = tuple[int, int, Way, Callable[[Tensor], None]]
+# Of a call, one of its results, where it was made, and whether that is the node of a view.
+Results = list[tuple[Call, str, Edge, bool]]
 
 
 class Outside:
@@ -41,10 +42,8 @@ class Outside:
 
     def attach(self) -> None:
         """Set the hooks."""
-        for place, operand, way, received, into, name in self._plans:
-            self._handles.append(
-                self._graph.nodes[place].register_hook(self._taking(operand, way, received, into, name))
-            )
+        for place, operand, way, take in self._plans:
+            self._handles.append(self._graph.nodes[place].register_hook(self._taking(operand, way, take)))
 
     def detach(self) -> None:
         """Take them away."""
@@ -56,7 +55,7 @@ class Outside:
         spans = [call.received.span for call in calls]
         by_states = self._between((node for call in calls for node, _ in call.received.given), spans)
         by_inputs = self._between((node for call in calls for node, _ in call.received.fed), spans) | by_states
-        results = [(call, name, edge) for call in calls for name, edge in self._results(call).items()]
+        results = [(call, *found) for call in calls for found in self._results(call)]
         if self._go_round(results, by_states):
             yield from self._ways(results, by_states, spans, "outside")
         if self._go_round(results, by_inputs):
@@ -65,7 +64,7 @@ class Outside:
     def _go_round(self, results: Results, between: set[int]) -> bool:
         """Whether what was returned is not just handed over as it is."""
         consumers = self._graph.consumers
-        return any(place in between for _, _, edge in results for place, _ in consumers.get(edge, ()))
+        return any(place in between for _, _, edge, _ in results for place, _ in consumers.get(edge, ()))
 
     def _ways(self, results: Results, between: set[int], spans: list[tuple[int, int]], what: str) -> Iterable[Plan]:
         graph = self._graph
@@ -73,16 +72,24 @@ class Outside:
         def leads(place: int) -> bool:
             return place in between or within(graph.made_at[place], spans)
 
-        for call, name, edge in results:
-            into: dict[str, Tensor] = getattr(call.received, what) or {}
-            setattr(call.received, what, into)
+        for call, name, edge, of_view in results:
+            into: dict[str, Tensor] | None = getattr(call.received, what)
+            if into is None:
+                # One for all names, empty or not.
+                into = {}
+                setattr(call.received, what, into)
+            take = partial(call.received.came, into, name, of_view=of_view)
             for place, operand, way in ways_out(graph, edge, leads, between.__contains__):
-                yield place, operand, way, call.received, into, name
+                yield place, operand, way, take
 
-    def _results(self, call: Call) -> Mapping[str, Edge]:
-        sites = {name: site for name, site in call.received.sites.items() if name in HANDED_ON}
-        places = self._graph.places
-        return {name: (places[node], result) for name, (node, result) in sites.items() if node in places}
+    def _results(self, call: Call) -> Iterable[tuple[str, Edge, bool]]:
+        """What of its results the graph knows: within a layer's call, only the last node is in it."""
+        places, received = self._graph.places, call.received
+        for name, (node, result) in received.sites.items():
+            of_view = node not in places and name in received.views
+            made, number = received.views[name] if of_view else (node, result)
+            if name in HANDED_ON and made in places:
+                yield name, (places[made], number), of_view
 
     def _between(self, nodes: Iterable[Any], spans: list[tuple[int, int]]) -> set[int]:
         """Places of the nodes between one call and the next, which shape what another call returned."""
@@ -96,14 +103,14 @@ class Outside:
                 waiting += [before for before, _ in graph.flows[place] if before >= 0]
         return found
 
-    def _taking(self, operand: int, way: Way, received: Received, into: dict[str, Tensor], name: str) -> Any:
+    def _taking(self, operand: int, way: Way, take: Callable[[Tensor], None]) -> Any:
         def hook(grads: Any, _: Any) -> None:
             grad: Tensor | None = grads[operand]
             try:
                 if grad is not None and way:
                     grad = through(self._graph, grad, way)
                 if grad is not None:
-                    received.came(into, name, grad.detach())
+                    take(grad.detach())
             except Exception as error:
                 self.bug = error
 

@@ -607,9 +607,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
 
 def _decay_of_calls(norms: list[StepNorms]) -> Decay | None:
     """Over several calls only where nothing enters before the last step."""
-    state, direct = (
-        torch.cat([getattr(each, name) for each in norms]) for name in ("grad_norm_state", "grad_norm_h_direct")
-    )
+    state, direct = (torch.cat([getattr(each, name) for each in norms]) for name in ("grad_norm_state", "entering"))
     # NaN, where it is not known what enters, is neither nothing nor something.
     return None if bool((direct[:-1] != 0).any()) else decay_over_time(state.log())
 

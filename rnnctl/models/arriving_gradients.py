@@ -19,8 +19,8 @@ class Received:
         on_gradient: called whenever one arrives.
         keeps_graph: whether ``places`` are noted, which keeps autograd's graph alive with this object.
         places: name -> the node of the graph that made what was watched, and which of its results it is.
-        sites: the same until a backward pass has gone by; ``given`` the same of the states that the call was given, and
-            ``fed`` of its input.
+        sites: the same until a backward pass has gone by, and ``views`` of a view its own node, not that of its memory;
+            ``given`` the same of the states that the call was given, and ``fed`` of its input.
         span: the numbers of the nodes that the call made, the end excluded.
         outside: what came to what was watched past the states of all later calls of the module, by name; None where
             states are handed over as they are, or nobody asked.
@@ -34,6 +34,7 @@ class Received:
     keeps_graph: bool = False
     places: dict[str, tuple[Any, int]] = field(default_factory=dict)
     sites: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    views: dict[str, tuple[Any, int]] = field(default_factory=dict)
     given: tuple[tuple[Any, int], ...] = ()
     fed: tuple[tuple[Any, int], ...] = ()
     span: tuple[int, int] = (0, 0)
@@ -62,6 +63,8 @@ class Received:
         self._shapes[name] = _Shape(tensor, base)
         self.note(name, tensor)
         self.sites[name] = node, result
+        if tensor is not base and tensor.grad_fn is not None:
+            self.views[name] = tensor.grad_fn, tensor.output_nr
         self._handles.append(node.register_prehook(lambda grads: self._take(name, grads[result])))
 
     def note(self, name: str, tensor: Tensor) -> None:
@@ -70,15 +73,16 @@ class Received:
         if self.keeps_graph and base.grad_fn is not None:
             self.places[name] = base.grad_fn, base.output_nr
 
-    def came(self, into: dict[str, Tensor], name: str, grad: Tensor) -> None:
+    def came(self, into: dict[str, Tensor], name: str, grad: Tensor, *, of_view: bool) -> None:
         """Add to ``outside`` or ``entering``.
 
         Args:
             into: which of the two.
             name: of what was watched.
-            grad: of the memory that it lies in, of its shape.
+            grad: of the memory that it lies in, of its shape; or of itself.
+            of_view: whether it is that.
         """
-        found = self._shapes[name].part_of(grad)
+        found = grad if of_view else self._shapes[name].part_of(grad)
         into[name] = into[name] + found if name in into else found
 
     def taken(self) -> "Arrived":
@@ -96,6 +100,7 @@ class Received:
     def forget_sites(self) -> None:
         """Let go of the graph."""
         self.sites.clear()
+        self.views.clear()
         self.given = self.fed = ()
 
     def unwatch(self) -> None:

@@ -14,6 +14,7 @@ class Nodes(Protocol):
 
     nodes: list[Any]
     ops: list[Operation]
+    wholes: set[int]
 
     @property
     def inputs(self) -> Sequence[Sequence[Edge]]: ...
@@ -31,7 +32,8 @@ def taken_out(graph: Nodes) -> dict[Edge, Edge]:
         if not op.takes_part or not graph.inputs[place]:
             continue
         name, before = op.name, graph.inputs[place][0][0]
-        if before < 0:
+        if before < 0 or before in graph.wholes:
+            # Of a whole part it is not known what its last node put beside one another.
             continue
         joined = graph.ops[before].name
         if name in ("Select", "Unbind") and joined == "Stack":

@@ -40,12 +40,13 @@ class Graph:
         flows: the same as inputs, but what is taken out of several tensors that were put beside one another, as it was
             put in, is that one tensor alone; of what depends on what, this says more.
         made_at: of every node, the number that autograd gave it when it was made, CONSTANT for leaves.
+        wholes: the places of nodes that stand for a whole part: their inputs are that part's.
     """
 
     def __init__(self, roots: Iterable[Any], whole: Sequence[Whole] = ()) -> None:
         found: dict[Any, Any] = dict.fromkeys(root for root in roots if root is not None)
         waiting, starts = list(found), [part.start for part in whole]
-        leaves = set()
+        leaves, stand_for = set(), set()
         while waiting:
             node = waiting.pop()
             edges = node.next_functions
@@ -56,6 +57,7 @@ class Graph:
                 part = bisect_right(starts, number) - 1
                 if part >= 0 and number < whole[part].end:
                     edges = whole[part].given
+                    stand_for.add(node)
             found[node] = edges
             for after, _ in edges:
                 if after is not None and after not in found:
@@ -74,6 +76,7 @@ class Graph:
             self.inputs = self._edges(found)
             self.ops = [operation(node.__class__) for node in self.nodes]
         self.made_at = [numbers[node] for node in self.nodes]
+        self.wholes = {self.places[node] for node in stand_for}
         self.taken_out = taken_out(self)
         # What others were put into, to be taken out again: gradients are to be followed through it, not taken from it.
         self.joins = {self.inputs[place][0][0] for place, _ in self.taken_out}
