@@ -63,7 +63,8 @@ def test_every_pair_is_autograds(seed, T, B, H, nonlinearity):
     torch.testing.assert_close(found.norms, G.flatten(2).norm(dim=2), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(found.sensitivity, S, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(found.grad_W_hh, G.sum((0, 1)), rtol=1e-6, atol=1e-9)
-    assert found.agreement.holds
+    # Of a relu that is off at all steps both are 0.
+    assert found.agreement.holds is (True if bool(G.any()) else None)
 
 
 def test_no_loss_reaches_a_later_step():

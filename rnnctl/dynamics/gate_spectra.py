@@ -15,9 +15,9 @@ from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
 from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Stretch, stretches
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer
-from rnnctl.models.hand_written import FINITE
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.kinds import KINDS
+from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.results import Kind, Result, numbers
 
 # A gate counts as saturated closer than this to 0 or 1; a candidate where |tanh| is beyond.

@@ -20,10 +20,11 @@ from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, own_layer, widened
 from rnnctl.models.graph_steps import GraphSteps
-from rnnctl.models.hand_written import FINITE, posed
+from rnnctl.models.hand_written import posed
 from rnnctl.models.inputs import Given
 from rnnctl.recurrence.cell_kind import StepKind
 from rnnctl.recurrence.slopes import StepMaps
+from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
 from rnnctl.results import Kind, Result, numbers

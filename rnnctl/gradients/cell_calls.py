@@ -18,6 +18,7 @@ from rnnctl.models.calls import CellCall
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import Slopes, State
+from rnnctl.recurrence.states_seen import StatesSeen, seen_states, seen_together
 from rnnctl.recurrence.weights import LayerWeights
 
 # Calls taken together: their blocks stay in the cache, and a long run needs no memory of its length squared.
@@ -56,8 +57,15 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
         recovered_error=max(errors),
         decay=None,
         padded=padded,
+        seen=seen_together([each.seen() for each in steps]),
     )
     return replace(found, decay=_decay(calls, found)) if want_decay else found
+
+
+def cells_seen(calls: Sequence[CellCall]) -> StatesSeen:
+    """What the states and inputs of all calls are like."""
+    with torch.inference_mode():
+        return seen_together([_Steps.of(chunk).seen() for chunk in _chunks(calls)])
 
 
 def window_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) -> Tensor:
@@ -143,6 +151,12 @@ class _Steps:
         """What arrives at this call's c past h and past what the next call sends back to it, (batch, hidden)."""
         h, c = (part[row] for part in self.grads)
         return c - self.slopes[row].arrived((h, torch.zeros_like(c) if carried_c is None else carried_c))[1]
+
+    def seen(self) -> StatesSeen:
+        """What states and inputs are like."""
+        before, after = self.before[0], self.after[0]
+        run = LayerRun(self.kind, self.weights, self.x, after, None, after[:0])
+        return seen_states(run, before, after)
 
     def recovered_error(self) -> float:
         """How far the states are from those that the weights make."""

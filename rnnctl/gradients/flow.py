@@ -20,10 +20,11 @@ from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import FINITE, first_nonfinite_step, posed, require_own_start
+from rnnctl.models.hand_written import nonfinite_step, posed, require_own_start
 from rnnctl.models.inputs import Given
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
+from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
 from rnnctl.recurrence.sweep import chunk_steps
 from rnnctl.results import Kind, Result
 
@@ -45,7 +46,7 @@ class Flow(Result):
         loss: the loss over all steps, of which L_k is step k's share.
         grad_W_hh: the sum of all contributions, (hidden, hidden).
         agreement: the comparison of that sum with autograd, or None.
-        first_nonfinite_step: the first step whose h_t is not finite, or None.
+        nonfinite: where h_t is not finite first.
     ``rows`` have k, t, norm and sensitivity for t <= k, and h's and c's where there are both; ``more`` has the lag
     profile, which is of the whole state.
     """
@@ -59,7 +60,7 @@ class Flow(Result):
         "lag_to_one_percent": float,
         "median_reach": float,
         "largest_norm": float,
-        "first_nonfinite_step": float,
+        **NONFINITE_KINDS,
     }
     norms: Tensor
     sensitivity: Tensor
@@ -69,7 +70,12 @@ class Flow(Result):
     loss: float
     grad_W_hh: Tensor
     agreement: Agreement | None
-    first_nonfinite_step: int | None
+    nonfinite: FirstNonfinite
+
+    @property
+    def first_nonfinite_step(self) -> int | None:
+        """The first step whose h_t is not finite, or None."""
+        return self.nonfinite.step
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -84,7 +90,7 @@ class Flow(Result):
                 "lag_to_one_percent": self._lag_to_one_percent()[0],
                 "median_reach": _or_none(float(median[-1])),
                 "largest_norm": float(self.norms.max()),
-                "first_nonfinite_step": self.first_nonfinite_step,
+                **self.nonfinite.scalars(),
             }
         )
 
@@ -101,12 +107,11 @@ class Flow(Result):
     @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
-        step = self.first_nonfinite_step
         return {
             **why_not_compared(self.agreement),
             "lag_to_one_percent": self._lag_to_one_percent()[1],
             "median_reach": "no loss step is known to reach step 0, or to reach its own step",
-            "first_nonfinite_step": FINITE if step is None else "",
+            **self.nonfinite.why(),
         }
 
     @cached_property
@@ -184,15 +189,17 @@ def flow(
         _require_room(problem.seq_len)
         require_room_for_blocks(problem)
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), progress), verify)
-        first = first_nonfinite_step(swept.h, swept.grad_W_hh)
-        return swept.result(compared, first, model.rnn_cell.hidden_to_hidden.weight.dtype)
+        return swept.result(
+            compared, nonfinite_step(swept.h, swept.grad_W_hh), model.rnn_cell.hidden_to_hidden.weight.dtype
+        )
     require_own_start(h_init)
     with LossPasses(model, Objective(of_one_length(model, x), target, loss, "all"), only) as passes:
         _require_room(passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, progress) if steps is None else _swept(steps, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
-    return swept.result(compared, None, swept.grad_W_hh.dtype)
+        nonfinite = passes.nonfinite()
+    return swept.result(compared, nonfinite, swept.grad_W_hh.dtype)
 
 
 # The name from before flow took any model.
@@ -234,7 +241,7 @@ class _Swept:
     magnitude: float
     h: Tensor
 
-    def result(self, agreement: Agreement | None, first_nonfinite_step: int | None, dtype: torch.dtype) -> Flow:
+    def result(self, agreement: Agreement | None, nonfinite: FirstNonfinite, dtype: torch.dtype) -> Flow:
         """The ``Flow``, its gradient in this dtype."""
         whole = _beside(self.log_states)
         return Flow(
@@ -247,7 +254,7 @@ class _Swept:
             loss=self.loss,
             grad_W_hh=self.grad_W_hh.to(dtype, copy=True),
             agreement=agreement,
-            first_nonfinite_step=first_nonfinite_step,
+            nonfinite=nonfinite,
         )
 
 

@@ -18,11 +18,12 @@ from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
 from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import FINITE, Problem, first_nonfinite_step, posed, require_own_start
+from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_own_start
 from rnnctl.models.inputs import Given
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, lengths_apart
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.recurrence.states_seen import FINITE, SEEN_KINDS, StatesSeen, seen_in, seen_scalars, why_not_seen
 from rnnctl.results import Kind, Result
 
 
@@ -41,6 +42,7 @@ class GradNorms(Result):
         agreement: the comparison with autograd, or None where it was not asked for.
         h_init_is_zero: G_0 is exactly 0 because h_init is.
         first_nonfinite_step: the first step whose h_t is not finite, or None.
+        seen: what the states and inputs are like.
         vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
     Units: loss per unit of weight or of hidden state.
     """
@@ -59,6 +61,7 @@ class GradNorms(Result):
         "vanish_below": float,
         "explode_above": float,
         "first_nonfinite_step": float,
+        **SEEN_KINDS,
         "h_init_is_zero": bool,
     }
     words: ClassVar[tuple[str, ...]] = WORDS
@@ -73,6 +76,7 @@ class GradNorms(Result):
     agreement: Agreement | None
     h_init_is_zero: bool
     first_nonfinite_step: int | None
+    seen: StatesSeen
     vanish_below: float
     explode_above: float
 
@@ -96,6 +100,7 @@ class GradNorms(Result):
                 "explode_above": self.explode_above,
                 "first_nonfinite_step": self.first_nonfinite_step,
                 "h_init_is_zero": self.h_init_is_zero,
+                **seen_scalars(self.seen),
             }
         )
 
@@ -128,6 +133,7 @@ class GradNorms(Result):
             "spectral_radius": matrix,
             "spectral_norm": matrix,
             "first_nonfinite_step": FINITE,
+            **why_not_seen(self.seen),
             **dict.fromkeys(WORDS, self.judged.reason),
         }
 
@@ -138,7 +144,8 @@ class GradNorms(Result):
         left = "the loss or a gradient is not finite"
         nonfinite = None if self.is_finite else left if step is None else f"h_t overflows first at step {step}"
         limits = Thresholds(self.vanish_below, self.explode_above)
-        return verdict_on(self.decay, seq_len, limits, nonfinite=nonfinite, unknown=None)
+        found = verdict_on(self.decay, seq_len, limits, nonfinite=nonfinite, unknown=None)
+        return found.because(self.seen.remark)
 
     @property
     def verdict(self) -> str:
@@ -248,6 +255,7 @@ class _Swept:
 
     loss: float
     norms: LayerNorms
+    seen: StatesSeen
 
     @classmethod
     def along(cls, problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> "_Swept":
@@ -255,7 +263,8 @@ class _Swept:
         loss, direct = problem.direct(h)
         run = problem.run(h, direct)
         # The states are our own: nothing is learned from making them once more.
-        return cls(loss, layer_norms(run, want_decay=True, recorded=False, progress=progress))
+        norms = layer_norms(run, want_decay=True, recorded=False, progress=progress)
+        return cls(loss, norms, seen_in(run))
 
     @property
     def grad_W_hh(self) -> Tensor:
@@ -287,6 +296,7 @@ class _Swept:
             agreement=compared,
             h_init_is_zero=not bool(problem.h_init.any()),
             first_nonfinite_step=first_nonfinite_step(found.h, found.grad_W_hh),
+            seen=self.seen,
             vanish_below=vanish_below,
             explode_above=explode_above,
         )

@@ -12,7 +12,9 @@ from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.calls import LayeredCall
 from rnnctl.models.modules import directions
 from rnnctl.models.sequences import Geometry, ordered, with_received
+from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import State
+from rnnctl.recurrence.states_seen import StatesSeen, seen_in
 
 # A difference below so many units in the last place of its terms is rounding.
 ROUNDING = 64
@@ -27,13 +29,14 @@ class StepNorms:
         grad_norm_gates: norm of every gate's rows of G_t, shape (time, gates); one column without gates.
         grad_norm_h, grad_norm_h_direct: norm of dL/dh_t, in all and from outside the recurrence, shape (time,).
         grad_norm_c: norm of dL/dc_t, shape (time,), or None.
-        grad_norm_c_direct: of that what comes from outside the recurrence, shape (time,); 0 without c, NaN for a cell in
+        grad_norm_c_direct: of that what comes from outside the recurrence, shape (time,); 0 without c, NaN of a cell in
             a loop where no decay was asked for.
         grad_W_hh: sum of G_t, shape of the weight, float64.
         magnitude: sum of ||delta_t|| ||h_{t-1}||.
         recovered_error: how far the states are from those that the weights make, or None if unknown.
         decay: of a gradient that enters at the last step, if asked for and known.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
+        seen: what its states and inputs are like.
         ends: what enters at the last step of the recurrence from outside, and what the first step sends back to the
             state before it, past c's way through h, of h and of c where it has one, each (batch, units); None for the
             calls of a cell.
@@ -50,6 +53,7 @@ class StepNorms:
     recovered_error: float | None
     decay: Decay | None
     padded: tuple[Tensor, Tensor] | None
+    seen: StatesSeen
     ends: tuple[State, State] | None = None
 
     @property
@@ -76,13 +80,20 @@ def layered_norms(call: LayeredCall, want_decay: bool = False, lengths: Tensor |
         runs = [geometry.run(call, layer, reverse, from_above) for reverse in range(count)]
         swept = [layer_norms(run, want_grad_x=layer > 0, want_decay=want_decay) for run in runs]
         replayed = call.below[layer].error if layer < call.module.num_layers - 1 else 0.0
-        found = [
-            _in_time(norms, bool(reverse), replayed, tuple(part[-1] for part in runs[reverse].entering))
-            for reverse, norms in enumerate(swept)
-        ] + found
+        found = [_in_time(norms, bool(reverse), replayed, runs[reverse]) for reverse, norms in enumerate(swept)] + found
         grads = [norms.grad_x for norms in swept if norms.grad_x is not None]
         from_above = geometry.below(call, layer, grads) if layer > 0 else None
     return found
+
+
+def layer_seen(call: LayeredCall, index: int) -> StatesSeen:
+    """What the states and inputs of one of its weights are like.
+
+    Args:
+        index: of the weight in the call's module.
+    """
+    layer, reverse = divmod(index, directions(call.module))
+    return seen_in(Geometry.of(call, None).run(call, layer, reverse, None), reverse=bool(reverse))
 
 
 def layer_window_sums(call: LayeredCall, index: int, last: int, windows: Sequence[int]) -> Tensor:
@@ -181,7 +192,7 @@ def unless_rounding(part: Tensor, whole: Tensor, eps: float) -> Tensor:
     return torch.zeros_like(part) if bool(small) else part
 
 
-def _in_time(norms: LayerNorms, reverse: bool, replayed: float, last: State) -> StepNorms:
+def _in_time(norms: LayerNorms, reverse: bool, replayed: float, run: LayerRun) -> StepNorms:
     found = norms.contributions
     by_step = (found.grad_norm_W_hh, found.grad_norm_gates, found.grad_norm_h, norms.grad_norm_h_direct)
     # Copies, because tensors made in inference mode refuse autograd.
@@ -198,7 +209,8 @@ def _in_time(norms: LayerNorms, reverse: bool, replayed: float, last: State) -> 
         recovered_error=max(norms.recovered_error, replayed),
         decay=norms.decay,
         padded=None if norms.padded is None else _both_ordered(norms.padded, reverse),
-        ends=None if norms.grad_init is None else (last, norms.grad_init),
+        seen=seen_in(run, reverse=reverse),
+        ends=None if norms.grad_init is None else (tuple(part[-1] for part in run.entering), norms.grad_init),
     )
 
 

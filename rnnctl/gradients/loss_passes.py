@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
-from rnnctl.gradients.cell_calls import window_sums
-from rnnctl.gradients.layer_calls import layer_window_sums
+from rnnctl.gradients.cell_calls import cells_seen, window_sums
+from rnnctl.gradients.layer_calls import layer_seen, layer_window_sums
 from rnnctl.gradients.probe import ProbedWeight, probed
 from rnnctl.gradients.use_norms import UseNorms
 from rnnctl.gradients.use_steps import UseSteps, use_steps
@@ -20,6 +20,7 @@ from rnnctl.models.modules import has_own_forward, matches, none_found, recurren
 from rnnctl.models.objective import Objective, backward, called
 from rnnctl.models.recording import Calls, Recording
 from rnnctl.models.weight_uses import Asked, Reading, WeightUses
+from rnnctl.recurrence.states_seen import FirstNonfinite, StatesSeen, first_nonfinite, seen_together
 
 
 class LossPasses:
@@ -131,6 +132,20 @@ class LossPasses:
         losses = torch.stack(self.losses)
         return losses.sum() if weights is None else (losses * weights.to(losses)).sum()
 
+    def nonfinite(self) -> FirstNonfinite:
+        """Where a state of the forward pass is not finite first."""
+        return first_nonfinite({self.name: self._seen()})
+
+    def _seen(self) -> StatesSeen | None:
+        """What the states are like; None of a weight that was found in the graph."""
+        if self.is_in_graph:
+            return None
+        kept = self.calls.kept
+        cells = [call for call in kept if isinstance(call, CellCall)]
+        if len(cells) == len(kept):
+            return cells_seen(cells)
+        return seen_together([layer_seen(call, self.index) for call in kept if isinstance(call, LayeredCall)])
+
     def __iter__(self) -> Iterator[tuple[int, ProbedWeight | UseSteps | None]]:
         for k, loss in enumerate(self.losses):
             self.forget_gradients()
@@ -152,8 +167,7 @@ class LossPasses:
         if weight is None:
             return None
         self.require_one_to_one(len(weight.grad_norm_W_hh))
-        # NaN, of a state that is not known, is nothing against it.
-        self.require_past(k, weight.grad_norm_state.nan_to_num() + weight.grad_norm_W_hh)
+        self.require_past(k, torch.stack([weight.grad_norm_state, weight.grad_norm_W_hh], dim=1))
         return weight
 
     def _probed(self) -> ProbedWeight | None:
@@ -176,7 +190,8 @@ class LossPasses:
         Args:
             sent: to every step, of shape (time, ...).
         """
-        if k + 1 < self.seq_len and bool(sent[k + 1 :].any()):
+        # NaN, of a state that is not known or not finite, is nothing against it.
+        if k + 1 < self.seq_len and bool(sent[k + 1 :].nan_to_num(nan=0.0).any()):
             raise InputError(
                 f"the loss at step {k} depends on later steps of {self.name} (a reverse direction?); flow and "
                 "truncation ask how far back the past reaches. gradnorm takes any model"

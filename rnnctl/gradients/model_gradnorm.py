@@ -18,6 +18,14 @@ from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, V
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, backward, called, lengths_apart, must_have_lengths, without_padding
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.recurrence.states_seen import (
+    NONFINITE_KINDS,
+    SEEN_KINDS,
+    FirstNonfinite,
+    first_nonfinite,
+    seen_scalars,
+    why_not_seen,
+)
 from rnnctl.results import Kind, Result
 
 # Of the scalars, those that are of one weight: the one that the verdict is about.
@@ -32,6 +40,7 @@ OF_ONE_WEIGHT = (
     "spectral_norm",
     "verdict",
     "reason",
+    *SEEN_KINDS,
 )
 
 ERROR = "autograd_relative_error"
@@ -69,8 +78,10 @@ class ModelGradNorms(Result):
         "spectral_norm": float,
         "verdict": VERDICTS,
         "reason": str,
+        **SEEN_KINDS,
         "vanish_below": float,
         "explode_above": float,
+        **NONFINITE_KINDS,
     }
     words: ClassVar[tuple[str, ...]] = WORDS
 
@@ -102,8 +113,14 @@ class ModelGradNorms(Result):
                 **{name: judged[name] for name in OF_ONE_WEIGHT},
                 "vanish_below": self.vanish_below,
                 "explode_above": self.explode_above,
+                **self.nonfinite.scalars(),
             }
         )
+
+    @cached_property
+    def nonfinite(self) -> FirstNonfinite:
+        """Where a state is not finite first."""
+        return first_nonfinite({name: weight.seen for name, weight in self.weights.items()})
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
@@ -142,6 +159,7 @@ class ModelGradNorms(Result):
             "h_init_is_zero": weight.h_init_is_zero,
             "verdict": verdict.word,
             "reason": verdict.reason,
+            **seen_scalars(weight.seen),
         }
 
     @cached_property
@@ -151,13 +169,23 @@ class ModelGradNorms(Result):
     def _verdict(self, weight: ProbedWeight) -> Verdict:
         ratio = weight.decay.first_over_last if weight.decay else None
         steps = max(weight.steps_per_chain, default=0)
-        nonfinite = _nonfinite(weight, self.loss)
+        nonfinite = self._nonfinite(weight)
         # None arrives; or all at first steps, before which there is no state to go back to.
         nothing = not ratio and not bool(weight.grad_norm_W_hh.any())
+        remark = None if weight.seen is None else weight.seen.remark
         if nonfinite is None and nothing and (steps > 1 or not bool(weight.grad_norm_state.any())):
-            return Verdict("no gradient", NO_GRADIENT, {"nonfinite": False, "vanishing": None, "exploding": None})
+            conditions = {"nonfinite": False, "vanishing": None, "exploding": None}
+            return Verdict("no gradient", NO_GRADIENT, conditions).because(remark)
         limits = Thresholds(self.vanish_below, self.explode_above)
-        return verdict_on(weight.decay, steps, limits, nonfinite=nonfinite, unknown=_why_unknown(weight))
+        unknown = _why_unknown(weight)
+        return verdict_on(weight.decay, steps, limits, nonfinite=nonfinite, unknown=unknown).because(remark)
+
+    def _nonfinite(self, weight: ProbedWeight) -> str | None:
+        """What is not finite, in words."""
+        if math.isfinite(self.loss) and _is_finite(weight):
+            return None
+        what = "a gradient of it is not finite" if math.isfinite(self.loss) else f"the loss is {self.loss}"
+        return what if self.nonfinite.words is None else f"{what}: {self.nonfinite.words}"
 
     @property
     def conditions(self) -> Mapping[str, bool | None]:
@@ -184,6 +212,8 @@ class ModelGradNorms(Result):
             **({"steps_to_one_percent": ends} if judged["verdict"] == "nonfinite" else {}),
             "spectral_radius": matrix,
             "spectral_norm": matrix,
+            **why_not_seen(weight.seen),
+            **self.nonfinite.why(),
             **{
                 word: "; ".join(said for said, each in zip(undecided, weights, strict=True) if self._lacks(each, word))
                 for word in WORDS
@@ -333,13 +363,6 @@ def _any_of(holds: Iterable[bool | None]) -> bool | None:
     """Whether one of them holds; None where none is known to, and one is not known."""
     found = set(holds)
     return True if True in found else None if None in found else False
-
-
-def _nonfinite(weight: ProbedWeight, loss: float) -> str | None:
-    """What is not finite, in words."""
-    if not math.isfinite(loss):
-        return f"the loss is {loss}"
-    return None if _is_finite(weight) else "a gradient of it is not finite"
 
 
 def _is_finite(weight: ProbedWeight) -> bool:

@@ -28,6 +28,8 @@ from rnnctl.models.modules import (
 )
 from rnnctl.models.recording import Calls, Recording
 from rnnctl.models.weight_uses import Asked
+from rnnctl.recurrence.states_seen import StatesSeen, seen_together
+from rnnctl.recurrence.weights import LayerWeights
 
 TAKES_NO_GRADIENT = "autograd brings nothing to it: it takes no gradient"
 SEVERAL_PASSES = "several backward passes came by: how a gradient changes on its way back is a question of one of them"
@@ -87,6 +89,7 @@ class ProbedWeight:
         state_made_by: of a weight that was found in the graph, the operations of which the tensors of its state are
             results, h first ("Tanh"; "NativeDropout" where h is dropped out before the weight takes it): of these
             tensors the norms are. Empty of others, and where the state is not known.
+        seen: what the states and inputs of all calls are like; None of a weight that was found in autograd's graph.
         why: of a field that is NaN or None without being 0, the reason.
     Units: loss per unit of weight or of state.
     """
@@ -119,6 +122,7 @@ class ProbedWeight:
     steps_per_chain: tuple[int, ...] = ()
     why: Mapping[str, str] = field(default_factory=dict)
     state_made_by: tuple[str, ...] = ()
+    seen: StatesSeen | None = None
 
     @property
     def grad_of_state_columns(self) -> Tensor:
@@ -569,7 +573,8 @@ class _Sums:
 def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
-    tolerance = _tolerance(last)
+    seen = seen_together([each.seen for each in norms])
+    tolerance = _tolerance(last, weights, seen)
     agreement = sums.compared(part, tolerance, _narrowest(last))
     errors = [each.recovered_error for each in norms if each.recovered_error is not None]
     error = max(errors) if errors else None
@@ -601,6 +606,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         padded_share=_padded_share(part, lengths),
         grad_norm_state=torch.cat([each.grad_norm_state for each in norms]),
         steps_per_chain=_steps_per_chain(part),
+        seen=seen,
         why=_why_not_compared(agreement),
     )
 
@@ -647,10 +653,14 @@ def _starts_from_zeros(part: _Part) -> bool:
     return first.initial is None or not bool(first.initial[0][part.index].any())
 
 
-def _tolerance(call: LayeredCall | CellCall) -> float:
+def _tolerance(call: LayeredCall | CellCall, weights: LayerWeights, seen: StatesSeen) -> float:
     """Of the narrowest dtype that took part; a GPU may round float32 products to TF32."""
     states, dtypes = _states_of(call), _dtypes(call)
     tolerance = max(TOLERANCES[dtype] for dtype in dtypes)
+    # What a nonlinearity is given is rounded in units of its size, which is that of inputs far from 1.
+    given = seen.largest_input * float(weights.W_ih.abs().sum(1).max())
+    if math.isfinite(given):
+        tolerance = max(tolerance, max(torch.finfo(dtype).eps for dtype in dtypes) * given)
     # TF32 keeps ten bits, as float16 does.
     reduced = states.device.type == "cuda" and torch.backends.cudnn.allow_tf32
     return max(tolerance, 1e-2) if reduced and states.dtype == torch.float32 else tolerance

@@ -18,10 +18,11 @@ from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import FINITE, first_nonfinite_step, posed, require_own_start
+from rnnctl.models.hand_written import nonfinite_step, posed, require_own_start
 from rnnctl.models.inputs import Given
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
+from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
 from rnnctl.results import Kind, Result
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
@@ -36,7 +37,7 @@ class Truncation(Result):
         gradients: the gradient for each window, (windows, hidden, hidden), float64.
         loss: the loss over all steps.
         agreement: the comparison of the full gradient with autograd, or None.
-        first_nonfinite_step: the first step whose h_t is not finite, or None.
+        nonfinite: where h_t is not finite first.
     ``rows`` have window, norm_ratio, relative_error and cosine, against the full gradient.
     """
 
@@ -48,7 +49,7 @@ class Truncation(Result):
         **AGREEMENT_KINDS,
         "window_for_cosine_99": float,
         "window_for_cosine_999": float,
-        "first_nonfinite_step": float,
+        **NONFINITE_KINDS,
         "norm_ratio_at_*": float,
         "relative_error_at_*": float,
         "cosine_at_*": float,
@@ -57,7 +58,12 @@ class Truncation(Result):
     gradients: Tensor
     loss: float
     agreement: Agreement | None
-    first_nonfinite_step: int | None
+    nonfinite: FirstNonfinite
+
+    @property
+    def first_nonfinite_step(self) -> int | None:
+        """The first step whose h_t is not finite, or None."""
+        return self.nonfinite.step
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
@@ -79,7 +85,7 @@ class Truncation(Result):
                 "grad_W_hh_norm": float(torch.linalg.vector_norm(self.gradients[-1])),
                 **scalars_of(self.agreement),
                 **{name: self.smallest_window(cosine) for name, cosine in GOOD_COSINES.items()},
-                "first_nonfinite_step": self.first_nonfinite_step,
+                **self.nonfinite.scalars(),
                 **named,
             }
         )
@@ -93,7 +99,7 @@ class Truncation(Result):
         return {
             **why_not_compared(self.agreement),
             **dict.fromkeys(GOOD_COSINES, no_window),
-            "first_nonfinite_step": FINITE,
+            **self.nonfinite.why(),
             **{f"{name}_at_{row['window']}": no_ratio for row in self.rows for name in row if name != "window"},
         }
 
@@ -148,14 +154,15 @@ def truncation(
         require_memory(3 * 8 * len(chosen) * hidden**2, f"{len(chosen)} gradients of shape ({hidden}, {hidden})")
         require_room_for_blocks(problem)
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), chosen, progress), verify)
-        return swept.result(chosen, compared, first_nonfinite_step(swept.h, swept.gradients))
+        return swept.result(chosen, compared, nonfinite_step(swept.h, swept.gradients))
     require_own_start(h_init)
     with LossPasses(model, Objective(of_one_length(model, x), target, loss, "all"), only) as passes:
         chosen = chosen_windows(windows, passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, chosen, progress) if steps is None else _swept(steps, chosen, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
-    return swept.result(chosen, compared, None)
+        nonfinite = passes.nonfinite()
+    return swept.result(chosen, compared, nonfinite)
 
 
 # The name from before truncation took any model.
@@ -175,11 +182,9 @@ class _Swept:
     def grad_W_hh(self) -> Tensor:
         return self.gradients[-1]
 
-    def result(
-        self, windows: tuple[int, ...], agreement: Agreement | None, first_nonfinite_step: int | None
-    ) -> Truncation:
+    def result(self, windows: tuple[int, ...], agreement: Agreement | None, nonfinite: FirstNonfinite) -> Truncation:
         """The ``Truncation``."""
-        return Truncation(windows, self.gradients.clone(), self.loss, agreement, first_nonfinite_step)
+        return Truncation(windows, self.gradients.clone(), self.loss, agreement, nonfinite)
 
 
 def _swept(steps: LossSteps, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rnnctl.errors import InputError
 from rnnctl.gradients.decay import Decay
@@ -39,6 +39,10 @@ class Verdict:
     word: str
     reason: str
     conditions: Mapping[str, bool | None]
+
+    def because(self, remark: str | None) -> "Verdict":
+        """The same with what else stands to reason."""
+        return self if remark is None else replace(self, reason=f"{self.reason}; {remark}")
 
 
 def require_thresholds(vanish_below: float, explode_above: float) -> None:
@@ -106,7 +110,7 @@ def _for_longer(decay: Decay, steps: int, thresholds: Thresholds) -> str:
         return ""
     if older is not None and 0 < older < math.inf and not EVEN[0] <= math.log(older) / math.log(factor) <= EVEN[1]:
         # Such as an LSTM's, where h is lost at once and c is kept.
-        return f"; {factor:.4g} a step, but {older:.4g} over the older half: what a longer one does is unknown"
+        return f"; {factor:.6g} a step, but {older:.6g} over the older half: what a longer one does is unknown"
     limit = thresholds.vanish_below if factor < 1 else thresholds.explode_above
     if not 0 < limit < math.inf or (limit < 1) != (factor < 1):
         return ""

@@ -15,6 +15,7 @@ from rnnctl.recurrence.elman import hidden_states
 from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES
 from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.states_seen import FirstNonfinite
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
 
@@ -106,8 +107,10 @@ def require_own_start(h_init: Tensor | None) -> None:
         raise InputError("h_init is for a rnnctl.FullRNN; another model starts as it does by itself. Leave it out")
 
 
-# Why there is no such step, where there is none.
-FINITE = "h_t is finite at every step"
+def nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> FirstNonfinite:
+    """The same with what it is of."""
+    step = first_nonfinite_step(h, grad_W_hh)
+    return FirstNonfinite(step, None if step is None else "rnn_cell.hidden_to_hidden.weight")
 
 
 def first_nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> int | None:

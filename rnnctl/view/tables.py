@@ -109,7 +109,7 @@ def _fitting(
     table: Table, rows: Sequence[Mapping[str, Any]], terminal: Terminal
 ) -> tuple[list[Column], list[list[str]], bool]:
     """The columns that are shown, their texts, and whether those that are not to be broken fit."""
-    columns = [c for c in table.columns if not c.optional or any(row[c.field] is not None for row in rows)]
+    columns = [c for c in table.columns if not c.optional or any(row.get(c.field) is not None for row in rows)]
     cells = [_cells(column, rows, terminal) for column in columns]
     if _whole_columns_fit(columns, cells, terminal):
         return columns, cells, True

@@ -37,7 +37,7 @@ def _truncation_notes(scalars: Record) -> Mapping[str, str]:
     }
 
 
-HIDDEN = ("seq_len", "autograd_tolerance", "states", "*_at_*")
+HIDDEN = ("seq_len", "autograd_tolerance", "states", "*_at_*", "first_nonfinite_weight", "first_nonfinite_gate")
 
 FLOW = Layout(
     (),

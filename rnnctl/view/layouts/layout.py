@@ -183,6 +183,9 @@ GRADNORM = Layout(
         "states",
         "first_nonfinite_step",
         "h_init_is_zero",
+        "saturated_fraction",
+        "dead_fraction",
+        "largest_input",
     ),
     caption=_gradnorm_caption,
 )

@@ -43,6 +43,10 @@ _GATES = Table(
 )
 
 
+# Said in the verdict's reason, where there is something to say.
+_SEEN = ("saturated_fraction", "dead_fraction", "largest_input", "first_nonfinite_*")
+
+
 def _autograd(scalars: Record) -> str:
     return (
         "largest of the weights: sum of all G_t against autograd's gradient; tolerance "
@@ -71,7 +75,7 @@ def _notes(scalars: Record) -> Mapping[str, str]:
 
 def _hidden(scalars: Record) -> tuple[str, ...]:
     """What has no value for this model is left out, as a table of one layer has no gates."""
-    fixed = ("vanish_below", "explode_above", "autograd_tolerance", "fitted_steps", "states_agree", "reason")
+    fixed = ("vanish_below", "explode_above", "autograd_tolerance", "fitted_steps", "states_agree", "reason", *_SEEN)
     optional = ("padded_share", "recovered_error", "spectral_radius", "spectral_norm")
     return (*fixed, *(name for name in optional if scalars[name] is None))
 

@@ -1,0 +1,211 @@
+"""What the states of a run tell of why a gradient does not come through: ends of their range, silence, no number."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.weights import pre_activations
+
+# As of the gates: where tanh' is below 0.02.
+BEYOND = 0.99
+# What results call it, and what it is.
+SEEN_KINDS = {"saturated_fraction": float, "dead_fraction": float, "largest_input": float}
+NONFINITE_KINDS = {"first_nonfinite_step": float, "first_nonfinite_weight": str, "first_nonfinite_gate": str}
+# Why there is no such step, where there is none.
+FINITE = "h_t is finite at every step"
+UNSEEN = "the states of a weight that was found in autograd's graph are not kept"
+# From so many of the states on there is something to say.
+MOSTLY = 0.5
+# Inputs of unit variance rarely reach as far.
+FAR = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class StatesSeen:
+    """Of all h_t of a recurrence, and of its inputs.
+
+    Attributes:
+        steps: T.
+        entries: numbers in all h_t; of packed sequences those of real steps.
+        saturated: how many of them are beyond 0.99; None where h has no end there.
+        silent: units that are 0 at every step of every sequence, (hidden,), boolean.
+        largest_input: the largest |x|.
+        first_nonfinite: the first step that the recurrence came to whose h_t is not finite, in the order of the
+            sequence; None where all are.
+        gate: the first gate there that gets what is not finite; None without gates.
+    """
+
+    steps: int
+    entries: int
+    saturated: int | None
+    silent: Tensor
+    largest_input: float
+    first_nonfinite: int | None
+    gate: str | None
+
+    @property
+    def saturated_fraction(self) -> float | None:
+        """Of all numbers in h."""
+        return None if self.saturated is None else self.saturated / self.entries
+
+    @property
+    def dead_fraction(self) -> float:
+        """Of all units."""
+        return float(self.silent.double().mean())
+
+    @property
+    def remark(self) -> str | None:
+        """One line with the remedy, where most of h passes no gradient on."""
+        saturated, dead = self.saturated_fraction or 0.0, self.dead_fraction
+        if self.first_nonfinite is not None or saturated + dead < MOSTLY:
+            return None
+        said = [f"{percent(saturated)} of h beyond {BEYOND}"] if saturated > 0 else []
+        said += [f"{percent(dead)} of the units at 0 at every step"] if dead > 0 else []
+        if self.largest_input > FAR:
+            return f"{' and '.join(said)}: x reaches {short(self.largest_input)}; try --standardize"
+        return f"{' and '.join(said)}, though x is small: the weights or biases are large; try a smaller --gain"
+
+
+def percent(share: float) -> str:
+    """Such as "99.98 %"; never 100 where there is a rest."""
+    return f"{min(100 * share, 99.99) if share < 1 else 100:.4g} %"
+
+
+def short(value: float) -> str:
+    """Such as "1.3e4"."""
+    digits, _, exponent = f"{value:.2g}".partition("e")
+    return f"{digits}e{int(exponent)}" if exponent else digits
+
+
+@dataclass(frozen=True)
+class FirstNonfinite:
+    """Where a state is not finite first.
+
+    Attributes:
+        step: which, or None where all are, or it is not known.
+        weight: of which recurrence, by the name of its weight.
+        gate: the first gate there that gets what is not finite; None without gates.
+        is_known: whether all states were looked at.
+    """
+
+    step: int | None = None
+    weight: str | None = None
+    gate: str | None = None
+    is_known: bool = True
+
+    @property
+    def words(self) -> str | None:
+        """What a verdict says of it; None where no such state is known."""
+        if self.step is None:
+            return None
+        gate = "" if self.gate is None else f", gate {self.gate}"
+        return f"h_t is not finite first at step {self.step} ({self.weight}{gate})"
+
+    def scalars(self) -> dict[str, int | str | None]:
+        """What a result says of it, by name."""
+        found = (self.step, self.weight, self.gate)
+        return dict(zip(NONFINITE_KINDS, found, strict=True))
+
+    def why(self) -> dict[str, str]:
+        """Of each of these that is None, why."""
+        none = FINITE if self.is_known else UNSEEN
+        no_gate = none if self.step is None else "it has no gates, or none of them gets what is not finite"
+        return {**dict.fromkeys(NONFINITE_KINDS, none), "first_nonfinite_gate": no_gate}
+
+
+def first_nonfinite(seen: Mapping[str, StatesSeen | None]) -> FirstNonfinite:
+    """Of several recurrences, by the names of their weights: the one that comes to it first."""
+    bad = [
+        FirstNonfinite(each.first_nonfinite, name, each.gate)
+        for name, each in seen.items()
+        if each is not None and each.first_nonfinite is not None
+    ]
+    known = all(each is not None for each in seen.values())
+    return min(bad, key=lambda found: found.step or 0) if bad else FirstNonfinite(is_known=known)
+
+
+def seen_in(run: LayerRun, *, reverse: bool = False) -> StatesSeen:
+    """Look at one layer over one call, which ran through its sequence in reverse or not."""
+    found = seen_states(run, run.h[:-1], run.h[1:])
+    if found.first_nonfinite is None or not reverse:
+        return found
+    return replace(found, first_nonfinite=found.steps - 1 - found.first_nonfinite)
+
+
+def seen_states(run: LayerRun, before: Tensor, after: Tensor) -> StatesSeen:
+    """Look at steps one by one.
+
+    Args:
+        run: kind, weights, inputs x (steps, batch, input) and, of packed sequences, the mask.
+        before, after: h_{t-1} and h_t of every step, shape (steps, batch, hidden).
+    """
+    kind, units = run.kind, after.shape[-1]
+    ends = kind.nonlinearity.saturates if kind.nonlinearity is not None else run.weights.W_hr is None
+    size = after.abs()
+    if run.mask is not None:
+        size = size * run.mask
+    largest = size.flatten(0, 1).amax(0)
+    first = None
+    if not bool(torch.isfinite(largest).all()):
+        bad = ~torch.isfinite(after).flatten(1).all(dim=1)
+        first = int(bad.nonzero()[0])
+    return StatesSeen(
+        steps=len(after),
+        entries=after.numel() if run.mask is None else int(run.mask.sum()) * units,
+        saturated=_count_beyond(size, largest) if ends else None,
+        silent=(largest < torch.finfo(after.dtype).eps).cpu(),
+        largest_input=float(run.x.abs().max()),
+        first_nonfinite=first,
+        gate=None if first is None else _gate(run, before, first),
+    )
+
+
+def seen_together(found: Sequence[StatesSeen]) -> StatesSeen:
+    """Of several calls, one after the other."""
+    saturated = [each.saturated for each in found if each.saturated is not None]
+    start, first, gate = 0, None, None
+    for each in found:
+        if each.first_nonfinite is not None:
+            first, gate = start + each.first_nonfinite, each.gate
+            break
+        start += each.steps
+    return StatesSeen(
+        steps=sum(each.steps for each in found),
+        entries=sum(each.entries for each in found),
+        saturated=sum(saturated) if len(saturated) == len(found) else None,
+        silent=torch.stack([each.silent for each in found]).all(dim=0),
+        # NaN stays, whatever its place.
+        largest_input=math.nan
+        if any(math.isnan(each.largest_input) for each in found)
+        else max(each.largest_input for each in found),
+        first_nonfinite=first,
+        gate=gate,
+    )
+
+
+def seen_scalars(seen: StatesSeen | None) -> dict[str, float | None]:
+    """What a result says of it, by name; None where it is not known."""
+    return {name: None if seen is None else getattr(seen, name) for name in SEEN_KINDS}
+
+
+def why_not_seen(seen: StatesSeen | None) -> dict[str, str]:
+    """Of each of these that is None, why."""
+    return dict.fromkeys(SEEN_KINDS, UNSEEN if seen is None else "h has no end at 1")
+
+
+def _count_beyond(size: Tensor, largest: Tensor) -> int:
+    """How many of the sizes are, the largest of every unit being known."""
+    return int((size > BEYOND).sum()) if bool((largest > BEYOND).any()) else 0
+
+
+def _gate(run: LayerRun, before: Tensor, step: int) -> str | None:
+    """The first gate whose sum of inputs is not finite at a step."""
+    if not run.kind.gates:
+        return None
+    sums = pre_activations(run.x[step : step + 1], before[step : step + 1], run.weights, run.kind.blocks, None)
+    bad = ~torch.isfinite(sums).transpose(0, 2).flatten(1).all(dim=1)
+    return run.kind.letters[int(bad.nonzero()[0])] if bool(bad.any()) else None

@@ -1,0 +1,166 @@
+"""Why a gradient does not come through: ends of the range of h, silent units, what is not a number."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import rnnctl
+from rnnctl.__main__ import main
+from rnnctl.recurrence.states_seen import percent, short
+
+T, B, F, H = 9, 3, 3, 4
+
+
+def said(capsys, *words):
+    code = main([*words, "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return json.loads(out)["scalars"]
+
+
+def test_raw_data_says_that_it_saturates_and_what_helps(capsys):
+    found = said(capsys, "gradnorm", "--input", "macrodata")
+    assert found["verdict"] == "vanishing"
+    assert found["reason"].endswith("; 99.98 % of h beyond 0.99: x reaches 1.3e4; try --standardize")
+    assert found["saturated_fraction"] == pytest.approx(0.9998, abs=5e-5)
+    assert "beyond" not in said(capsys, "gradnorm", "--input", "macrodata", "--standardize")["reason"]
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_of_every_cell_raw_data_is_said_to_leave_nothing(cell, capsys):
+    found = said(capsys, "gradnorm", "--input", "macrodata", "--cell", cell)
+    assert "x reaches 1.3e4; try --standardize" in found["reason"]
+    assert found["saturated_fraction"] + found["dead_fraction"] > 0.5
+    # Sums of as large numbers are rounded as coarsely: no disagreement, and not said to be none by much.
+    assert (found["autograd_relative_error"] or 0) < found["autograd_tolerance"] < 1e-2
+    found = said(capsys, "gradnorm", "--input", "macrodata", "--cell", cell, "--standardize")
+    assert "x reaches" not in found["reason"]
+    assert found["autograd_tolerance"] == 1e-5
+
+
+def test_units_that_never_fire_are_counted(capsys):
+    model = nn.RNN(F, H, nonlinearity="relu", batch_first=True)
+    with torch.no_grad():
+        model.bias_ih_l0.copy_(torch.tensor([-100.0, -100.0, -100.0, 1.0]))
+    found = rnnctl.gradnorm(model, torch.randn(B, T, F)).scalars
+    assert (found["dead_fraction"], found["saturated_fraction"]) == (0.75, None)
+    assert "75 % of the units at 0 at every step, though x is small" in found["reason"]
+
+
+def test_large_weights_are_not_blamed_on_the_input(capsys):
+    found = said(capsys, "gradnorm", "--gain", "50")
+    assert "% of h beyond 0.99, though x is small: the weights or biases are large; try a smaller --gain" in (
+        found["reason"]
+    )
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_share_is_that_of_the_states_themselves(layers):
+    torch.manual_seed(0)
+    model, x = nn.RNN(F, H, num_layers=layers, batch_first=True), 3 * torch.randn(B, T, F)
+    h = model(x)[0].detach()
+    weight = rnnctl.gradnorm(model, x).weights[f"weight_hh_l{layers - 1}"]
+    assert weight.seen.saturated_fraction == float((h.abs() > 0.99).double().mean())
+    if layers == 1:
+        assert weight.seen.largest_input == float(x.abs().max())
+
+
+def test_of_packed_sequences_real_steps_alone_count():
+    torch.manual_seed(0)
+    model, x = nn.RNN(F, H, batch_first=True), 30 * torch.randn(B, T, F)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([T, 4, 2]), batch_first=True)
+    with rnnctl.probe(model) as trace:
+        output = model(packed)[0]
+        output.data.square().sum().backward()
+    seen = trace["weight_hh_l0"].seen
+    assert seen.entries == output.data.numel()
+    assert seen.saturated == int((output.data.abs() > 0.99).sum())
+
+
+class Net(nn.Module):
+    """A layer, or a cell in a loop, whose input is spoilt at a step."""
+
+    def __init__(self, kind, in_a_loop, spoil=lambda x_t: x_t, at=3):
+        super().__init__()
+        self.rnn = None if in_a_loop else getattr(nn, kind)(F, H, num_layers=2, batch_first=True)
+        self.cell = getattr(nn, f"{kind}Cell")(F, H) if in_a_loop else None
+        self.spoil, self.at = spoil, at
+
+    def forward(self, x):
+        x = torch.stack([self.spoil(x_t) if t == self.at else x_t for t, x_t in enumerate(x.unbind(1))], 1)
+        if self.rnn is not None:
+            return self.rnn(x)[0]
+        state, found = None, []
+        for x_t in x.unbind(1):
+            state = self.cell(x_t, state)
+            found.append(state[0] if isinstance(state, tuple) else state)
+        return torch.stack(found, 1)
+
+
+QUESTIONS = [
+    ("gradnorm", lambda model, x, only: rnnctl.gradnorm(model, x, only=only)),
+    ("flow", lambda model, x, only: rnnctl.flow(model, x, only=only)),
+    ("truncation", lambda model, x, only: rnnctl.truncation(model, x, only=only)),
+]
+
+
+@pytest.mark.parametrize(("question", "ask"), QUESTIONS)
+@pytest.mark.parametrize("in_a_loop", [False, True])
+@pytest.mark.parametrize(("kind", "gate"), [("RNN", None), ("GRU", "r"), ("LSTM", "i")])
+def test_an_input_that_is_not_finite_is_found_at_its_step(question, ask, kind, gate, in_a_loop):
+    model = Net(kind, in_a_loop, lambda x_t: x_t * torch.nan)
+    weight = "cell.weight_hh" if in_a_loop else "rnn.weight_hh_l0"
+    found = ask(model, torch.randn(B, T, F), weight).scalars
+    assert found["first_nonfinite_step"] == 3
+    assert found["first_nonfinite_weight"] == weight
+    assert found["first_nonfinite_gate"] == gate
+
+
+@pytest.mark.parametrize(("question", "ask"), QUESTIONS)
+@pytest.mark.parametrize(("kind", "letters"), [("GRU", "rzn"), ("LSTM", "ifgo")])
+def test_the_gate_that_gets_no_number_is_named(question, ask, kind, letters):
+    for place, letter in enumerate(letters):
+        model = Net(kind, in_a_loop=False)
+        with torch.no_grad():
+            model.rnn.bias_ih_l1[place * H] = torch.nan
+        found = ask(model, torch.randn(B, T, F), "*l1").scalars
+        assert (found["first_nonfinite_step"], found["first_nonfinite_gate"]) == (0, letter)
+        if question == "gradnorm":
+            whole = rnnctl.gradnorm(model, torch.randn(B, T, F)).scalars
+            assert whole["first_nonfinite_weight"] == "rnn.weight_hh_l1"
+            assert f"h_t is not finite first at step 0 (rnn.weight_hh_l1, gate {letter})" in whole["reason"]
+
+
+@pytest.mark.parametrize(("question", "ask"), QUESTIONS)
+def test_a_relu_that_overflows_is_followed_to_its_step(question, ask):
+    model, x = nn.RNN(F, 1, nonlinearity="relu", batch_first=True), torch.ones(1, 30, F)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1.0)
+        model.weight_hh_l0.fill_(1e3)
+    # 5 (1 + 1e3 + ... + 1e3^t) is beyond float32 from the step on at which 1e3^t > 3.4e38 / 5.
+    found = ask(model, x, None).scalars
+    assert (found["first_nonfinite_step"], found["first_nonfinite_gate"]) == (13, None)
+
+
+def test_in_reverse_it_is_the_step_of_the_sequence():
+    model, x = nn.GRU(F, H, bidirectional=True, batch_first=True), torch.randn(B, T, F)
+    x[:, 5] = torch.inf
+    found = rnnctl.gradnorm(model, x)
+    assert {name: weight.seen.first_nonfinite for name, weight in found.weights.items()} == {
+        "weight_hh_l0": 5,
+        "weight_hh_l0_reverse": 5,
+    }
+
+
+def test_numbers_are_short_and_a_rest_is_never_rounded_away():
+    assert [percent(share) for share in (0.9998, 0.99999, 1.0, 0.5, 0.0123)] == [
+        "99.98 %",
+        "99.99 %",
+        "100 %",
+        "50 %",
+        "1.23 %",
+    ]
+    assert [short(value) for value in (13197.0, 5.04, 0.3, 1e-7)] == ["1.3e4", "5", "0.3", "1e-7"]
