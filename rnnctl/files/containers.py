@@ -1,5 +1,6 @@
-"""Arrays and tensors from the binary containers: .npy, .npz, .pt, .safetensors. No code of a file is run."""
+"""What kind of file bytes are; arrays and tensors from the binary ones. No code of a file is run."""
 
+import codecs
 import io
 import math
 import pickle
@@ -20,6 +21,55 @@ from rnnctl.files.storage import oversized_in_pt, oversized_in_safetensors
 from rnnctl.memory import require_memory
 
 ZIP, NUMPY, PICKLE = b"PK", b"\x93NUMPY", b"\x80"
+# The format's own limit; eight letters of a text, read as a number, are far above it.
+LONGEST_SAFETENSORS_HEADER = 100_000_000
+# Enough to see a control character in what is no text.
+HEAD = 4096
+
+
+def kind_of(data: bytes) -> str | None:
+    """The kind of a file by its content, whatever it is called.
+
+    Args:
+        data: all of it; the table of a zip archive stands at its end.
+    Returns:
+        "npy", "npz", "pt" (torch's zip archive, or a pickle as older versions wrote), "safetensors", "csv" for any
+        text (UTF-8, or UTF-16 with its byte-order mark); None where it is none of these, or a broken archive.
+    """
+    if data.startswith(NUMPY):
+        return "npy"
+    if data.startswith(ZIP + b"\x03\x04"):
+        return _kind_of_zip(data)
+    # After its opcode comes the number of the protocol.
+    if data.startswith(PICKLE) and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pt"
+    # Before text: a header of 65,279 bytes begins like the byte-order mark of UTF-16.
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= LONGEST_SAFETENSORS_HEADER:
+        return "safetensors"
+    return "csv" if _is_text(data[:HEAD]) else None
+
+
+def _kind_of_zip(data: bytes) -> str | None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    # zipfile raises whatever its broken bytes lead to.
+    except Exception:
+        return None
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        return "pt"
+    return "npz" if any(name.endswith(".npy") for name in names) else None
+
+
+def _is_text(head: bytes) -> bool:
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    try:
+        # Not to the last byte: a letter may go on after it.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(head) and all(letter >= " " or letter.isspace() for letter in text)
 
 
 def load_pt(data: bytes, source: str) -> Any:
