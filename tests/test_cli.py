@@ -82,11 +82,15 @@ CASES: Mapping[str, tuple[str, str]] = {
     "weights": ("gradnorm --json", "--weights weights.safetensors"),
     "save_weights": ("cell --json", "--save-weights new.safetensors"),
     "seq_len": ("gradnorm --json", "--seq-len 3"),
+    "skip_steps": ("gradnorm --json --input sunspots", "--skip-steps 200"),
     "batch_size": ("gradnorm --json", "--batch-size 2"),
     "input": ("gradnorm --json", "--input sunspots"),
     "input_format": ("cell --json --input numbers.txt", "--input-format csv"),
     "input_key": ("cell --json --input two.npz", "--input-key b"),
     "columns": ("cell --json --input macrodata", "--columns realgdp"),
+    "delimiter": ("cell --json --input times.csv", "--delimiter space"),
+    "decimal": ("cell --json --input thirds.csv", "--decimal ,"),
+    "header": ("cell --json --input years.csv", "--header no"),
     "standardize": ("gradnorm --json --input sunspots", "--standardize"),
     "target": ("gradnorm --json --input sunspots --output-size 1 --standardize", "--target next"),
     "h_init": ("gradnorm --json", "--h-init normal"),
@@ -145,6 +149,9 @@ def outcome(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
 def write_inputs(folder: Path) -> None:
     """The files that the cases read."""
     (folder / "numbers.txt").write_text("a,b\n1,2\n3,4\n")
+    (folder / "times.csv").write_text("a b;c\n1 2;3\n4 5;6\n")
+    (folder / "thirds.csv").write_text("a\tb\n1,333\t2,667\n")
+    (folder / "years.csv").write_text("2019,2020\n1.5,2.5\n")
     (folder / "there.json").write_text("precious")
     (folder / "there.toml").write_text("seed = 5\n")
     (folder / "train.py").write_text(TRAIN)

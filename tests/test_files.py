@@ -25,7 +25,7 @@ from torch import nn
 import rnnctl.data
 from rnnctl.__main__ import main
 from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, TooLargeError, did_you_mean
-from rnnctl.files.arrays import read_sequences, read_target
+from rnnctl.files.arrays import Reader, read_sequences, read_target
 from rnnctl.files.preparing import fitted_target, split_next, standardized
 from rnnctl.files.weights import TORCH_NAMES, read_weights, write_weights
 from rnnctl.files.writing import require_writable, write_whole
@@ -186,11 +186,44 @@ def test_a_key_to_a_single_array_is_refused(file, kind: str) -> None:
         read_sequences(file(f"x.{kind}", ALL_FORMATS[kind]), key="x")
 
 
-def test_an_input_format_overrules_the_suffix(file) -> None:
-    path = file("numbers.dat", FORMATS["npy"])
-    np.testing.assert_array_equal(read_sequences(path, input_format="npy").values, VALUES)
-    with pytest.raises(InputError, match=r"suffix 'dat'; readable are npy, .*--input-format"):
-        read_sequences(path)
+@pytest.mark.parametrize("name", ["x.ckpt", "x.bin", "x.pth.tar", "x.pth", "x.dat", "x"])
+@pytest.mark.parametrize("kind", ALL_FORMATS)
+def test_a_file_is_known_by_its_content_whatever_it_is_called(file, kind: str, name: str) -> None:
+    expected = read_sequences(file(f"own.{kind}", ALL_FORMATS[kind]))
+    path, reader = file(name, ALL_FORMATS[kind]), Reader()
+    np.testing.assert_array_equal(read_sequences(path, reader=reader).values, expected.values)
+    np.testing.assert_array_equal(read_target(path), expected.values if kind != "csv" else expected.values[0])
+    # What the suffix says already is not told.
+    said = [] if (name, kind) == ("x.pth", "pt") else [f"{path}: read as {kind}, which it is by its content"]
+    assert reader.notes == said
+
+
+def test_a_file_of_no_known_kind_is_refused_with_its_beginning(file) -> None:
+    with pytest.raises(InputError, match=r"none of npy, npz, .* by its content: it starts with b'\\x89PNG"):
+        read_sequences(file("x.ckpt", b"\x89PNG\r\n\x1a\n"))
+    with pytest.raises(InputError, match="by its content: it is empty"):
+        read_sequences(file("x.ckpt", b""))
+
+
+@pytest.mark.parametrize("kind", ALL_FORMATS)
+def test_an_input_format_that_the_content_contradicts_is_refused_with_both(file, stdin, kind: str) -> None:
+    for other, data in ALL_FORMATS.items():
+        # The two formats of numpy are told apart by their bytes.
+        if other != kind and {other, kind} != {"npy", "npz"}:
+            words = rf"by its content it is {other}; got --input-format {kind}"
+            with pytest.raises(InputError, match=rf"x\.dat .*{words}"):
+                read_sequences(file("x.dat", data), input_format=kind)
+            stdin(data)
+            with pytest.raises(InputError, match=f"standard input .*{words}"):
+                read_sequences("-", input_format=kind)
+    assert read_sequences(file("x.dat", ALL_FORMATS[kind]), input_format=kind).values.ndim == 3
+
+
+def test_what_is_decided_of_standard_input_is_told(stdin) -> None:
+    stdin(b",a\r\n0,1.5\r\n1,2.5\r\n")
+    reader = Reader()
+    np.testing.assert_array_equal(read_sequences("-", input_format="csv", reader=reader).values, [[[1.5], [2.5]]])
+    assert [note.split(": ")[:2] for note in reader.notes] == [["standard input", "column 1 is left out"]]
 
 
 @pytest.mark.parametrize("suffix", ["PT", "pth"])
@@ -304,7 +337,6 @@ def test_columns_select_by_header_in_the_order_asked_for(file) -> None:
         ("a,b\n1,x\n", (), "line 2, b: expected a number; got 'x'"),
         ("1,2\n3,x\n", (), "line 2, column 2: expected a number; got 'x'"),
         ("a,b\n1_000,2\n", (), "line 2, a: expected a number; got '1_000'"),
-        ("a;b\n1;2\n", (), "got '1;2'. Separate columns with commas"),
         ('"a,b\n1,2\n', (), "is not CSV"),
         ("a\n" + "1" * 200_000 + "\n", (), "line 2, is not CSV: field larger"),
         ("speed,b\n1,2\n", ("sped",), r"no column 'sped'; it has speed, b. Did you mean speed\?"),
@@ -318,8 +350,10 @@ def test_a_csv_that_is_none_is_refused_with_the_line(file, text: str, columns: A
 
 
 def test_text_in_another_encoding_is_refused(file) -> None:
-    with pytest.raises(InputError, match="not UTF-8 text: .* at byte 0"):
-        read_sequences(file("x.csv", "a,b\n1,2\n".encode("utf-16")))
+    with pytest.raises(InputError, match="not UTF-8 text: .* at byte 0. Save it as UTF-8"):
+        read_sequences(file("x.csv", "höhe,b\n1,2\n".encode("latin-1")[1:]))
+    with pytest.raises(InputError, match="not UTF-16 text: .* at byte 2"):
+        read_sequences(file("x.csv", b"\xff\xfea"))
 
 
 def test_columns_of_a_binary_file_are_refused(file) -> None:
@@ -399,12 +433,15 @@ def test_a_truncated_file_is_refused_wherever_it_ends(file, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL_FORMATS)
-def test_a_file_under_the_suffix_of_another_format_never_crashes(file, kind: str) -> None:
+def test_a_file_under_the_suffix_of_another_format_is_read_by_its_content_and_said(file, kind: str) -> None:
     for other, data in ALL_FORMATS.items():
         # The two formats of numpy are told apart by their bytes.
         if other != kind and {other, kind} != {"npy", "npz"}:
-            with pytest.raises(InputError, match=r"x\."):
-                read_sequences(file(f"x.{kind}", data))
+            reader, expected = Reader(), read_sequences(file(f"own.{other}", data))
+            np.testing.assert_array_equal(
+                read_sequences(file(f"x.{kind}", data), reader=reader).values, expected.values
+            )
+            assert f"x.{kind}: read as {other}, which it is by its content" in reader.notes[0]
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -985,9 +1022,9 @@ def test_sizes_come_from_the_data_and_from_the_weights(cli, file) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--input", "sunspots", "--seq-len", 300), ["300", "309"]),
-        (("--input", "sunspots", "--input-size", 3), ["3", "sunspots has 1"]),
-        (("--input", "macrodata", "--batch-size", 7), ["7", "macrodata has 1"]),
+        (("--input", "sunspots", "--seq-len", 310), ["310", "309", "Give at most 309, or leave it out"]),
+        (("--input", "sunspots", "--input-size", 3), ["3", "sunspots has 1", "choose columns with --columns"]),
+        (("--input", "macrodata", "--batch-size", 7), ["7", "macrodata has 1", "Leave out --batch-size"]),
         (("--input", "sunspots", "--target", "next", "--output-size", 5), ["5", "next has 1"]),
         (("--input", "sunspots", "--target", "next", "--seq-len", 309), ["309", "308", "one less"]),
         (("--weights", "{w}", "--hidden-size", 7), ["7", "has 4"]),

@@ -1,8 +1,8 @@
-"""Sequences from files: .npy, .npz, .pt, .safetensors, .csv, standard input, bundled names."""
+"""Sequences from files, whose kind their content tells; from standard input; and by bundled names."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,22 @@ from torch import Tensor
 
 from rnnctl.data import TIME_COLUMNS, bundled_csv
 from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean
-from rnnctl.files.containers import load_numpy, load_pt, load_safetensors, picked, require_no_key, require_plain
+from rnnctl.files.containers import (
+    kind_of,
+    load_numpy,
+    load_pt,
+    load_safetensors,
+    picked,
+    require_no_key,
+    require_plain,
+)
+from rnnctl.files.cut import WHOLE, Cut
+from rnnctl.files.dialect import FROM_THE_FILE, Dialect
 from rnnctl.files.reading import parsing, read_bytes, read_stdin
-from rnnctl.files.table import parse_csv
+from rnnctl.files.table import Table, parse_csv
 
 FORMATS = ("npy", "npz", "pt", "safetensors", "csv")
+SUFFIXES = {**{kind: kind for kind in FORMATS}, "pth": "pt"}
 
 
 @dataclass(frozen=True)
@@ -28,21 +39,58 @@ class Sequences:
         features: the name of every feature, from a CSV header or "feature 0", ...
         source: where they came from, for messages.
         lengths: real steps of every sequence, (batch,), where the rest was padded with nan (now 0); or None.
+        whole: steps that there were before any were cut off; None where none were.
+        selectable: whether --columns chooses the features.
     """
 
     values: NDArray[Any]
     features: tuple[str, ...]
     source: str
     lengths: NDArray[np.int64] | None = None
+    whole: int | None = None
+    selectable: bool = False
+
+    @property
+    def steps_in_file(self) -> int:
+        """How many steps the longest sequence had where it was found."""
+        return self.values.shape[1] if self.whole is None else self.whole
+
+    @property
+    def left(self) -> str:
+        """How many steps there are, for messages, and of how many they were cut."""
+        return f"{self.values.shape[1]}" + ("" if self.whole is None else f" of its {self.whole} left")
+
+
+@dataclass
+class Reader:
+    """How the files of one command are read, and what was decided of them.
+
+    Attributes:
+        dialect: what is said of text files.
+        notes: what was decided, to be told to the user.
+        text: whether one of them was text.
+    """
+
+    dialect: Dialect = FROM_THE_FILE
+    notes: list[str] = field(default_factory=list)
+    text: bool = False
+
+    def require_heeded(self) -> None:
+        """Raise InputError where something is said of text files and none was read."""
+        if self.dialect != FROM_THE_FILE and not self.text:
+            raise InputError(
+                "--delimiter, --decimal and --header are about text files (CSV), and none is read here. Leave them out"
+            )
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Bytes, what format they should have, and a name for messages."""
+    """Bytes, of which format they are, and a name for messages; perhaps another format, by their suffix."""
 
     data: bytes
     kind: str
     name: str
+    suffix: str | None = None
 
 
 def read_sequences(
@@ -53,47 +101,57 @@ def read_sequences(
     columns: Sequence[str] = (),
     ragged: bool = False,
     tokens: bool = False,
+    cut: Cut = WHOLE,
+    reader: Reader | None = None,
 ) -> Sequences:
     """Sequences from a file, a bundled name, or "-" for standard input.
 
     Args:
         source: a path, a name of ``rnnctl.data.TIME_COLUMNS``, or "-".
-        input_format: one of FORMATS, where the suffix does not tell.
+        input_format: one of FORMATS; needed for standard input alone, a file tells by its content.
         key: which array of a .npz, .pt or .safetensors file with several.
-        columns: which columns of a CSV file, by header name; all by default, of a bundled
-            sequence all but its time columns.
+        columns: which columns of a CSV file, by header name, or by number from 1 without a header; by default all
+            but those that number, date or name the lines.
         ragged: whether steps that are nan to the last may stand after the end of a sequence.
         tokens: whether whole numbers (batch, time) are taken as they are, for a model that embeds them.
+        cut: which steps are taken; what the others hold does not matter.
+        reader: what is known of text files; it gathers what was decided.
     Returns:
         (batch, time, feature); a (time, feature) array is one sequence, a (time,) one of one feature.
     Raises:
         InputError: no such file, unknown format, key or column, something that is no number,
-            a value that is not finite.
+            a value that is not finite, something that a text file leaves open.
         DtypeError: integers, which are more often class numbers than values.
         ShapeError: not one to three axes, or an empty one.
     """
-    found = _found(source, input_format)
+    reader = reader or Reader()
+    found = _found(source, input_format, reader)
     if columns and found.kind != "csv":
         raise InputError(f"--columns selects by the header of a .csv file; {found.name} is {found.kind}")
     header: tuple[str, ...] = ()
     if found.kind == "csv":
         require_no_key(key, found.name)
-        array, header = parse_csv(found.data, found.name, columns, TIME_COLUMNS.get(source, ()))
+        table = _table(found, reader, columns, TIME_COLUMNS.get(source, ()), selectable=True)
+        array, header = table.values, table.names
     else:
         array = _array(found, key, "pick one with --input-key")
         if tokens and array.dtype.kind in "iu" and array.ndim in (1, 2) and array.size:
-            return Sequences(np.atleast_2d(array.astype(np.int64)), ("token",), found.name)
+            return _cut(Sequences(np.atleast_2d(array.astype(np.int64)), ("token",), found.name), cut)
         _require_floating(array, found.name)
     values = _batch_time_feature(array, found.name)
-    sequences = Sequences(values, header or tuple(f"feature {i}" for i in range(values.shape[2])), found.name)
-    sequences = _without_padding(sequences) if ragged else sequences
-    _require_finite(sequences, "" if ragged else _hint_of_padding(sequences.values))
+    features = header or tuple(f"feature {i}" for i in range(values.shape[2]))
+    sequences = Sequences(values, features, found.name, selectable=found.kind == "csv")
+    sequences = _cut(_without_padding(sequences) if ragged else sequences, cut)
+    _require_finite(sequences, cut.skip, "" if ragged else _hint_of_padding(sequences.values))
     return sequences
 
 
-def read_target(source: str) -> NDArray[Any]:
-    """An array of targets as it stands in the file, with no axis added.
+def read_target(source: str, reader: Reader | None = None) -> NDArray[Any]:
+    """An array of targets as it stands in the file, of any shape, with no axis added.
 
+    Args:
+        source: a path.
+        reader: as for ``read_sequences``.
     Raises:
         InputError: no such file, or something in it that is no finite number.
     """
@@ -102,9 +160,10 @@ def read_target(source: str) -> NDArray[Any]:
     if not os.path.exists(source) and "." not in source:
         near = did_you_mean(source, ("dummy", "next"))
         raise InputError(f"--target must be dummy, next or a file; there is no file {source!r}.{near}")
-    found = _found(source, None)
+    reader = reader or Reader()
+    found = _found(source, None, reader)
     if found.kind == "csv":
-        array: NDArray[Any] = parse_csv(found.data, found.name, (), ())[0]
+        array: NDArray[Any] = _table(found, reader, (), (), selectable=False).values
     else:
         array = _array(found, None, "save the target in a file of its own")
     if array.size == 0:
@@ -116,13 +175,13 @@ def read_target(source: str) -> NDArray[Any]:
     return array
 
 
-def read_lengths(path: Path, batch: int, seq_len: int) -> NDArray[np.int64]:
+def read_lengths(path: Path, batch: int, seq_len: int, reader: Reader | None = None) -> NDArray[np.int64]:
     """Real steps of every sequence, shape (batch,), from any file that ``read_target`` reads.
 
     Raises:
         InputError, ShapeError: not one whole number from 1 to ``seq_len`` for each of ``batch`` sequences.
     """
-    array = read_target(str(path)).astype(np.float64)
+    array = read_target(str(path), reader).astype(np.float64)
     flat = array.reshape(-1)
     if flat.shape != (batch,):
         raise ShapeError(f"{path} must hold one length for each of {batch} sequences; got shape {array.shape}")
@@ -133,7 +192,7 @@ def read_lengths(path: Path, batch: int, seq_len: int) -> NDArray[np.int64]:
     return flat.astype(np.int64)
 
 
-def _found(source: str, input_format: str | None) -> _Found:
+def _found(source: str, input_format: str | None, reader: Reader) -> _Found:
     if source in TIME_COLUMNS and not os.path.exists(source):
         if input_format not in (None, "csv"):
             raise InputError(f"{source} is bundled and is csv; got --input-format {input_format}. Leave it out")
@@ -141,17 +200,62 @@ def _found(source: str, input_format: str | None) -> _Found:
     if source == "-":
         if input_format is None:
             raise InputError(f"standard input has no suffix: add --input-format {'|'.join(FORMATS)}")
-        return _Found(read_stdin(), input_format, "standard input")
+        data = read_stdin()
+        return _Found(data, _format(data, input_format, "standard input"), "standard input")
     if not os.path.exists(source):
         bundled = "" if "." in source else f", and the bundled sequences are {', '.join(TIME_COLUMNS)}"
         raise InputError(f"there is no file {source!r}{bundled}.{did_you_mean(source, TIME_COLUMNS)}")
-    suffix = Path(source).suffix.lower().removeprefix(".")
-    kind = input_format or {"pth": "pt"}.get(suffix, suffix)
-    if kind not in FORMATS and not os.path.isdir(source):
+    data = read_bytes(Path(source))
+    if input_format is not None:
+        return _Found(data, _format(data, input_format, source), source)
+    suffix = SUFFIXES.get(Path(source).suffix.lower().removeprefix("."))
+    kind = kind_of(data) or suffix
+    if kind is None:
+        what = f"it starts with {data[:8]!r}" if data else "it is empty"
+        raise InputError(f"{source!r} is none of {', '.join(FORMATS)} by its content: {what}")
+    # Numpy's two are told apart where they are read.
+    if suffix != kind and {suffix, kind} != {"npy", "npz"}:
+        reader.notes.append(f"{source}: read as {kind}, which it is by its content")
+    return _Found(data, kind, source, suffix)
+
+
+def _format(data: bytes, input_format: str, name: str) -> str:
+    """The format that the user names; InputError where the content is that of another."""
+    kind = kind_of(data)
+    if kind not in (None, input_format) and {kind, input_format} != {"npy", "npz"}:
         raise InputError(
-            f"{source!r} has the suffix {suffix!r}; readable are {', '.join(FORMATS)}. Say which with --input-format"
+            f"{name} is not a readable .{input_format} file: it starts with {data[:8]!r}, and by its content it is "
+            f"{kind}; got --input-format {input_format}"
         )
-    return _Found(read_bytes(Path(source)), kind, source)
+    return input_format
+
+
+def _table(found: _Found, reader: Reader, columns: Sequence[str], skipped: Sequence[str], *, selectable: bool) -> Table:
+    """The table of a text file; what was decided of it goes to the reader."""
+    # Of a bundled file there is nothing to find out.
+    bundled = bool(skipped)
+    dialect = FROM_THE_FILE if bundled else reader.dialect
+    try:
+        table = parse_csv(found.data, found.name, columns, skipped, dialect=dialect, selectable=selectable)
+    except InputError as error:
+        if found.suffix in (None, "csv"):
+            raise
+        start = f"it starts with {found.data[:8]!r}"
+        raise InputError(f"{found.name} is not a readable .{found.suffix} file: {start}. As text: {error}") from None
+    reader.text = reader.text or not bundled
+    reader.notes += table.notes
+    return table
+
+
+def _cut(found: Sequences, cut: Cut) -> Sequences:
+    """The sequences without the steps that are not taken."""
+    if cut == WHOLE:
+        return found
+    values = cut.values(found.values, found.source)
+    lengths = None if found.lengths is None else cut.lengths(found.lengths, values.shape[1], found.source)
+    if lengths is not None and (lengths == values.shape[1]).all():
+        lengths = None
+    return replace(found, values=values, lengths=lengths, whole=found.values.shape[1])
 
 
 def _array(found: _Found, key: str | None, advice: str) -> NDArray[Any]:
@@ -223,12 +327,12 @@ def _hint_of_padding(values: NDArray[Any]) -> str:
     return ". Sequences padded with nan are taken by gradnorm and forward"
 
 
-def _require_finite(found: Sequences, hint: str) -> None:
+def _require_finite(found: Sequences, skipped: int, hint: str) -> None:
     bad = np.argwhere(~np.isfinite(found.values))
     if len(bad):
         sequence, step, feature = bad[0]
         count = "1 value that is" if len(bad) == 1 else f"{len(bad)} values that are"
+        place = f"sequence {sequence}, step {step + skipped}, {found.features[feature]}"
         raise InputError(
-            f"{found.source} holds {count} not finite; the first is "
-            f"{found.values[tuple(bad[0])]} in sequence {sequence}, step {step}, {found.features[feature]}{hint}"
+            f"{found.source} holds {count} not finite; the first is {found.values[tuple(bad[0])]} in {place}{hint}"
         )

@@ -24,8 +24,8 @@ def bundled_sequence(name: str, *, standardize: bool = False) -> Tensor:
     if name not in TIME_COLUMNS:
         known = " and ".join(TIME_COLUMNS)
         raise InputError(f"the bundled sequences are {known}; got {name!r}.{did_you_mean(str(name), TIME_COLUMNS)}")
-    values, header = parse_csv(bundled_csv(name), name, (), TIME_COLUMNS[name])
-    found = Sequences(values[None], header, name)
+    table = parse_csv(bundled_csv(name), name, (), TIME_COLUMNS[name])
+    found = Sequences(table.values[None], table.names, name)
     if standardize:
         found, _ = standardized(found)
     return torch.tensor(found.values, dtype=torch.get_default_dtype())

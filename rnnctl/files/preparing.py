@@ -44,7 +44,7 @@ def split_next(found: Sequences) -> tuple[Sequences, NDArray[Any]]:
     """Inputs x_0 .. x_{T-2} and targets x_1 .. x_{T-1}: predict the next step."""
     seq_len = found.values.shape[1]
     if seq_len < 2:
-        raise ShapeError(f"predicting the next step needs at least 2 steps; {found.source} has {seq_len}")
+        raise ShapeError(f"predicting the next step needs at least 2 steps; {found.source} has {found.left}")
     lengths = found.lengths
     if lengths is not None and lengths.min() < 2:
         raise ShapeError(f"predicting the next step needs at least 2 steps; a sequence of {found.source} has 1")

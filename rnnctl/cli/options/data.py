@@ -4,7 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from rnnctl.cli.options.flags import option, size
+import typer
+
+from rnnctl.cli.options.flags import option, size, whole
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|", "\\t": "\t"}
+
+
+def as_delimiter(value: str) -> str:
+    """A delimiter by its character or its name."""
+    found = DELIMITERS.get(value.lower(), value)
+    # None that a number, a quoted cell or a line is written with.
+    if len(found) != 1 or found.isalnum() or found in "\"'+-.\r\n":
+        named = ", ".join(name for name in DELIMITERS if name.isalpha())
+        raise typer.BadParameter(f"expected one character, such as ';', or {named}; got {value!r}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -12,24 +26,44 @@ class DataOptions:
     """The sequences."""
 
     panel: ClassVar[str] = "Data"
-    seq_len: Annotated[int | None, size("--seq-len", "Time steps T.", 7)] = None
+    seq_len: Annotated[int | None, size("--seq-len", "Time steps T; the first ones of a longer --input.", 7)] = None
+    skip_steps: Annotated[int, whole("--skip-steps", "Steps to leave out at the start of --input.", 0)] = 0
     batch_size: Annotated[int | None, size("--batch-size", "Sequences in the batch.", 4)] = None
     input: Annotated[
         str | None,
         option(
             "--input",
-            help="Sequences: .npy, .npz, .pt, .safetensors, .csv; sunspots or macrodata (bundled); - for stdin.",
+            help="Sequences: npy, npz, pt, safetensors, CSV by content; sunspots or macrodata (bundled); - for stdin.",
             metavar="FILE|NAME|-",
             show_default="random numbers",
         ),
     ] = None
     input_format: Annotated[
         Literal["npy", "npz", "pt", "safetensors", "csv"] | None,
-        option("--input-format", help="Format of --input where its suffix does not tell."),
+        option("--input-format", help="Format of standard input; files are known by their content."),
     ] = None
     input_key: Annotated[str | None, option("--input-key", help="Which of several named arrays.")] = None
     columns: Annotated[
-        str | None, option("--columns", help="Columns of a .csv by header name, with commas between.")
+        str | None,
+        option("--columns", help="Columns of a .csv by header name, or by number from 1; with commas between."),
+    ] = None
+    delimiter: Annotated[
+        str | None,
+        option(
+            "--delimiter",
+            help="What separates columns of a .csv: a character, or tab, space, comma, semicolon, pipe.",
+            metavar="CHARACTER",
+            parser=as_delimiter,
+            show_default="as the file shows",
+        ),
+    ] = None
+    decimal: Annotated[
+        Literal[".", ","] | None,
+        option("--decimal", help="The decimal mark in a .csv.", show_default="as the file shows"),
+    ] = None
+    header: Annotated[
+        Literal["yes", "no"] | None,
+        option("--header", help="Whether a .csv begins with names.", show_default="as the file shows"),
     ] = None
     standardize: Annotated[
         bool, option("--standardize/--no-standardize", help="z-score every feature over batch and time.")

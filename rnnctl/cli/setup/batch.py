@@ -1,17 +1,21 @@
 """The batch of an experiment: what files hold, or random numbers, as the network takes them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rnnctl.cli.options.data import DataOptions, LengthOptions
+from rnnctl.cli.options.data import DataOptions
 from rnnctl.cli.setup.process import seeded
 from rnnctl.cli.setup.request import Request
-from rnnctl.errors import InputError
-from rnnctl.files.arrays import Sequences, read_lengths, read_sequences, read_target
+from rnnctl.errors import InputError, ShapeError
+from rnnctl.files.arrays import Reader, Sequences, read_lengths, read_sequences, read_target
+from rnnctl.files.cut import Cut
+from rnnctl.files.dialect import Dialect
 from rnnctl.files.models import load_batch
 from rnnctl.files.preparing import fitted_target, split_next, standardized
 from rnnctl.models.inputs import Inputs, inputs_returned
@@ -26,12 +30,14 @@ class Data:
         targets: an array, of any shape that can be brought to (batch, time, output); None for zeros.
         notes: what is to be told of them.
         inputs: all that the model takes, from a function of the user's; else None.
+        reader: of all files, --lengths included; it knows what was decided of them.
     """
 
     sequences: Sequences | None
     targets: Any
     notes: tuple[str, ...] = ()
     inputs: Inputs | None = None
+    reader: Reader = field(default_factory=Reader)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -67,18 +73,19 @@ class Batch:
 
 def read_data(request: Request) -> Data:
     """Read what --input and --target name, or call what --batch names."""
-    target = request.data.target
+    target, reader = request.data.target, Reader(_dialect(request.data))
     if request.batch is not None:
-        return Data(None, _read_target(target), inputs=_returned(request.batch, request.run.seed))
+        inputs = _returned(request.batch, request.run.seed)
+        return Data(None, _read_target(target, reader), inputs=inputs, reader=reader)
     if request.data.input is None:
-        return Data(None, _read_target(target))
-    found, notes = _read_sequences(request)
+        return Data(None, _read_target(target, reader), reader=reader)
+    found, notes = _read_sequences(request, reader)
     if target != "next":
-        return Data(found, _read_target(target), notes)
+        return Data(found, _cut_target(found, request.data, reader), notes, reader=reader)
     # A loss of the user's own takes what it likes.
     if request.loss_fn is None:
         _require_predictable(found, request.loss)
-    return Data(*split_next(found), notes)
+    return Data(*split_next(found), notes, reader=reader)
 
 
 def batch(
@@ -102,7 +109,27 @@ def batch(
     if request.measure is not None and not request.hand_written:
         # The exponents of a layer within a model are measured beside no loss.
         target = None
+    # A model or a loss of the user's own may have steps of its own.
+    if target is not None and request.loss_fn is None and request.own.model is None:
+        _require_steps(target, request, data, sizes)
     return Batch(x, target, h_init, lengths)
+
+
+def _require_steps(target: Tensor, request: Request, data: Data, sizes: Mapping[str, int]) -> None:
+    """Raise ShapeError for a target (batch, time) or (batch, time, output) of other steps than the input."""
+    axes = 2 if request.loss == "cross-entropy" else 3
+    seq_len = sizes["seq_len"]
+    if target.ndim == axes and len(target) == sizes["batch_size"] and target.shape[1] != seq_len:
+        steps, source, there = target.shape[1], "the input", seq_len
+        if (found := data.sequences) is not None:
+            source, there = found.source, found.steps_in_file - request.data.skip_steps
+        # More steps than there are cannot be taken; of random ones there are any.
+        advice = f". Try --seq-len {steps}" if data.shape is None or steps <= there else ""
+        needed = len(target), seq_len, *target.shape[2:]
+        raise ShapeError(
+            f"--target {request.data.target} must have shape {needed}; got {tuple(target.shape)}: a value for each of "
+            f"the {seq_len} steps of {source}{advice}"
+        )
 
 
 def _returned(place: str, seed: int) -> Inputs:
@@ -121,18 +148,37 @@ def _x(
     return _in_range(x, dtype, request.data.input) if x.is_floating_point() else x
 
 
-def _read_sequences(request: Request) -> tuple[Sequences, tuple[str, ...]]:
+def _dialect(data: DataOptions) -> Dialect:
+    return Dialect(data.delimiter, data.decimal, None if data.header is None else data.header == "yes")
+
+
+def _cut(data: DataOptions) -> Cut:
+    """The steps of --input that are taken: T of them, and for --target next the one after."""
+    take = data.seq_len
+    return Cut(data.skip_steps, take + 1 if take is not None and data.target == "next" else take)
+
+
+def _names(columns: str) -> Sequence[str]:
+    """The names with commas between; one that holds a comma itself stands in quotes, as in the file."""
+    return [name.strip() for name in next(csv.reader([columns], skipinitialspace=True))]
+
+
+def _read_sequences(request: Request, reader: Reader) -> tuple[Sequences, tuple[str, ...]]:
     """The sequences, standardized where asked, and what is to be told of them."""
-    data, ragged = request.data, request.ragged
+    data, ragged, cut = request.data, request.ragged, _cut(request.data)
     found = read_sequences(
         str(data.input),
         input_format=data.input_format,
         key=data.input_key,
-        columns=[name.strip() for name in data.columns.split(",")] if data.columns else [],
+        columns=_names(data.columns) if data.columns else (),
         ragged=ragged is not None,
         tokens=request.own.model is not None,
+        cut=cut,
+        reader=reader,
     )
-    return _standardized(_with_lengths(found, ragged), data)
+    if ragged is not None and ragged.lengths is not None:
+        found = _with_lengths(found, ragged.lengths, cut, reader)
+    return _standardized(found, data)
 
 
 def _standardized(found: Sequences, data: DataOptions) -> tuple[Sequences, tuple[str, ...]]:
@@ -144,8 +190,20 @@ def _standardized(found: Sequences, data: DataOptions) -> tuple[Sequences, tuple
     return found, tuple(f"{name} is constant: standardized to 0, not divided by 0" for name in constant)
 
 
-def _read_target(name: str) -> Any:
-    return None if name == "dummy" else read_target(name)
+def _read_target(name: str, reader: Reader) -> Any:
+    return None if name == "dummy" else read_target(name, reader)
+
+
+def _cut_target(found: Sequences, data: DataOptions, reader: Reader) -> Any:
+    """The target, of the steps that are taken of the sequences where it has a value for all of the file."""
+    targets = _read_target(data.target, reader)
+    if targets is None:
+        return None
+    cut = _cut(data).target(targets, len(found.values), found.steps_in_file)
+    if cut.shape != targets.shape:
+        first, last = data.skip_steps, data.skip_steps + found.values.shape[1] - 1
+        reader.notes.append(f"{data.target}: cut as the input is, to its steps {first} to {last}")
+    return cut
 
 
 def _require_predictable(found: Sequences, loss: str) -> None:
@@ -162,13 +220,12 @@ def _are_tokens(found: Sequences) -> bool:
     return found.values.ndim == 2
 
 
-def _with_lengths(found: Sequences, ragged: LengthOptions | None) -> Sequences:
-    """The sequences with what --lengths says of them."""
-    if ragged is None or ragged.lengths is None:
-        return found
-    lengths = read_lengths(ragged.lengths, *found.values.shape[:2])
+def _with_lengths(found: Sequences, path: Path, cut: Cut, reader: Reader) -> Sequences:
+    """The sequences with what --lengths says of them, which is about all steps of the file."""
+    lengths = read_lengths(path, len(found.values), found.steps_in_file, reader)
+    lengths = cut.lengths(lengths, found.values.shape[1], str(path))
     if found.lengths is not None and (found.lengths != lengths).any():
-        raise InputError(f"--lengths {ragged.lengths} contradicts the nan padding of {found.source}. Leave it out")
+        raise InputError(f"--lengths {path} contradicts the nan padding of {found.source}. Leave it out")
     return replace(found, lengths=lengths)
 
 
@@ -176,7 +233,7 @@ def _real_lengths(request: Request, data: Data, sizes: Mapping[str, int]) -> Ten
     """Real steps of every sequence, (batch,), or None where all are as long."""
     if data.sequences is None:
         path = None if request.ragged is None else request.ragged.lengths
-        lengths = None if path is None else read_lengths(path, sizes["batch_size"], sizes["seq_len"])
+        lengths = None if path is None else read_lengths(path, sizes["batch_size"], sizes["seq_len"], data.reader)
     else:
         lengths = data.sequences.lengths
     return None if lengths is None else torch.from_numpy(lengths.copy())

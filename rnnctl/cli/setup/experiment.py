@@ -97,6 +97,8 @@ def _experiment(request: Request) -> Experiment:
     network = network_for(request, data, device)
     on_cpu = batch(request, data, network.sizes, network.dtype, network.generator)
     only = _chosen(request, network.model)
+    # Not before: --lengths for random numbers is read with the batch.
+    data.reader.require_heeded()
     return Experiment(
         request.name if loss_fn is None else f"{request.name} with {request.loss_fn}",
         network.model,
@@ -104,7 +106,7 @@ def _experiment(request: Request) -> Experiment:
         loss_fn=loss_fn,
         only=only,
         drawn=network.drawn,
-        notes=(*data.notes, *network.notes, *_of_half_precision(request, network)),
+        notes=(*data.reader.notes, *data.notes, *network.notes, *_of_half_precision(request, network)),
         config=_config(request, network, device),
     )
 

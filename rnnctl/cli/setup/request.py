@@ -112,6 +112,7 @@ def require_consistent(request: Request) -> None:
     if request.batch is not None:
         _require_batch_alone(request)
     _require_input(request.data)
+    _require_files(request)
 
 
 def require_defaults(model: ModelOptions, names: Iterable[str], why: str) -> None:
@@ -170,12 +171,22 @@ def _require_batch_alone(request: Request) -> None:
         raise InputError("--target next predicts x_{t+1} of --input; beside --batch try --target FILE or --loss-fn")
 
 
+def _require_files(request: Request) -> None:
+    """Without any file of numbers, nothing that is about text files."""
+    data, about = request.data, vars(request.data)
+    lengths = request.ragged and request.ragged.lengths
+    if data.input is None and data.target in ("dummy", "next") and lengths is None:
+        for name in ("delimiter", "decimal", "header"):
+            if about[name] is not None:
+                raise InputError(f"--{name} is about a CSV file of --input, --target or --lengths; none is given")
+
+
 def _require_input(data: DataOptions) -> None:
     """Without --input, nothing that is about it."""
     if data.input is not None:
         return
     about: Mapping[str, Any] = vars(data)
-    for name in ("input_format", "input_key", "columns", "standardize"):
+    for name in ("input_format", "input_key", "columns", "standardize", "skip_steps"):
         if about[name]:
             raise InputError(f"--{name.replace('_', '-')} is about --input, which is not given")
     if data.target == "next":

@@ -24,13 +24,12 @@ def settled_sizes(request: Request, data: Data, weights: Weights | None = None) 
             if (size := getattr(weights, name)) is not None:
                 claims[name].append((size, str(request.model.weights)))
     if (found := data.sequences) is not None:
-        after_split = " (one less than its steps, for --target next)" if request.data.target == "next" else ""
         for name, size in zip(OF_SEQUENCES, found.values.shape, strict=True):
-            claims[name].append((size, found.source + (after_split if name == "seq_len" else "")))
+            claims[name].append((size, found.source + (_of_steps(request) if name == "seq_len" else "")))
     if data.targets is not None and request.loss == "mse":
         size = data.targets.shape[-1] if data.targets.ndim > 1 else 1
         claims["output_size"].append((size, f"--target {request.data.target}"))
-    return {name: _settled(name, claims[name]) for name in DEFAULT_SIZES}
+    return {name: _settled(name, claims[name], data) for name in DEFAULT_SIZES}
 
 
 def sizes_for(network: nn.Module, request: Request, data: Data) -> dict[str, int]:
@@ -38,14 +37,21 @@ def sizes_for(network: nn.Module, request: Request, data: Data) -> dict[str, int
     claims = _claims_of_flags(request, ("input_size", "seq_len", "batch_size"))
     if (shape := data.shape) is not None:
         for name, size in zip(OF_SEQUENCES, shape, strict=False):
-            claims[name].append((size, data.source))
+            claims[name].append((size, data.source + (_of_steps(request) if name == "seq_len" else "")))
     elif not claims["input_size"]:
         known = [getattr(module, "input_size", None) for module in network.modules()]
         claims["input_size"] = [(size, "the model") for size in known if isinstance(size, int)][:1]
     if shape is not None and len(shape) != 3:
         # Token numbers have no features, and pictures several axes of them.
         del claims["input_size"]
-    return {name: _settled(name, claims[name]) for name in claims}
+    return {name: _settled(name, claims[name], data) for name in claims}
+
+
+def _of_steps(request: Request) -> str:
+    """What was done to the steps of a file before they were counted."""
+    data = request.data
+    skipped = f" after --skip-steps {data.skip_steps}" if data.skip_steps else ""
+    return skipped + (" (one less than its steps, for --target next)" if data.target == "next" else "")
 
 
 def _claims_of_flags(request: Request, names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
@@ -58,14 +64,25 @@ def _claims_of_flags(request: Request, names: Iterable[str]) -> dict[str, list[t
     return claims
 
 
-def _settled(name: str, claims: list[tuple[int, str]]) -> int:
+def _settled(name: str, claims: list[tuple[int, str]], data: Data) -> int:
     if not claims:
         return DEFAULT_SIZES[name]
     (size, first), *others = claims
     for other, source in others:
         if other != size:
-            raise InputError(f"{first} says {name.replace('_', '-')} {size}; {source} has {other}")
+            said = f"{first} says {name.replace('_', '-')} {size}; {source} has {other}"
+            raise InputError(". ".join([said, *_advice(name, size, first, other, data)]))
     return size
+
+
+def _advice(name: str, size: int, first: str, other: int, data: Data) -> list[str]:
+    """Which option settles it: the flag that says a size, or the choice of what the network is fed."""
+    chosen = name == "input_size" and data.sequences is not None and data.sequences.selectable
+    if not first.startswith("--"):
+        return ["Choose columns with --columns"] if chosen else []
+    # Of more steps the first are taken.
+    fewer = f"Give at most {other}, or leave it out" if name == "seq_len" and other < size else f"Leave out {first}"
+    return [f"{fewer}, or choose columns with --columns" if chosen else fewer]
 
 
 def require_room(sizes: Mapping[str, int], dtype: torch.dtype) -> None:
