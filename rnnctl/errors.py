@@ -60,12 +60,18 @@ class VerificationError(RnnctlError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " Did you mean X?" with a leading space, or "" where nothing is near."""
+    found = nearest(name, known)
+    return f" Did you mean {found}?" if found is not None else ""
+
+
+def nearest(name: str, known: Iterable[str], least: float = 0.5) -> str | None:
+    """The known name that is nearest to a name; None where none has at least this share in common."""
     # Only where something went wrong: difflib takes its time to load.
     from difflib import get_close_matches
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
-    return f" Did you mean {by_lower[found[0]]}?" if found else ""
+    found = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=least)
+    return by_lower[found[0]] if found else None
 
 
 def plain(name: object) -> str:

@@ -80,6 +80,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "init": ("gradnorm --json", "--init orthogonal"),
     "gain": ("gradnorm --json", "--gain 2"),
     "weights": ("gradnorm --json", "--weights weights.safetensors"),
+    "strict": ("gradnorm --json --weights more.safetensors", "--strict"),
     "save_weights": ("cell --json", "--save-weights new.safetensors"),
     "seq_len": ("gradnorm --json", "--seq-len 3"),
     "skip_steps": ("gradnorm --json --input sunspots", "--skip-steps 200"),
@@ -160,6 +161,8 @@ def write_inputs(folder: Path) -> None:
     torch.manual_seed(7)
     names = {"rnn_cell.input_to_hidden.weight": (4, 10), "rnn_cell.hidden_to_hidden.weight": (4, 4)}
     save_file({name: torch.randn(shape) for name, shape in names.items()}, folder / "weights.safetensors")
+    more = {**{name: torch.randn(shape) for name, shape in names.items()}, "embedding.weight": torch.ones(9, 3)}
+    save_file(more, folder / "more.safetensors")
     (folder / "run.jsonl").write_text(watched_run(folder / "run.jsonl"))
 
 

@@ -769,7 +769,6 @@ def without(*names: str) -> dict[str, torch.Tensor]:
         (renamed("weight_hh_l0", "weight_hh_0"), [r"missing: rnn_cell.hidden_to_hidden.weight \(or weight_hh_l0\)"]),
         (renamed("weight_hh_l0", "weight_hh_0"), [r"extra: weight_hh_0 \(4, 4\)\. Did you mean weight_hh_l0\?"]),
         (without("hidden_to_output.bias", "rnn_cell.hidden_to_hidden.bias"), ["hidden_to_hidden.bias", "output.bias"]),
-        ({**own_state(), "embedding": torch.ones(9, 3)}, [r"extra: embedding \(9, 3\)"]),
         (torch_state(num_layers=2), ["extra: weight_hh_l1", "no second layer"]),
         (torch_state(bidirectional=True), ["extra: weight_hh_l0_reverse", "no _reverse"]),
         (dict(nn.RNNCell(I, H).state_dict()), [r"extra: weight_hh \(4, 4\)\. Did you mean weight_hh_l0\?"]),
@@ -840,8 +839,7 @@ def test_unreadable_weights_are_refused(file, suffix: str) -> None:
     for broken in (b"", b"hello, this is text", data[:-30], data[: len(data) // 3]):
         with pytest.raises(InputError, match=rf"w\.{suffix} is (empty|not a readable)"):
             read_weights(Path(file(f"w.{suffix}", broken)))
-    with pytest.raises(InputError, match=r"must be a \.pt state dict or a \.safetensors file; got the suffix '\.bin'"):
-        read_weights(Path(file("w.bin", data)))
+    same_tensors(read_weights(Path(file("w.bin", data))).tensors, own_state())
     with pytest.raises(InputError, match="there is no file"):
         read_weights(Path(f"missing.{suffix}"))
 

@@ -1,9 +1,12 @@
 """Checkpoints of every kind: what they hold, what is taken from them, and what is refused."""
 
 import argparse
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import pickle
 import struct
 import zipfile
@@ -74,6 +77,18 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
+def saved_by(save: Any) -> bytes:
+    """One array as NumPy writes it."""
+    save(stream := io.BytesIO(), np.ones(3))
+    return stream.getvalue()
+
+
+def zipped(data: bytes) -> bytes:
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
+        archive.writestr("run.pt", data)
+    return stream.getvalue()
+
+
 def state(seed: int = 0, **settings: Any) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     return dict(Tagger(**settings).state_dict())
@@ -93,6 +108,37 @@ def test_a_plain_state_dict_is_taken_whole_and_without_a_word(save: Save, name: 
     assert set(found.tensors) == set(expected)
     assert all(torch.equal(found.tensors[key], expected[key]) for key in expected)
     assert (found.notes, found.other) == ((), {})
+
+
+@pytest.mark.parametrize("name", ["run.ckpt", "run.bin", "run.pth.tar", "run", "run.safetensors", "run.csv", ".pt"])
+@pytest.mark.parametrize("form", ["zip", "pickle", "safetensors"])
+def test_a_checkpoint_is_known_by_its_content_whatever_its_name(save: Save, name: str, form: str) -> None:
+    expected = state()
+    stream = io.BytesIO()
+    torch.save(expected, stream, _use_new_zipfile_serialization=form == "zip")
+    data = safetensors.torch.save(expected) if form == "safetensors" else stream.getvalue()
+    found = read_checkpoint(save(data, name)).tensors
+    assert same({key: found[key] for key in expected}, expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_torchscript_program_is_called_one_and_no_unsafe_loading_is_advised(save: Save) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), stream := io.BytesIO())
+    with pytest.raises(
+        InputError, match="holds a TorchScript program, not tensors alone. Save its state dict"
+    ) as caught:
+        read_checkpoint(save(stream.getvalue(), "run.pt"))
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_protocol_that_needs_code_to_be_read_is_named_as_the_fault(save: Save, protocol: int) -> None:
+    path = save(expected := state(), pickle_protocol=protocol)
+    if protocol < 4:
+        assert same(read_checkpoint(path).tensors, expected)
+        return
+    with pytest.raises(InputError, match=r"was pickled by a protocol that .* Save it by torch\.save's own"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
@@ -198,8 +244,17 @@ def test_an_object_beside_the_weights_is_refused_with_its_class_and_what_to_do(
         ("run.pt", b"", "is empty"),
         ("run.pt", b"hello, text", r"is not a readable \.pt file"),
         ("run.safetensors", b"hello, text", r"is not a readable \.safetensors file"),
-        ("run.bin", b"PK", r"must be a \.pt state dict or a \.safetensors file; got the suffix '\.bin'"),
-        ("run", b"PK", "got the suffix ''"),
+        ("run.bin", b"\xff\x01\r\n", r"is not a readable \.pt file, .*: it begins with b'\\xff\\x01\\r\\n'"),
+        ("run.h5", b"\x89HDF\r\n", r": it is an HDF5 file, as Keras writes\. Expected is a state dict"),
+        ("run.pth.tar", gzip.compress(b"PK"), "it is compressed by gzip; gunzip unpacks it"),
+        ("run.pt", bz2.compress(b"PK"), "it is compressed by bzip2; bunzip2 unpacks it"),
+        ("run.ckpt", lzma.compress(b"PK"), "it is compressed by xz; unxz unpacks it"),
+        ("run.pt", zipped(b"a checkpoint"), "it is a zip archive of other things; unzip unpacks it"),
+        ("run", b"weight_hh_l0", "it holds text"),
+        ("run.npy", saved_by(np.save), r"it holds one NumPy array \(\.npy\)"),
+        ("run.pt", saved_by(np.savez), r"it holds NumPy arrays \(\.npz\); safetensors\.numpy\.save_file"),
+        ("run.ckpt", b"PK\x03\x04 broken", r"is not a readable \.pt file: File is not a zip file"),
+        ("run.pth.tar", b"", "is empty; expected what torch.save wrote, or safetensors"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_refused(save: Save, name: str, data: bytes, words: str) -> None:

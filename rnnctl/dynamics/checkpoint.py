@@ -1,7 +1,6 @@
 """What a checkpoint holds, without the code of its model: every tensor, and how strong each W_hh is."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,8 @@ from torch import Tensor
 
 from rnnctl.errors import InputError, plain
 from rnnctl.files.checkpoints import read_checkpoint
+from rnnctl.files.names import OWN_PARAMETER, TORCH_PARAMETER, first_of
+from rnnctl.files.parametrized import composed
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.finite import has_values, nonfinite_count
@@ -23,10 +24,6 @@ from rnnctl.results import Kind, Result, numbers
 ELMAN = "elman (rnnctl)"
 # Rows of weight_hh over hidden units -> the kind of cell that has no marker to be told by.
 BY_BLOCKS = {kind.blocks: kind for kind in KINDS.values() if kind.marker is None}
-# weight_hh_l0_reverse of nn.LSTM and its like; weight_hh of nn.LSTMCell and its like. A file may hold any name: int()
-# refuses a number of thousands of digits.
-_TORCH = re.compile(r"(.*\.)?(weight|bias)_(ih|hh|hr)(?:_l(\d{1,6})(_reverse)?)?")
-_OWN = re.compile(r"(.*\.)?(input_to_hidden|hidden_to_hidden)\.(weight|bias)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +31,17 @@ class CheckpointContents(Result):
     """The tensors of a checkpoint, and its recurrent matrices.
 
     Attributes:
-        rows: one record per tensor: name, shape, dtype, elements, nonfinite (how many of them),
-            recurrent (whether it is a W_hh), cell ("rnn", "gru", "lstm", "elman (rnnctl)" or None: told by
+        rows: one record per tensor, or weight composed of several: name, shape, dtype, elements, nonfinite (how many
+            of them), recurrent (whether it is a W_hh), cell ("rnn", "gru", "lstm", "elman (rnnctl)" or None: told by
             the names and shapes), layer and direction (None where the name has none).
         recurrent: one record per W_hh, per gate where it has gates: name, gate ("r", "z", "n" or "i",
             "f", "g", "o"; "" without gates), shape, spectral_radius (None where it is not square),
             spectral_norm; both None where a value is not finite.
+        unknown: weights that the file holds in parts which do not tell them: name, recurrent (whether it is a W_hh),
+            why.
         other: what the file holds beside the tensors: name, holds.
-        stored_bytes: of all tensors.
-        notes: which part of the file was taken, to be told to the user.
+        stored_bytes: of all tensors that are listed.
+        notes: which part of the file was taken, and which weights were composed or cannot be, to be told to the user.
     """
 
     schema: ClassVar[str] = "weights"
@@ -53,13 +52,15 @@ class CheckpointContents(Result):
 
     rows: tuple[Mapping[str, Any], ...]
     recurrent: tuple[Mapping[str, Any], ...]
+    unknown: tuple[Mapping[str, Any], ...]
     other: tuple[Mapping[str, Any], ...]
     stored_bytes: int
     notes: tuple[str, ...]
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
-        """Name -> number; the largest radius and norm are None where no matrix has one."""
+        """Name -> number; the largest radius and norm are None where no matrix has one, or one W_hh is not known."""
+        known = () if self._unknown_W_hh else self.recurrent
         return MappingProxyType(
             {
                 "tensors": len(self.rows),
@@ -67,20 +68,22 @@ class CheckpointContents(Result):
                 "bytes": self.stored_bytes,
                 "nonfinite": sum(row["nonfinite"] for row in self.rows),
                 "recurrent": sum(row["recurrent"] for row in self.rows),
-                "largest_spectral_radius": _largest(self.recurrent, "spectral_radius"),
-                "largest_spectral_norm": _largest(self.recurrent, "spectral_norm"),
+                "largest_spectral_radius": _largest(known, "spectral_radius"),
+                "largest_spectral_norm": _largest(known, "spectral_norm"),
             }
         )
 
     @property
     def more(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
-        """Further records by name: ``recurrent`` and ``other``."""
-        return {"recurrent": self.recurrent, "other": self.other}
+        """Further records by name: ``recurrent``, ``unknown`` and ``other``."""
+        return {"recurrent": self.recurrent, "unknown": self.unknown, "other": self.other}
 
     @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
         none = "no matrix has one" if self.scalars["recurrent"] else "no recurrent matrix is known by its name"
+        if self._unknown_W_hh:
+            none = f"{first_of(self._unknown_W_hh)} cannot be told from the file"
         return dict.fromkeys(("largest_spectral_radius", "largest_spectral_norm"), none)
 
     @property
@@ -88,9 +91,13 @@ class CheckpointContents(Result):
         """Whether "nonfinite" holds: some value is nan or infinite."""
         return {"nonfinite": self.scalars["nonfinite"] > 0}
 
+    @property
+    def _unknown_W_hh(self) -> list[str]:
+        return [record["name"] for record in self.unknown if record["recurrent"]]
+
 
 def checkpoint_contents(path: str | Path, *, progress: Callable[[float], None] | None = None) -> CheckpointContents:
-    """What a ``.pt``, ``.pth`` or ``.safetensors`` file holds, without the code of its model.
+    """What a checkpoint of torch or a safetensors file holds, by its content, without the code of its model.
 
     Args:
         path: a state dict, or a training checkpoint with one in it.
@@ -114,6 +121,8 @@ def contents(
 ) -> CheckpointContents:
     """What named tensors are, and the spectral radius and norm of every W_hh among them.
 
+    A weight that torch's parametrizations keep in parts is listed in their place, as far as they tell it.
+
     Args:
         tensors: name -> tensor, of any shape and dtype.
         source: where they came from, for messages.
@@ -125,14 +134,18 @@ def contents(
     """
     if not tensors:
         raise InputError(f"{source} holds no tensor; there is nothing to list")
-    rows = _rows(tensors)
-    blocks = [block for row in rows if row["recurrent"] for block in _blocks(row, tensors[row["name"]])]
+    found = composed(tensors)
+    rows = _rows(found.tensors)
+    blocks = [block for row in rows if row["recurrent"] for block in _blocks(row, found.tensors[row["name"]])]
     return CheckpointContents(
         rows=rows,
         recurrent=_measured(blocks, source, progress),
+        unknown=tuple(
+            {"name": weight, "recurrent": _is_W_hh(weight), "why": why} for weight, why in found.unknown.items()
+        ),
         other=tuple({"name": name, "holds": words} for name, words in other.items()),
-        stored_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
-        notes=notes,
+        stored_bytes=sum(tensor.numel() * tensor.element_size() for tensor in found.tensors.values()),
+        notes=(*notes, *found.notes(source), *(f"{source}: {why}" for why in found.unknown.values())),
     )
 
 
@@ -185,7 +198,7 @@ def _row(
         "dtype": plain(tensor.dtype),
         "elements": tensor.numel(),
         "nonfinite": nonfinite_count(tensor),
-        "recurrent": role == "weight_hh" and _is_matrix(tensor),
+        "recurrent": _is_W_hh(name) and _is_matrix(tensor),
         "cell": None if layer is None else _cell(layer, layers[layer]),
         "layer": None if layer is None else layer.layer,
         "direction": None if layer is None else layer.direction,
@@ -194,14 +207,19 @@ def _row(
 
 def _place(name: str) -> tuple[_Layer, str] | None:
     """The layer that a tensor of this name belongs to, and its role there as nn.RNN calls it; None for others."""
-    if (found := _TORCH.fullmatch(name)) is not None:
+    if (found := TORCH_PARAMETER.fullmatch(name)) is not None:
         owner, kind, part, layer, reverse = found.groups()
         direction = None if layer is None else "reverse" if reverse else "forward"
         return _Layer(owner or "", None if layer is None else int(layer), direction), f"{kind}_{part}"
-    if (found := _OWN.fullmatch(name)) is not None:
+    if (found := OWN_PARAMETER.fullmatch(name)) is not None:
         owner, part, kind = found.groups()
         return _Layer(owner or "", own=True), kind + {"input_to_hidden": "_ih", "hidden_to_hidden": "_hh"}[part]
     return None
+
+
+def _is_W_hh(name: str) -> bool:
+    place = _place(name)
+    return place is not None and place[1] == "weight_hh"
 
 
 def _is_matrix(tensor: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """Tensors by name from whatever a training run has saved, and into a module."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sized
+import io
+import zipfile
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError
-from rnnctl.files.containers import load_pt, load_safetensors, require_dense
-from rnnctl.files.fit import expected_by, load
+from rnnctl.files.containers import ZIP, kind_of, load_pt, load_safetensors, require_dense
+from rnnctl.files.fit import Expected, expected_by, load, without_extra
+from rnnctl.files.names import MOST_TOLD, Matched, matched
+from rnnctl.files.names import without_common_prefix as without_common_prefix
+from rnnctl.files.parametrized import TWINS, Parts, composed, parts_by_weight
 from rnnctl.files.reading import read_bytes
 from rnnctl.files.storage import require_held
 
@@ -19,6 +23,20 @@ NESTED = ("state_dict", "model_state_dict", "model")
 # What torch saves under a module's name for its get_extra_state: anything, and no weight.
 EXTRA_STATE = "_extra_state"
 LONGEST_TEXT = 40
+# What else a file may be by its content.
+OTHER_KINDS = {
+    "npy": "it holds one NumPy array (.npy)",
+    "npz": "it holds NumPy arrays (.npz); safetensors.numpy.save_file(dict(numpy.load(FILE)), NEW) converts them",
+    "csv": "it holds text",
+}
+# And by its first bytes.
+OTHER_STARTS = {
+    b"\x1f\x8b": "it is compressed by gzip; gunzip unpacks it",
+    b"\x89HDF": "it is an HDF5 file, as Keras writes",
+    ZIP: "it is a zip archive of other things; unzip unpacks it",
+    b"BZh": "it is compressed by bzip2; bunzip2 unpacks it",
+    b"\xfd7zXZ": "it is compressed by xz; unxz unpacks it",
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +55,10 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The named tensors of a ``.pt``/``.pth`` (weights_only) or ``.safetensors`` file.
+    """The named tensors of what torch.save wrote (read with weights_only) or of safetensors, told by the content.
 
     Args:
-        path: a plain state dict, or a training checkpoint that holds one beside other things: as its
+        path: of any name; a plain state dict, or a training checkpoint that holds one beside other things: as its
             "state_dict", "model_state_dict" or "model", or as the only mapping of names to tensors in it.
     Raises:
         InputError: unreadable, or nothing in it is a state dict (what it holds is listed), or a
@@ -63,53 +81,83 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, () if key is None else (_which(name, key, nested),), other)
 
 
-def without_common_prefix(tensors: Mapping[str, Tensor], known: Collection[str]) -> tuple[str, dict[str, Tensor]]:
-    """The prefix ("module.", "_orig_mod.", "model.") without which the most names are known.
-
-    Args:
-        tensors: name -> tensor of any shape; they are not looked at.
-        known: the names that are wanted, such as the keys of a model's own state dict.
-    Returns:
-        The prefix, "" where none helps, and the tensors without it; a name that does not begin with it stays.
-    """
-    found = Counter(prefix for name in tensors for prefix in _prefixes(name, known))
-    best_first = sorted(found, key=lambda prefix: (-found[prefix], len(prefix)))
-    # Without some prefixes, two tensors would have one name.
-    safe = (p for p in best_first if len({name.removeprefix(p) for name in tensors}) == len(tensors))
-    prefix = next(safe, "")
-    return prefix, {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-
-def load_into(model: nn.Module, path: Path) -> tuple[str, ...]:
+def load_into(model: nn.Module, path: Path, *, strict: bool = False) -> tuple[str, ...]:
     """Load a checkpoint into a module of the same names and shapes, all of it or nothing.
 
     Args:
         model: any module; unchanged where the file is refused. Its dtypes and devices stay.
-        path: as for ``read_checkpoint``; a prefix that all names of the model have there is removed.
+        path: as for ``read_checkpoint``; a prefix of all names and what wrappers put into them is taken off, and
+            weights that the model has plain are composed of weight_norm's parts and their like.
+        strict: refuse names that the model does not have; else they are left out.
     Returns:
-        Notes for the user: what was taken, without which prefix, what was rounded.
+        Notes for the user: what was taken, without which parts of the names, what was composed, left out, rounded.
     Raises:
         InputError: unreadable; names missing or unexpected (with the nearest), values that are not finite here
-            or in the model's dtype: all of them, one a line.
+            or in the model's dtype: all of them, one a line. A weight that only one of the two has in parts;
+            a model that takes nothing; several prefixes that fit alike.
         ShapeError, DtypeError: where nothing but shapes, or kinds of numbers, is wrong.
     """
-    found = read_checkpoint(path)
-    prefix, tensors = without_common_prefix(found.tensors, expected_by(model))
-    return (*found.notes, *without_prefix_note(path, prefix), *load(model, tensors, str(path)))
+    found, own, kind = read_checkpoint(path), expected_by(model), type(model).__name__
+    if not own:
+        raise InputError(f"{kind} has neither parameters nor buffers: there is nothing to load {path} into")
+    stored, in_parts = parts_by_weight(found.tensors), parts_by_weight(own)
+    fitting = matched([*found.tensors, *stored], [*own, *in_parts], _of_one_shape(found.tensors, own))
+    made = composed(found.tensors, [weight for weight in stored if fitting.names[weight] in in_parts])
+    names = {**fitting.names, **_in_the_other_form(stored, in_parts, fitting)}
+    tensors = {names[name]: tensor for name, tensor in made.tensors.items()}
+    _require_same_form(tensors, in_parts, f"{path} does not fit {kind}")
+    if unknown := [why for weight, why in made.unknown.items() if names[weight] in own]:
+        raise InputError("\n".join([f"{path} does not fit {kind}:", *(f"  {why}" for why in unknown)]))
+    kept, left_out = (tensors, ()) if strict else without_extra(tensors, own, str(path), kind)
+    if fitting.rivals and all(name in kept for name in own):
+        places = " and under ".join(map(repr, fitting.rivals[:MOST_TOLD]))
+        raise InputError(f"{path} holds what {kind} takes under {places}: which of them is not known. Save one alone")
+    notes = (*found.notes, *fitting.notes(str(path)), *made.notes(str(path)), *left_out)
+    return (*notes, *load(model, kept, str(path)))
 
 
-def without_prefix_note(path: Path, prefix: str) -> tuple[str, ...]:
-    """What to say of a prefix that was taken off; nothing where there was none."""
-    return (f"{path}: taken without the prefix {prefix!r}",) if prefix else ()
+def _of_one_shape(tensors: Mapping[str, Tensor], own: Mapping[str, Expected]) -> Callable[[str, str], bool]:
+    """Whether a tensor of the file has the shape that the model has under a name: of two copies, the right one."""
+    return lambda name, mine: name in tensors and mine in own and tuple(tensors[name].shape) == own[mine].shape
+
+
+def _in_the_other_form(stored: Mapping[str, Parts], in_parts: Mapping[str, Parts], fitting: Matched) -> dict[str, str]:
+    """Parts of weights in torch's older form and the model's parametrizations, or the other way round: name -> name."""
+    names: dict[str, str] = {}
+    for weight, parts in stored.items():
+        own = in_parts.get(fitting.names[weight], {})
+        for form in (*TWINS, *({new: old for old, new in twin.items()} for twin in TWINS)):
+            if form.keys() == parts.keys() and set(form.values()) == own.keys():
+                names |= {parts[kind]: own[other] for kind, other in form.items()}
+    return names
+
+
+def _require_same_form(tensors: Mapping[str, Tensor], in_parts: Mapping[str, Parts], what: str) -> None:
+    """Raise InputError where a weight is plain in the file and in parts in the model."""
+    for weight, parts in in_parts.items():
+        if weight in tensors and tensors.keys().isdisjoint(parts.values()):
+            raise InputError(
+                f"{what}: the file has {weight} itself, and the model makes it of {', '.join(parts.values())}. "
+                "Load the weights where the model is made, before they are parametrized; or leave that out"
+            )
 
 
 def _loaded(path: Path) -> Any:
-    data, name, suffix = read_bytes(path), str(path), path.suffix.lower()
-    if suffix == ".safetensors":
+    data, name = read_bytes(path), str(path)
+    kind = kind_of(data)
+    if kind == "safetensors":
         return load_safetensors(data, name)
-    if suffix not in (".pt", ".pth"):
-        raise InputError(f"{name!r} must be a .pt state dict or a .safetensors file; got the suffix {path.suffix!r}")
-    return load_pt(data, name)
+    # What is wrong with a broken archive, torch says best.
+    if kind == "pt" or (kind is None and data.startswith(ZIP) and not zipfile.is_zipfile(io.BytesIO(data))):
+        return load_pt(data, name)
+    if not data:
+        raise InputError(f"{name} is empty; expected what torch.save wrote, or safetensors")
+    by_start = next((words for start, words in OTHER_STARTS.items() if data.startswith(start)), None)
+    found = OTHER_KINDS.get(kind or "") or by_start or f"it begins with {data[:8]!r}"
+    raise InputError(
+        f"{name} is not a readable .pt file, and is not a readable .safetensors file: {found}. "
+        "Expected is a state dict or a checkpoint that torch.save wrote, or safetensors, whatever the name"
+    )
 
 
 def _nested(loaded: Mapping[Any, Any]) -> list[str]:
@@ -153,9 +201,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= LONGEST_TEXT):
         return f"{kind} {value}"
     return f"{kind} of {len(value):,}" if isinstance(value, Sized) else kind
-
-
-def _prefixes(name: str, known: Collection[str]) -> list[str]:
-    """What stands in front of a known name at the end of this one."""
-    starts = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
-    return [name[:start] for start in starts if name[start:] in known]

@@ -82,6 +82,12 @@ def load_pt(data: bytes, source: str) -> Any:
         try:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
+            # What it says of an opcode that protocol 2 does not have.
+            if "Unsupported operand" in str(error):
+                raise InputError(
+                    f"{source} was pickled by a protocol that is not read without running code. "
+                    "Save it by torch.save's own: without pickle_protocol=..."
+                ) from None
             found = re.search(r"GLOBAL (\S+)", str(error))
             what = f" ({found[1]})" if found else " (a whole pickled model?)"
             raise InputError(
@@ -90,6 +96,12 @@ def load_pt(data: bytes, source: str) -> Any:
                 "checkpoint must be plain numbers, texts, lists and dicts, as vars(args) is"
             ) from None
         except RuntimeError as error:
+            if "TorchScript" in str(error):
+                # torch's own words go on to advise a loading that runs the program.
+                raise InputError(
+                    f"{source} holds a TorchScript program, not tensors alone. Save its state dict: "
+                    "torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+                ) from None
             raise ValueError(oversized_in_pt(data, str(error)) or error) from None
 
 

@@ -1,20 +1,22 @@
 """The one check of weights: names, shapes, kinds of numbers and values against what takes them; and into a module."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean, plain
+from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean, nearest, plain
+from rnnctl.files.names import MOST_TOLD, first_of
 from rnnctl.recurrence.finite import nonfinite_count
 
 
 class Expected(NamedTuple):
-    """What a tensor must be; without a dtype, any of floating-point numbers."""
+    """What a tensor must be; of any shape where there is none, without a dtype of any floating-point numbers."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     dtype: torch.dtype | None = None
 
 
@@ -22,7 +24,7 @@ def expected_by(model: nn.Module) -> dict[str, Expected]:
     """Name -> what a module takes under it."""
     # Extra states are no tensors.
     state = {name: part for name, part in model.state_dict().items() if isinstance(part, Tensor)}
-    return {name: Expected(tuple(part.shape), part.dtype) for name, part in state.items()}
+    return {name: Expected(_shape(part), part.dtype) for name, part in state.items()}
 
 
 def load(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
@@ -71,17 +73,54 @@ def names_apart(tensors: Mapping[str, object], own: Mapping[str, object]) -> tup
     return [name for name in own if name not in tensors], [name for name in tensors if name not in own]
 
 
+def without_extra(
+    tensors: Mapping[str, Tensor], own: Mapping[str, object], source: str, taker: str
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """The tensors without those that nobody expects, and a note that lists them.
+
+    Nothing is left out where a name is missing: under a mistyped one it may well be among the others, and the refusal
+    is to list both.
+
+    Args:
+        tensors: name -> tensor of any shape.
+        own: the names that are expected.
+        source: where they come from, for the note.
+        taker: what the note calls that which takes them.
+    """
+    missing, extra = names_apart(tensors, own)
+    if missing or not extra:
+        return tensors, ()
+    told = first_of([f"{name} {tuple(tensors[name].shape)}" for name in extra])
+    count = f"{len(extra):,} tensor{'s' if len(extra) > 1 else ''}"
+    kept = {name: tensor for name, tensor in tensors.items() if name in own}
+    return kept, (f"{source}: left out {count} that {taker} does not have: {told}",)
+
+
+def told_of_extra(missing: Sequence[str], extra: Sequence[str]) -> list[str]:
+    """The extra names to tell, of many the first ones, what comes nearest to the missing ones before all others."""
+    near = {nearest(name, extra) for name in missing[:MOST_TOLD]} if len(extra) > MOST_TOLD else ()
+    return sorted(extra, key=lambda name: name not in near)[:MOST_TOLD]
+
+
+def _shape(part: Tensor) -> tuple[int, ...] | None:
+    """The shape of a part of a module; None where a lazy module takes it from what it is given."""
+    return None if is_lazy(part) else tuple(part.shape)
+
+
 def _wrong_names(tensors: Mapping[str, Tensor], own: Mapping[str, Expected]) -> Iterator[InputError]:
     missing, unexpected = names_apart(tensors, own)
     for name in missing:
-        yield InputError(f"missing: {name} {own[name].shape}")
-    for name in unexpected:
+        shape = own[name].shape
+        yield InputError(f"missing: {name}" + (f" {shape}" if shape is not None else ""))
+    for name in told_of_extra(missing, unexpected):
         near = did_you_mean(name, missing or own)
         yield InputError(f"unexpected: {name} {tuple(tensors[name].shape)}.{near}")
+    if len(unexpected) > MOST_TOLD:
+        yield InputError(f"unexpected: {len(unexpected) - MOST_TOLD:,} more")
 
 
 def _wrong_shape(name: str, tensor: Tensor, own: Expected) -> ShapeError | None:
-    if tuple(tensor.shape) == own.shape:
+    if own.shape is None or tuple(tensor.shape) == own.shape:
         return None
     return ShapeError(f"{name} must have shape {own.shape}; got {tuple(tensor.shape)}")
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from rnnctl.errors import InputError, ShapeError, did_you_mean
-from rnnctl.files.checkpoints import read_checkpoint, without_common_prefix, without_prefix_note
-from rnnctl.files.fit import Expected, names_apart, require_fit
+from rnnctl.errors import InputError, ShapeError, did_you_mean, nearest
+from rnnctl.files.checkpoints import read_checkpoint
+from rnnctl.files.fit import Expected, names_apart, require_fit, told_of_extra, without_extra
+from rnnctl.files.names import OWN_PARAMETER, TORCH_PARAMETER, first_of, matched
+from rnnctl.files.parametrized import composed
 from rnnctl.files.writing import write_whole
 from rnnctl.recurrence.kinds import KINDS
 
@@ -19,6 +21,9 @@ B_XH, B_HH = "rnn_cell.input_to_hidden.bias", "rnn_cell.hidden_to_hidden.bias"
 W_HY, B_Y = "hidden_to_output.weight", "hidden_to_output.bias"
 OWN_NAMES = (W_XH, B_XH, W_HH, B_HH, W_HY, B_Y)
 TORCH_NAMES = {"weight_ih_l0": W_XH, "weight_hh_l0": W_HH, "bias_ih_l0": B_XH, "bias_hh_l0": B_HH}
+
+# Letters in common with a name that is not there, from which on a name is that one mistyped.
+MISTYPED = 0.85
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,13 @@ class Weights:
     notes: tuple[str, ...]
 
 
-def read_weights(path: Path) -> Weights:
-    """Weights from a ``.pt`` state dict or training checkpoint (weights_only), or a ``.safetensors`` file.
+def read_weights(path: Path, *, strict: bool = False) -> Weights:
+    """Weights of one Elman layer and its readout from a state dict, a training checkpoint or a safetensors file.
 
+    Args:
+        path: as for ``read_checkpoint``; a prefix of the names and what wrappers put into them is taken off, and what
+            weight_norm and its like keep in parts is composed.
+        strict: refuse every name that is left over; else those that are no part of a recurrent layer are left out.
     Raises:
         InputError: unreadable, no state dict in it, or keys missing or left over (all listed, with
             the nearest names).
@@ -51,17 +60,20 @@ def read_weights(path: Path) -> Weights:
         DtypeError: other than floating-point numbers.
     """
     found = read_checkpoint(path)
-    prefix, named = without_common_prefix(found.tensors, (*OWN_NAMES, *TORCH_NAMES))
-    tensors = _own_names(named, str(path))
-    notes = [*found.notes, *without_prefix_note(path, prefix)]
-    if (layer := _adopt_readout(tensors)) is not None:
-        notes.append(f"{path}: {layer} is taken as the readout (hidden_to_output)")
-    _require_names(tensors, str(path))
+    made = composed(found.tensors)
+    fitting = matched(made.tensors, (*OWN_NAMES, *TORCH_NAMES))
+    held = _own_names({fitting.names[name]: tensor for name, tensor in made.tensors.items()}, str(path))
+    notes = [*found.notes, *fitting.notes(str(path)), *made.notes(str(path))]
+    notes += [f"{path}: {told}" for told in _adopt_readout(held)]
+    needed = dict.fromkeys(_needed(held))
+    _require_names(held, needed, f"{path} does not hold one Elman layer and its readout.", strict, made.unknown)
+    tensors, left_out = without_extra(held, needed, str(path), "the hand-written network")
     inputs, hidden, outputs = _sizes(tensors, str(path))
     own = {name: expected for name, expected in _expected(inputs, hidden, outputs or 0).items() if name in tensors}
     require_fit(tensors, own, f"{path} does not hold one Elman layer and its readout", places=True)
+    notes += left_out
     if outputs is None:
-        notes.append(f"{path} has no readout (hidden_to_output): W_hy and b_y are drawn from the seed")
+        notes.append(f"{path}: no readout (hidden_to_output) is taken from it: W_hy and b_y are drawn from the seed")
     return Weights(tensors, inputs, hidden, outputs, B_HH in tensors, tuple(notes))
 
 
@@ -84,37 +96,74 @@ def _own_names(named: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _adopt_readout(tensors: dict[str, Tensor]) -> str | None:
-    """Take one linear layer that is left over beside nn.RNN's names as the readout; its name."""
-    left = [key for key in tensors if key not in OWN_NAMES]
-    layers = {key.rpartition(".")[0] for key in left}
-    if W_HY in tensors or len(layers) != 1 or W_HH not in tensors:
-        return None
-    (layer,) = layers
-    weight = tensors.get(f"{layer}.weight")
-    if weight is None or weight.dim() != 2 or weight.shape[1] != tensors[W_HH].shape[-1]:
-        return None
-    for key in left:
+def _adopt_readout(tensors: dict[str, Tensor]) -> list[str]:
+    """Take the one linear layer that is left over beside nn.RNN's names as the readout; what to tell of it."""
+    layers = _left_over(tensors, {"weight", "bias"} if B_HH in tensors else {"weight"})
+    fitting = [layer for layer, weight in layers.items() if _reads(weight, tensors.get(W_HH))]
+    if W_HY in tensors or not fitting:
+        return []
+    # A layer that reads what another one gives: the readout is both, and what stands between them.
+    behind = [layer for layer, weight in layers.items() if layer != fitting[0] and _reads(weight, layers[fitting[0]])]
+    if len(fitting) > 1 or behind:
+        between = first_of(list(dict.fromkeys([*fitting, *behind])))
+        return [f"which of {between} is the readout (hidden_to_output) is not known"]
+    (readout,) = fitting
+    for key in [key for key in tensors if key.rpartition(".")[0] == readout]:
         tensors[READOUT + key.rpartition(".")[2]] = tensors.pop(key)
-    return layer
+    return [f"{readout} is taken as the readout (hidden_to_output)"]
 
 
-def _require_names(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Raise InputError unless there is a layer, with its readout or without, with all biases or none."""
-    missing, extra = names_apart(tensors, dict.fromkeys(_needed(tensors)))
-    if not missing and not extra:
-        return
+def _left_over(tensors: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:
+    """Layer -> weight, of the layers of these parts beside the recurrent one."""
+    layers: dict[str, set[str]] = {}
+    for key, tensor in tensors.items():
+        # Single numbers are counters.
+        if key not in OWN_NAMES and tensor.dim() > 0:
+            layer, _, part = key.rpartition(".")
+            layers.setdefault(layer, set()).add(part)
+    # Alone it is the readout even where its bias is missing, which is then refused.
+    linear = list(layers) if len(layers) == 1 else [layer for layer in layers if layers[layer] == parts]
+    return {layer: tensors[f"{layer}.weight"] for layer in linear if f"{layer}.weight" in tensors}
+
+
+def _reads(weight: Tensor, other: Tensor | None) -> bool:
+    """Whether a matrix takes as many values as another one gives."""
+    return other is not None and weight.dim() == 2 and other.dim() > 0 and weight.shape[1] == other.shape[0]
+
+
+def _require_names(
+    tensors: Mapping[str, Tensor], needed: Mapping[str, object], what: str, strict: bool, unknown: Mapping[str, str]
+) -> None:
+    """Raise InputError unless all is there that belongs together, and what is left over has nothing to do with it."""
+    missing, extra = names_apart(tensors, needed)
     torch_name = {own: theirs for theirs, own in TORCH_NAMES.items()}
-    lines = [f"{name} does not hold one Elman layer and its readout."]
-    lines += [f"  missing: {key}" + (f" (or {torch_name[key]})" if key in torch_name else "") for key in missing]
-    candidates = (*missing, *(torch_name[key] for key in missing if key in torch_name)) or OWN_NAMES
-    lines += [f"  extra: {key} {tuple(tensors[key].shape)}.{did_you_mean(key, candidates)}" for key in extra]
-    if any(key.startswith(("weight_hh_l", "weight_hr_l")) for key in extra):
+    absent = [name for own in OWN_NAMES if own not in tensors for name in (own, torch_name.get(own, own))]
+    wrong = [key for key in extra if strict or _is_of_a_layer(key) or nearest(key, absent, MISTYPED) is not None]
+    if not missing and not wrong:
+        return
+    lines = [what, *(f"  missing: {key}" + _or(torch_name.get(key)) for key in missing)]
+    candidates = (*missing, *(torch_name[key] for key in missing if key in torch_name)) or absent or OWN_NAMES
+    told = told_of_extra(missing, extra if missing else wrong)
+    lines += [f"  extra: {key} {tuple(tensors[key].shape)}.{did_you_mean(key, candidates)}" for key in told]
+    if len(extra) > len(told):
+        lines.append(f"  extra: {len(extra) - len(told):,} more")
+    lines += [f"  {why}" for why in unknown.values()]
+    if any(map(_is_of_a_layer, extra)):
         lines.append(
-            "One layer in one direction is read: no second layer (_l1), no _reverse, no projection (weight_hr)."
+            "One layer in one direction is read: no second layer (_l1), no _reverse, no projection (weight_hr), "
+            "no other recurrent module."
         )
     lines.append(f"Expected are {', '.join(OWN_NAMES)}; or nn.RNN's {', '.join(TORCH_NAMES)} for the first four")
     raise InputError("\n".join(lines))
+
+
+def _or(name: str | None) -> str:
+    return f" (or {name})" if name is not None else ""
+
+
+def _is_of_a_layer(name: str) -> bool:
+    """Whether a tensor of this name is part of a recurrent layer: the network would be another one without it."""
+    return any(pattern.fullmatch(name) is not None for pattern in (TORCH_PARAMETER, OWN_PARAMETER))
 
 
 def _needed(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -36,8 +36,11 @@ class ModelOptions:
     gain: Annotated[float, real("--gain", "Factor on W_hh as drawn.")] = 1.0
     weights: Annotated[
         Path | None,
-        option("--weights", help="Trained weights or checkpoint: .pt or .safetensors, own names or nn.RNN's."),
+        option("--weights", help="Trained weights: a checkpoint of torch or safetensors."),
     ] = None
+    strict: Annotated[bool, option("--strict", help="Refuse names in --weights that the network does not have.")] = (
+        False
+    )
     save_weights: Annotated[Path | None, option("--save-weights", help="Write the weights to a .safetensors file.")] = (
         None
     )
@@ -85,5 +88,5 @@ class CheckpointArgument:
 
     panel: ClassVar[str] = "Input"
     file: Annotated[
-        Path, typer.Argument(help="A state dict or training checkpoint: .pt, .pth or .safetensors.", metavar="FILE")
+        Path, typer.Argument(help="A state dict or training checkpoint of torch, or safetensors.", metavar="FILE")
     ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,7 +73,7 @@ def network_for(request: Request, data: Data, device: torch.device) -> Network:
 
 def _hand_written(request: Request, data: Data, device: torch.device) -> Network:
     options, dtype = request.model, getattr(torch, request.dtype)
-    weights = read_weights(options.weights) if options.weights is not None else None
+    weights = read_weights(options.weights, strict=options.strict) if options.weights is not None else None
     sizes = settled_sizes(request, data, weights)
     require_room(sizes, dtype)
     with seeded(request.run.seed):
@@ -121,7 +120,8 @@ def _others(request: Request, data: Data, device: torch.device) -> Network:
         model.initialize(request.model.init, request.model.gain, generator)
     with users_code(request.name):
         model = _placed(model, device, request.run.dtype)
-        notes = load_into(model, Path(request.model.weights)) if request.model.weights is not None else ()
+        weights, strict = request.model.weights, request.model.strict
+        notes = load_into(model, weights, strict=strict) if weights is not None else ()
     return Network(model, sizes, generator, {"network": _title(request, sizes)}, notes)
 
 

@@ -111,6 +111,8 @@ def require_consistent(request: Request) -> None:
         _require_nothing_of_ours(request)
     if request.batch is not None:
         _require_batch_alone(request)
+    if request.model.strict and request.model.weights is None:
+        raise InputError("--strict is about --weights, which is not given")
     _require_input(request.data)
     _require_files(request)
 

@@ -53,6 +53,14 @@ WEIGHTS = Layout(
             title="every W_hh, gate by gate",
             optional=True,
         ),
+        "unknown": Table(
+            (
+                Column("name", "name", right=False, text=_printable("name")),
+                Column("recurrent", "W_hh", right=False, whole=True),
+            ),
+            title="held in parts that do not tell them: the notes say which",
+            optional=True,
+        ),
         "other": Table(
             (
                 Column("name", "name", right=False, text=_printable("name")),
