@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rnnctl.errors import InputError, did_you_mean, hands_over
+from rnnctl.files.model_arguments import not_taken_within, require_takes, told
 from rnnctl.files.users_code import UserCodeError, users_code
 
 BARE_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
@@ -22,7 +23,7 @@ TOML_WORDS, PYTHON_WORDS = ("true", "false", "inf", "nan"), ("True", "False", "N
 
 
 @hands_over
-def load_model(place: str, arguments: Sequence[str], seed: int) -> nn.Module:
+def load_model(place: str, arguments: Sequence[str], seed: int, features: int | None = None) -> nn.Module:
     """The module that a factory (or class) returns, or one that is there already.
 
     Args:
@@ -30,6 +31,7 @@ def load_model(place: str, arguments: Sequence[str], seed: int) -> nn.Module:
         arguments: "name=value" each, values as in TOML; a bare word is a text.
         seed: of torch's generator, before the import and again before the call: what is drawn while
             importing, or that it was imported before, is nothing to the model.
+        features: of the data, where they are known, for an example of an argument that is missing.
     Raises:
         InputError: no such module or name, arguments that it does not take, no module returned.
         UserCodeError: the code raised.
@@ -41,10 +43,17 @@ def load_model(place: str, arguments: Sequence[str], seed: int) -> nn.Module:
         if given:
             raise InputError(f"--model {place} is a module already and takes no --model-arg. Name its class")
         return factory
-    _require_takes(factory, given, place)
+    require_takes(factory, given, place, features)
     torch.manual_seed(seed)
     with users_code(place):
-        model = factory(**given)
+        try:
+            model = factory(**given)
+        except Exception as error:
+            said = not_taken_within(error, factory, given, place, features)
+            if said is not None:
+                raise said from None
+            error.add_note(told(factory, given, place))
+            raise
     if not isinstance(model, nn.Module):
         what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise InputError(f"--model {place} must return a torch.nn.Module; got {what}. Name its class, or what makes it")
@@ -143,17 +152,6 @@ def _import(name: str, flag: str) -> ModuleType:
                 f"{flag}: there is no module {missing.name!r} in {folder!r} or where Python looks"
             ) from None
         raise
-
-
-def _require_takes(factory: Callable[..., Any], given: Mapping[str, Any], place: str) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:
-        return
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        raise InputError(f"--model {place}{signature}, called with the --model-arg given: {error}") from None
 
 
 def _toml_value(value: str, text: str) -> Any:

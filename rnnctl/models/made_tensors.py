@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from rnnctl.errors import hands_over
 from rnnctl.models.module_calls import tensors_in
 
 
@@ -21,6 +22,7 @@ class MadeTensors(TorchFunctionMode):
         super().__init__()
         self._made: dict[tuple[Any, int], tuple[Tensor, int]] = {}
 
+    @hands_over
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from rnnctl.errors import DtypeError, InputError, ShapeError, hands_over
+from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, hands_over
 from rnnctl.losses import attached_target, require_loss, sequence_loss
 from rnnctl.models.inputs import Given, Inputs, inputs_of
-from rnnctl.models.misfit import misfit
+from rnnctl.models.misfit import misfit, told
 
 LENGTHS = ("lengths", "seq_lengths", "seq_lens", "input_lengths", "lens")
 OUTPUTS = ("output", "logits", "y", "prediction", "predictions")
@@ -144,11 +144,13 @@ def called(model: nn.Module, x: Given, lengths: Tensor | None) -> Any:
 def _result(model: nn.Module, inputs: Inputs) -> Any:
     try:
         return model(*inputs.args, **inputs.kwargs)
-    except (TypeError, RuntimeError, ValueError) as error:
+    except Exception as error:
         said = misfit(model, inputs, error)
-        if said is None:
-            raise
-        raise said from None
+        if said is not None:
+            raise said from None
+        if not isinstance(error, RnnctlError):
+            error.add_note(told(model, inputs))
+        raise
 
 
 def lengths_apart(model: nn.Module, x: Given, lengths: Tensor | None = None) -> tuple[Tensor | Inputs, Tensor | None]:

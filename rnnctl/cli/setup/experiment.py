@@ -14,9 +14,11 @@ from rnnctl.cli.setup.batch import Batch, batch, read_data
 from rnnctl.cli.setup.network import Drawn, Network, network_for
 from rnnctl.cli.setup.process import seeded, threads
 from rnnctl.cli.setup.request import Request, recorded, request_of, require_consistent
+from rnnctl.cli.setup.sizes import OF_SEQUENCES
 from rnnctl.errors import DeviceError, InputError, plain
 from rnnctl.files.models import load_loss
 from rnnctl.files.users_code import users_code
+from rnnctl.models.misfit import GIVEN
 from rnnctl.models.modules import picked
 
 
@@ -61,6 +63,14 @@ class Experiment:
         """The keywords of every question about a gradient: target, h_init, only."""
         return {name: getattr(self, name) for name in ("target", "h_init", "only")}
 
+    @property
+    def _of_random_numbers(self) -> str:
+        """How x came to its shape; nothing where it is not ours."""
+        if self.config["input"] is not None or self.config.get("batch") is not None:
+            return ""
+        flags = [f"--{name.replace('_', '-')} {self.config[name]}" for name in OF_SEQUENCES]
+        return f": random numbers, of {', '.join(flags)}; --input FILE gives others"
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within, a question is asked: seeded, with its threads; what the user's code prints goes to stderr.
@@ -69,7 +79,13 @@ class Experiment:
             UserCodeError: the user's code raised; the text is its own traceback.
         """
         with threads(self.config["threads"]), seeded(self.config["seed"]), users_code(self.name):
-            yield
+            try:
+                yield
+            except Exception as error:
+                # To what the model was given, said by whoever called it, how it can be given otherwise.
+                notes = getattr(error, "__notes__", [])
+                notes[:] = [note + self._of_random_numbers if note.startswith(GIVEN) else note for note in notes]
+                raise
 
 
 def experiment(given: CommandOptions) -> Experiment:

@@ -126,7 +126,8 @@ def _others(request: Request, data: Data, device: torch.device) -> Network:
 
 
 def _users(request: Request, data: Data) -> tuple[nn.Module, dict[str, int]]:
-    model = load_model(str(request.own.model), request.own.model_arg or (), request.run.seed)
+    features = data.shape[2] if data.shape is not None and len(data.shape) == 3 else request.model.input_size
+    model = load_model(str(request.own.model), request.own.model_arg or (), request.run.seed, features)
     return model, sizes_for(model, request, data)
 
 
