@@ -33,6 +33,7 @@ class Result:
         scalars: name -> number, text or None where there is no value.
         rows: one flat record per time step, tensor, claim, ...; all with the same keys.
         more: further records, by name.
+        settled: what the run itself settled of its configuration, by name.
         conditions: what can be asked of it by a word ("vanishing"), and whether it is so; None where nothing tells.
         why: name of a scalar that is None, or of a condition -> the reason.
         kinds: name of a scalar, or a pattern of names -> what it is where it has a value.
@@ -61,6 +62,11 @@ class Result:
     @property
     def more(self) -> Mapping[str, Sequence[Record]]:
         """Further records beside the rows, by name; none of most results."""
+        return {}
+
+    @property
+    def settled(self) -> Record:
+        """What the run itself settled of its configuration, by name; nothing of most results."""
         return {}
 
     @property

@@ -70,6 +70,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "bidirectional": ("gradnorm --json --cell rnn", "--bidirectional"),
     "lengths": ("gradnorm --json", "--lengths lengths.csv"),
     "loss_fn": ("gradnorm --json --model train:build", "--loss-fn train:squares"),
+    "output_key": ("gradnorm --json --model train:both", "--output-key 1"),
     "from_run": ("gradnorm --json", "--from run.jsonl"),
     "input_size": ("forward --json", "--input-size 3"),
     "hidden_size": ("forward --json", "--hidden-size 3"),
@@ -190,6 +191,14 @@ class Two(nn.Module):
 
 def build(hidden=4):
     return Two(hidden)
+
+class Both(Two):
+    def forward(self, x):
+        states = self.encoder(x)[0]
+        return self.decoder(states)[0], states
+
+def both():
+    return Both(4)
 
 def batch():
     return (torch.ones(2, 3, 10),)

@@ -51,8 +51,9 @@ def test_units_that_never_fire_are_counted(capsys):
 
 def test_large_weights_are_not_blamed_on_the_input(capsys):
     found = said(capsys, "gradnorm", "--gain", "50")
-    assert "% of h beyond 0.99, though x is small: the weights or biases are large; try a smaller --gain" in (
-        found["reason"]
+    assert (
+        "% of h beyond 0.99, though x is small: the weights or biases are large; try a smaller --gain"
+        in (found["reason"])
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -47,6 +47,7 @@ class Flow(Result):
         grad_W_hh: the sum of all contributions, (hidden, hidden).
         agreement: the comparison of that sum with autograd, or None.
         nonfinite: where h_t is not finite first.
+        output_key: where the output stands in what the model returned; None where it is all of it.
     ``rows`` have k, t, norm and sensitivity for t <= k, and h's and c's where there are both; ``more`` has the lag
     profile, which is of the whole state.
     """
@@ -71,11 +72,17 @@ class Flow(Result):
     grad_W_hh: Tensor
     agreement: Agreement | None
     nonfinite: FirstNonfinite
+    output_key: str | None = None
 
     @property
     def first_nonfinite_step(self) -> int | None:
         """The first step whose h_t is not finite, or None."""
         return self.nonfinite.step
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """Which output carries the losses."""
+        return {} if self.output_key is None else {"output_key": self.output_key}
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -161,7 +168,8 @@ def flow(
     x: Given,
     *,
     target: Tensor | None = None,
-    loss: str = "mse",
+    loss: str | None = None,
+    output_key: str | int | None = None,
     h_init: Tensor | None = None,
     only: str | None = None,
     linear: object = None,
@@ -172,8 +180,9 @@ def flow(
 
     Args:
         model: a ``FullRNN``, or any module whose output is (batch, time, output).
-        x, target, loss, h_init, verify, progress: as in ``gradnorm``, for sequences of one length. L_k is step k's
-            share of the loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
+        x, target, loss, output_key, h_init, verify, progress: as in ``gradnorm``, for sequences of one length. L_k is
+            step k's share of the loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
+            A model that returns a loss of its own needs ``output_key``.
         only: as in ``probe``; of a model with several recurrent weights it must leave one.
         linear: gone; an InputError says what to write instead.
     Returns:
@@ -184,7 +193,7 @@ def flow(
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, eq. 3 to 5, each term by itself.
     """
     require_no_linear(linear)
-    if isinstance(model, FullRNN) and only is None:
+    if isinstance(model, FullRNN) and only is None and output_key is None:
         problem = posed(model, x, target, loss, "all", h_init)
         _require_room(problem.seq_len)
         require_room_for_blocks(problem)
@@ -193,13 +202,14 @@ def flow(
             compared, nonfinite_step(swept.h, swept.grad_W_hh), model.rnn_cell.hidden_to_hidden.weight.dtype
         )
     require_own_start(h_init)
-    with LossPasses(model, Objective(of_one_length(model, x), target, loss, "all"), only) as passes:
+    objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key)
+    with LossPasses(model, objective, only) as passes:
         _require_room(passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, progress) if steps is None else _swept(steps, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
         nonfinite = passes.nonfinite()
-    return swept.result(compared, nonfinite, swept.grad_W_hh.dtype)
+    return replace(swept.result(compared, nonfinite, swept.grad_W_hh.dtype), output_key=passes.output_key)
 
 
 # The name from before flow took any model.

@@ -174,9 +174,10 @@ def gradnorm(
     x: Given,
     *,
     target: Tensor | None = None,
-    loss: str = "mse",
-    loss_at: str = "last",
+    loss: str | None = None,
+    loss_at: str | None = None,
     loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    output_key: str | int | None = None,
     h_init: Tensor | None = None,
     lengths: Tensor | None = None,
     only: str | None = None,
@@ -196,9 +197,12 @@ def gradnorm(
         target: shape (batch, time, output), integers (batch, time) for cross-entropy; with the
             loss at the last step also without the time axis. None means zeros (class 0).
         loss: "mse" (mean over batch and outputs), "cross-entropy" (mean over batch) or "sum"
-            (of all outputs, no target); the means also run over the steps that carry a loss.
-        loss_at: "last" or "all" steps.
+            (of all outputs, no target); the means also run over the steps that carry a loss. If neither it nor
+            ``loss_at`` nor ``target`` is given: the loss that the model itself returns, where it does; else "mse".
+        loss_at: "last" (if left out) or "all" steps.
         loss_fn: takes (output, target) in place of these, output being what the model returned.
+        output_key: which part of what the model returns is the output: a name, an index, or several with dots
+            between ("1.logits"). If left out: the tensor itself, that with a known name, or the first of a tuple.
         h_init: hidden state of a ``FullRNN`` before step 0, shape (batch, hidden); zeros if left out.
         lengths: real steps of every sequence, (batch,). A model whose ``forward`` takes ``lengths`` is
             given them; the loss counts real steps only, and ``padded_shares`` tells what would fall on
@@ -211,22 +215,25 @@ def gradnorm(
             step 0 over that at the last step.
         progress: called with the fraction of the reverse sweep that is done.
     Returns:
-        A frozen ``GradNorms`` of a ``FullRNN``; of any other model, and where ``lengths``, ``loss_fn`` or ``only``
-        are given, a frozen ``ModelGradNorms``, which has every recurrent weight by its name.
+        A frozen ``GradNorms`` of a ``FullRNN``; of any other model, and where ``lengths``, ``loss_fn``, ``output_key``
+        or ``only`` are given, a frozen ``ModelGradNorms``, which has every recurrent weight by its name.
     Raises:
-        InputError: as ``probe``; an output or a target that does not fit; ShapeError, DtypeError, DeviceError, or
-            TooLargeError where it does not fit into memory.
+        InputError: as ``probe``; an output or a target that does not fit; no output at ``output_key``; a loss, a
+            target or lengths that are not heard beside a loss of the model's own; ShapeError, DtypeError, DeviceError,
+            or TooLargeError where it does not fit into memory.
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.
     """
     require_no_linear(linear)
     require_thresholds(vanish_below, explode_above)
     judged = {"vanish_below": vanish_below, "explode_above": explode_above}
-    if isinstance(model, FullRNN) and lengths is None and loss_fn is None and only is None:
+    # What is asked of any model; a network of ours is then one of them.
+    plain = lengths is None and loss_fn is None and output_key is None and only is None
+    if isinstance(model, FullRNN) and plain:
         problem = posed(model, x, target, loss, loss_at, h_init)
         return own_gradnorm(problem, verify=bool(verify), progress=progress, **judged)
     require_own_start(h_init)
     x, lengths = lengths_apart(model, x, lengths)
-    objective = Objective(x, target, loss, loss_at, loss_fn, lengths)
+    objective = Objective(x, target, loss, loss_at, loss_fn, lengths, output_key)
     # Of another model autograd runs anyway: the comparison costs nothing.
     return itemised(model, objective, only, verify=verify is not False, **judged)
 

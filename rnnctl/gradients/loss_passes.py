@@ -36,6 +36,7 @@ class LossPasses:
         name: of the weight, once the forward pass has run.
         windows: of a weight that is found in the graph, those that ``window_sums`` will be asked for.
         losses: of every step, each of shape ().
+        output_key: where the output stands in what the model returned; None where it is all of it.
     Raises:
         InputError: several weights or none.
     """
@@ -46,12 +47,14 @@ class LossPasses:
         self._module_calls = ModuleCalls(model, {})
         self._in_graph: _InGraph | None = None
         self.name, self.losses, self.windows = "", list[Tensor](), tuple[int, ...]()
+        self.output_key: str | None = None
 
     def __enter__(self) -> "LossPasses":
         try:
             self._recording.attach()
             with torch.enable_grad(), self._module_calls.noted():
                 output = called(self._model, self._objective.x, None)
+                self.output_key = self._objective.over_time(output).key
                 self.losses = self._objective.at_every_step(output)
             self._choose()
         except BaseException:

@@ -16,7 +16,16 @@ from rnnctl.gradients.decay import DECAY_KINDS, decay_scalars, why_no_decay
 from rnnctl.gradients.probe import ProbedWeight, Trace, probe
 from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
 from rnnctl.models.modules import require_no_linear
-from rnnctl.models.objective import Objective, backward, called, lengths_apart, must_have_lengths, without_padding
+from rnnctl.models.objective import (
+    Objective,
+    backward,
+    called,
+    lengths_apart,
+    must_have_lengths,
+    require_takes_lengths,
+    without_padding,
+)
+from rnnctl.models.returned import Picked
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
 from rnnctl.recurrence.states_seen import (
     NONFINITE_KINDS,
@@ -28,6 +37,8 @@ from rnnctl.recurrence.states_seen import (
 )
 from rnnctl.results import Kind, Result
 
+# What the configuration calls it.
+OWN_LOSS = "the model's own"
 # Of the scalars, those that are of one weight: the one that the verdict is about.
 OF_ONE_WEIGHT = (
     "grad_W_hh_norm",
@@ -59,6 +70,8 @@ class ModelGradNorms(Result):
         padded_shares: weight -> the part of its gradient that falls on padding if nothing is packed or
             masked; empty where all sequences are as long.
         vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
+        own_loss: whether the loss is one that the model itself returned.
+        output_key: where what is differentiated stands in what the model returned; None where it is all of it.
     """
 
     schema: ClassVar[str] = "gradnorm-modules"
@@ -91,6 +104,14 @@ class ModelGradNorms(Result):
     padded_shares: Mapping[str, float | None]
     vanish_below: float
     explode_above: float
+    own_loss: bool = False
+    output_key: str | None = None
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """Which output, and whose loss."""
+        own = {"loss": OWN_LOSS, "loss_at": None, "target": None} if self.own_loss else {}
+        return {"output_key": self.output_key, **own}
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -252,15 +273,22 @@ def itemised(
     if objective.loss_fn is None:
         real = without_padding(objective.target, lengths, objective.x.shape[1])
         objective = replace(objective, target=real)
-    trace, value = _one_step(model, objective, lengths, only)
+    trace, value, part = _one_step(model, objective, lengths, only)
     shares: dict[str, float | None] = {}
     if lengths is not None:
         # The audit: the loss as it would be without packing, padding included.
         careless = objective if must_have_lengths(model) else replace(objective, lengths=None)
-        audited, _ = _one_step(model, careless, lengths, only)
+        audited, _, _ = _one_step(model, careless, lengths, only)
         shares = {name: weight.padded_share for name, weight in audited.items()}
     return ModelGradNorms(
-        MappingProxyType(dict(trace)), value, verify, MappingProxyType(shares), vanish_below, explode_above
+        weights=MappingProxyType(dict(trace)),
+        loss=value,
+        verify=verify,
+        padded_shares=MappingProxyType(shares),
+        vanish_below=vanish_below,
+        explode_above=explode_above,
+        own_loss=part.is_own_loss,
+        output_key=part.key,
     )
 
 
@@ -269,7 +297,8 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
 
     Args:
         model, x, target: as in ``gradnorm``, x of shape (batch, time, input).
-        settings: of ``gradnorm``: loss, loss_at, loss_fn, lengths, only, verify, vanish_below, explode_above.
+        settings: of ``gradnorm``: loss, loss_at, loss_fn, output_key, lengths, only, verify, vanish_below,
+            explode_above.
     """
     judged = {"verify": True, "vanish_below": 1e-3, "explode_above": 1e3}
     judged |= {name: settings.pop(name) for name in judged if name in settings}
@@ -281,16 +310,22 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
     return itemised(model, Objective(inputs, target, **settings), only, **judged)  # type: ignore[arg-type]
 
 
-def _one_step(model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None) -> tuple[Trace, float]:
+def _one_step(
+    model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None
+) -> tuple[Trace, float, Picked]:
     """Forward and backward once, the model's ``.grad`` left alone; ``lengths`` tell what is padding."""
     try:
         with torch.enable_grad(), probe(model, only=only, decay=True, lengths=lengths) as trace:
-            value = objective.value(called(model, objective.x, objective.lengths))
+            returned = called(model, objective.x, objective.lengths)
+            part = objective.picked(returned)
+            if part.is_own_loss and lengths is not None:
+                require_takes_lengths(model)
+            value = objective.value(returned)
             backward(value, model)
     except InputError as error:
         # Kept from the pass, which was ours: as what it is.
         raise error.__cause__ or error from None
-    return trace, float(value.detach())
+    return trace, float(value.detach()), part
 
 
 def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]:

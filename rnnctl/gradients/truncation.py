@@ -1,7 +1,7 @@
 """What a shorter window of backpropagation through time would lose."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -38,6 +38,7 @@ class Truncation(Result):
         loss: the loss over all steps.
         agreement: the comparison of the full gradient with autograd, or None.
         nonfinite: where h_t is not finite first.
+        output_key: where the output stands in what the model returned; None where it is all of it.
     ``rows`` have window, norm_ratio, relative_error and cosine, against the full gradient.
     """
 
@@ -59,11 +60,17 @@ class Truncation(Result):
     loss: float
     agreement: Agreement | None
     nonfinite: FirstNonfinite
+    output_key: str | None = None
 
     @property
     def first_nonfinite_step(self) -> int | None:
         """The first step whose h_t is not finite, or None."""
         return self.nonfinite.step
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """Which output carries the losses."""
+        return {} if self.output_key is None else {"output_key": self.output_key}
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
@@ -126,7 +133,8 @@ def truncation(
     *,
     windows: Sequence[int] | None = None,
     target: Tensor | None = None,
-    loss: str = "mse",
+    loss: str | None = None,
+    output_key: str | int | None = None,
     h_init: Tensor | None = None,
     only: str | None = None,
     linear: object = None,
@@ -136,8 +144,8 @@ def truncation(
     """The gradient that truncated BPTT would give, every loss step seeing its own last K steps.
 
     Args:
-        model, x, target, loss, h_init, only, linear, verify, progress: as in ``flow``, x of shape (batch, time,
-            input) or a tuple or mapping of inputs; every step carries a loss.
+        model, x, target, loss, output_key, h_init, only, linear, verify, progress: as in ``flow``, x of shape (batch,
+            time, input) or a tuple or mapping of inputs; every step carries a loss.
         windows: K from 1 to T; 1, 2, 4, ... if left out. T is always added.
     Returns:
         A frozen ``Truncation``.
@@ -147,7 +155,7 @@ def truncation(
         recurrent network trajectories".
     """
     require_no_linear(linear)
-    if isinstance(model, FullRNN) and only is None:
+    if isinstance(model, FullRNN) and only is None and output_key is None:
         problem = posed(model, x, target, loss, "all", h_init)
         chosen = chosen_windows(windows, problem.seq_len)
         hidden = model.rnn_cell.hidden_size
@@ -156,13 +164,14 @@ def truncation(
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), chosen, progress), verify)
         return swept.result(chosen, compared, nonfinite_step(swept.h, swept.gradients))
     require_own_start(h_init)
-    with LossPasses(model, Objective(of_one_length(model, x), target, loss, "all"), only) as passes:
+    objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key)
+    with LossPasses(model, objective, only) as passes:
         chosen = chosen_windows(windows, passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, chosen, progress) if steps is None else _swept(steps, chosen, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
         nonfinite = passes.nonfinite()
-    return swept.result(chosen, compared, nonfinite)
+    return replace(swept.result(chosen, compared, nonfinite), output_key=passes.output_key)
 
 
 # The name from before truncation took any model.

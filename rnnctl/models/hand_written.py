@@ -84,14 +84,17 @@ class Problem:
         return LayerRun(kind, self.weights, self.x.transpose(0, 1), h, None, direct)
 
 
-def posed(model: FullRNN, x: Given, target: Tensor | None, loss: str, loss_at: str, h_init: Tensor | None) -> Problem:
+def posed(
+    model: FullRNN, x: Given, target: Tensor | None, loss: str | None, loss_at: str | None, h_init: Tensor | None
+) -> Problem:
     """The problem, or InputError, ShapeError, DtypeError, DeviceError before any arithmetic.
 
     Args:
         x: shape (batch, time, input).
-        target, loss, loss_at: as for ``gradnorm``.
+        target, loss, loss_at: as for ``gradnorm``; None: mse, at the last step.
         h_init: shape (batch, hidden); zeros if left out.
     """
+    loss, loss_at = "mse" if loss is None else loss, "last" if loss_at is None else loss_at
     require_full_rnn(model)
     require_loss(loss, loss_at)
     require_logits(loss, model.output_activation)

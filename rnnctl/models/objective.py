@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from rnnctl.errors import DtypeError, InputError, RnnctlError, ShapeError, hands_over
+from rnnctl.errors import InputError, RnnctlError, ShapeError, hands_over
 from rnnctl.losses import attached_target, require_loss, sequence_loss
 from rnnctl.models.inputs import Given, Inputs, inputs_of
 from rnnctl.models.misfit import misfit, told
+from rnnctl.models.returned import Picked, besides, listed, may_be_steps, part_named, picked
 
 LENGTHS = ("lengths", "seq_lengths", "seq_lens", "input_lengths", "lens")
-OUTPUTS = ("output", "logits", "y", "prediction", "predictions")
 
 
 @dataclass(frozen=True)
@@ -25,20 +24,23 @@ class Objective:
     Attributes:
         x: inputs, shape (batch, time, input); or several, whose sequences have it.
         target: for the user's own function anything; else as for ``gradnorm``.
-        loss, loss_at: as for ``gradnorm``.
+        loss, loss_at: as for ``gradnorm``; None where nobody asks for one: a loss that the model returns is then
+            the one, else "mse" at the "last" step.
         loss_fn: takes (output, target) in place of both, output being what the model returned.
         lengths: real steps of every sequence, (batch,), where x is padded.
+        output_key: which part of what the model returned is meant by the output, as for ``gradnorm``.
     """
 
     x: Tensor | Inputs
     target: Tensor | None = None
-    loss: str = "mse"
-    loss_at: str = "last"
+    loss: str | None = None
+    loss_at: str | None = None
     loss_fn: Callable[[Any, Any], Tensor] | None = None
     lengths: Tensor | None = None
+    output_key: str | int | None = None
 
     def __post_init__(self) -> None:
-        require_loss(self.loss, self.loss_at)
+        require_loss(self.ours, "last" if self.loss_at is None else self.loss_at)
         if not isinstance(self.x, (Tensor, Inputs)) or len(self.x.shape) < 2:
             found = tuple(self.x.shape) if isinstance(self.x, Tensor) else type(self.x).__name__
             raise ShapeError(f"x must be a tensor of shape (batch, time, input); got {found}")
@@ -46,14 +48,19 @@ class Objective:
         if self.lengths is not None:
             require_lengths(self.lengths, batch, seq_len)
 
+    @property
+    def ours(self) -> str:
+        """The name of our loss."""
+        return "mse" if self.loss is None else self.loss
+
     @hands_over
     def value(self, output: Any) -> Tensor:
         """The loss of what the model returned: a number that can be differentiated."""
+        part = self.picked(output)
         if self.loss_fn is not None:
-            found = self.loss_fn(output, self.target)
+            found = self._by_theirs(part.part, self.loss_fn)
         else:
-            y = self._batch_first(output_tensor(output))
-            found = y if y.dim() == 0 else self._ours(y)
+            found = part.part if part.is_own_loss else self._ours(part.part, besides(output, part.key))
         if not isinstance(found, Tensor) or found.numel() != 1:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ShapeError(f"the loss must be one number in a tensor; got {shape}")
@@ -62,37 +69,90 @@ class Objective:
         # Of a single number there is no axis that could be lost by mistake.
         return found.squeeze()
 
+    @hands_over
+    def picked(self, output: Any) -> Picked:
+        """The part of what the model returned that is differentiated, or given to the user's own function.
+
+        Raises:
+            InputError: as ``returned.picked``; options that a loss of the model's own would not hear.
+        """
+        if self.loss_fn is not None:
+            name, part = (None, output) if self.output_key is None else part_named(output, self.output_key)
+            return Picked(part, name)
+        if self.output_key is None and may_be_steps(output, *self.x.shape[:2]):
+            raise InputError(
+                f"the model returned {len(output)} tensors of shape {tuple(output[0].shape)}, as many as there are "
+                "steps, and may mean one by one. Return torch.stack(outputs, 1), or try --loss-fn or --output-key INDEX"
+            )
+        found = picked(output, self.output_key)
+        if found.is_own_loss:
+            self._require_heard(output, found)
+        return found
+
+    def _require_heard(self, output: Any, found: Picked) -> None:
+        """Raise InputError where somebody asks for a loss of ours, and the model's own is the one."""
+        asked = {"--loss": self.loss, "--loss-at": self.loss_at, "--target": self.target}
+        values = {name: "" if isinstance(value, Tensor) else f" {value}" for name, value in asked.items()}
+        unheard = [name + values[name] for name, value in asked.items() if value is not None]
+        if unheard:
+            raise InputError(
+                f"the model's own loss is differentiated{_place(found)}, and {' and '.join(unheard)} would be ignored. "
+                f"Leave it out, or name the output that it is for with --output-key; beside the loss there is "
+                f"{listed(output, but=found.key)}"
+            )
+
+    @hands_over
+    def _by_theirs(self, output: Any, loss_fn: Callable[[Any, Any], Tensor]) -> Any:
+        return loss_fn(output, self.target)
+
     def at_every_step(self, output: Any) -> list[Tensor]:
         """L_k of every step k, whose sum is the loss at all steps."""
-        y = self._batch_first(output_tensor(output))
+        y = self._batch_first(self.over_time(output).part)
         if y.dim() != 3 or tuple(y.shape[:2]) != self._extent(y):
             raise ShapeError(
                 f"a loss at every step needs an output of shape (batch, time, output); got {tuple(y.shape)}"
             )
         steps = y.shape[1]
-        target = attached_target(self.target, y, self.loss, steps)
+        target = attached_target(self.target, y, self.ours, steps)
         # The losses are means over steps, of which every step has its share; plain sums have none to take.
-        share = 1.0 if self.loss == "sum" else 1.0 / steps
-        return [share * sequence_loss(y[:, k : k + 1], target[:, k : k + 1], self.loss) for k in range(steps)]
+        share = 1.0 if self.ours == "sum" else 1.0 / steps
+        return [share * sequence_loss(y[:, k : k + 1], target[:, k : k + 1], self.ours) for k in range(steps)]
 
-    def _ours(self, y: Tensor) -> Tensor:
+    @hands_over
+    def over_time(self, output: Any) -> Picked:
+        """The output that losses at every step are put on; InputError where the model's own loss comes first."""
+        found = replace(self, loss=None, loss_at=None, target=None).picked(output)
+        if found.is_own_loss:
+            raise InputError(
+                f"a loss at every step needs an output over time; the model's own loss{_place(found)} is one number. "
+                f"Name the output with --output-key; beside the loss there is {listed(output, but=found.key)}"
+            )
+        return found
+
+    def _ours(self, output: Tensor, others: str) -> Tensor:
+        y = self._batch_first(output)
         batch, seq_len = self._extent(y)
-        _require_time_or_none(y, batch, seq_len)
+        _require_time_or_none(y, batch, seq_len, others)
+        if self.loss_at == "all" and seq_len > 1 and (y.dim() == 2 or y.shape[1] == 1):
+            raise InputError(
+                f"--loss-at all would be ignored: the output, of shape {tuple(y.shape)}, is one of every sequence and "
+                f"not of every step. Leave it out{others}"
+            )
         if y.dim() == 2:
             # One output a sequence, without a time axis.
             y = y.unsqueeze(1)
         if self.lengths is not None and y.shape[1] == seq_len:
             return self._on_real_steps(y, self.lengths)
-        at = y[:, -1:] if self.loss_at == "last" else y
+        at = y if self.loss_at == "all" else y[:, -1:]
         target = self.target if self.lengths is None else self._target_at_ends(self.lengths)
-        return sequence_loss(at, attached_target(target, at, self.loss, seq_len), self.loss)
+        return sequence_loss(at, attached_target(target, at, self.ours, seq_len), self.ours)
 
     def _on_real_steps(self, y: Tensor, lengths: Tensor) -> Tensor:
         steps, ends = torch.arange(y.shape[1], device=y.device), lengths.to(y.device)[:, None]
-        target = attached_target(self.target, y, self.loss, y.shape[1])
-        chosen = steps == ends - 1 if self.loss_at == "last" else steps < ends
+        target = attached_target(self.target, y, self.ours, y.shape[1])
+        chosen = steps < ends if self.loss_at == "all" else steps == ends - 1
         # All real steps in a row, as of one sequence: a mean then counts each of them alike.
-        return sequence_loss(y[chosen].unsqueeze(0), target[chosen].unsqueeze(0), self.loss)
+        return sequence_loss(y[chosen].unsqueeze(0), target[chosen].unsqueeze(0), self.ours)
 
     def _target_at_ends(self, lengths: Tensor) -> Tensor | None:
         """For a single output of every sequence: of a target over time what it has at the last real step."""
@@ -243,28 +303,24 @@ def takes_lengths(model: nn.Module) -> str | None:
     return next((name for name in LENGTHS if name in parameters), None)
 
 
+def require_takes_lengths(model: nn.Module) -> None:
+    """Raise InputError for lengths beside a loss of the model's own, which then knows nothing of them."""
+    if takes_lengths(model) is None:
+        raise InputError(
+            "the model's own loss is differentiated, and its forward takes no lengths: it counts padding as it likes. "
+            "Name the output that the lengths are for with --output-key, or leave them out"
+        )
+
+
 def must_have_lengths(model: nn.Module) -> bool:
     """Whether ``forward`` cannot be called without lengths."""
     name = takes_lengths(model)
     return name is not None and inspect.signature(model.forward).parameters[name].default is inspect.Parameter.empty
 
 
-def output_tensor(output: Any) -> Tensor:
-    """The tensor among what a model returned: itself, padded if packed, the first of several."""
-    if isinstance(output, Tensor):
-        if not output.is_floating_point():
-            raise DtypeError(f"--loss takes an output of floating-point numbers; got {output.dtype}. Try --loss-fn")
-        return output
-    if isinstance(output, PackedSequence):
-        padded: Tensor = pad_packed_sequence(output, batch_first=True)[0]
-        return padded
-    if isinstance(output, (tuple, list)) and output:
-        return output_tensor(output[0])
-    if isinstance(output, Mapping):
-        name = next((name for name in OUTPUTS if name in output), None)
-        if name is not None:
-            return output_tensor(output[name])
-    raise InputError(f"the model returned {type(output).__name__}, in which no output is to be found. Try --loss-fn")
+def _place(found: Picked) -> str:
+    """Where it stands in what the model returned, in brackets."""
+    return "" if found.key is None else f" ({found.key})"
 
 
 def _is_over_time(target: Tensor, batch: int, seq_len: int) -> bool:
@@ -273,18 +329,18 @@ def _is_over_time(target: Tensor, batch: int, seq_len: int) -> bool:
     return target.dim() == axes and tuple(target.shape[:2]) == (batch, seq_len)
 
 
-def _require_time_or_none(y: Tensor, batch: int, seq_len: int) -> None:
-    """Raise ShapeError unless y is clearly (batch, time, output) or (batch, output)."""
+def _require_time_or_none(y: Tensor, batch: int, seq_len: int, others: str) -> None:
+    """Raise ShapeError unless y is clearly (batch, time, output) or (batch, output); ``others`` tell what else is."""
     fits = y.dim() in (2, 3) and y.shape[0] == batch and (y.dim() == 2 or y.shape[1] in (1, seq_len))
     if not fits:
         raise ShapeError(
             f"--loss and --target take an output of shape ({batch}, {seq_len}, output) or ({batch}, output); got "
-            f"{tuple(y.shape)}. Try --loss-fn"
+            f"{tuple(y.shape)}. Try --loss-fn{others}"
         )
     if y.dim() == 2 and y.shape[1] == seq_len > 1:
         raise ShapeError(
             f"an output of shape {tuple(y.shape)} may be (batch, time) or (batch, output). Give it an axis of outputs, "
-            "(batch, time, 1), or try --loss-fn"
+            f"(batch, time, 1), or try --loss-fn{others}"
         )
 
 

@@ -43,7 +43,12 @@ def check(given: CheckOptions) -> None:
 
     network, h_init = made.hand_written
     chosen = (given.model.nonlinearity,) if given.model.nonlinearity else IN_TORCH
-    how: dict[str, Any] = {"target": made.target, "h_init": h_init, "nonlinearities": chosen, **vars(given.loss)}
+    how: dict[str, Any] = {
+        "target": made.target,
+        "h_init": h_init,
+        "nonlinearities": chosen,
+        "loss": made.config["loss"],
+    }
     with progress_bar("check", quiet=given.out.quiet) as progress, made.running():
         report = checks.check(network, made.x, **how, progress=progress)
     emit(report, {**made.config, "nonlinearity": " and ".join(chosen)}, given.out)

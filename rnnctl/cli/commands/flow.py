@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
-from rnnctl.cli.options.loss import LossOptions, VerifyOptions
+from rnnctl.cli.options.loss import LossOptions, OutputKeyOptions, VerifyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
@@ -26,6 +26,7 @@ class FlowOptions(CommandOptions):
     data: DataOptions
     inputs: BatchOptions
     loss: LossOptions
+    key: OutputKeyOptions
     verify: VerifyOptions
     run: RunOptions
     plot: PlotOptions

@@ -5,14 +5,22 @@ from dataclasses import dataclass
 from rnnctl.cli.commands.history import show_history
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions, HistoryOptions, LengthOptions
-from rnnctl.cli.options.loss import LossFunctionOptions, LossOptions, LossStepOptions, VerdictOptions, VerifyOptions
+from rnnctl.cli.options.loss import (
+    LossFunctionOptions,
+    LossOptions,
+    LossStepOptions,
+    OutputKeyOptions,
+    VerdictOptions,
+    VerifyOptions,
+)
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
-from rnnctl.results import Answers
+from rnnctl.errors import InputError
+from rnnctl.results import Answers, Result
 from rnnctl.view.progress import progress_bar
 
 
@@ -28,6 +36,7 @@ class GradnormOptions(CommandOptions):
     past: HistoryOptions
     loss: LossOptions
     function: LossFunctionOptions
+    key: OutputKeyOptions
     at: LossStepOptions
     verdict: VerdictOptions
     verify: VerifyOptions
@@ -64,5 +73,16 @@ def gradnorm(given: GradnormOptions) -> None:
     more = {"loss_fn": made.loss_fn, "lengths": made.lengths, **made.of_gradient}
     with progress_bar("gradnorm", quiet=given.out.quiet) as progress, made.running():
         result = gradnorm(made.model, made.x, **options, **more, progress=progress)
+    _require_zeros_heard(given, result)
     show(result, made.config, given.plot, given.out)
     result.require_agreement()
+
+
+def _require_zeros_heard(given: GradnormOptions, result: Result) -> None:
+    """Raise InputError where zeros were asked for as a target, which the library knows as none, beside an own loss."""
+    target = given.data.target
+    if target is not None and result.settled.get("target", target) is None:
+        raise InputError(
+            f"the model's own loss is differentiated, and --target {target} would be ignored. Leave it out, or name "
+            "the output that it is for with --output-key"
+        )

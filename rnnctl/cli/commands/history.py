@@ -1,14 +1,19 @@
 """``rnnctl gradnorm --from``: what a training run left in its file."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from rnnctl.cli.options.command import CommandOptions
+from rnnctl.cli.options.data import HistoryOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.output.emit import require_not_read, tell_notes
 from rnnctl.cli.output.plotting import require_places, show
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
 from rnnctl.results import Answers
+
+# Of the options that shape a run: which weight is shown, and what says nothing of any number.
+STILL_HEARD = ("module", "device", "threads")
 
 
 def answers() -> tuple[Answers, ...]:
@@ -37,3 +42,10 @@ def _require_nothing_to_run(given: CommandOptions) -> None:
     request = request_of(given)
     if not request.hand_written or request.data.input is not None or request.batch is not None:
         raise InputError("--from shows a run that is over; it takes no --model, --cell, --input or --batch")
+    heard = (HistoryOptions, PlotOptions, OutputOptions)
+    unheard = [group for group in vars(given).values() if not isinstance(group, heard)]
+    asked = [field for group in unheard for field in fields(group) if getattr(group, field.name) != field.default]
+    # What is on by itself was switched off.
+    flags = {each.name: f"--{'no-' if each.default is True else ''}{each.name.replace('_', '-')}" for each in asked}
+    if names := [flag for name, flag in flags.items() if name not in STILL_HEARD]:
+        raise InputError(f"--from shows a run that is over; {' and '.join(names)} would be ignored. Leave it out")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
-from rnnctl.cli.options.loss import LossOptions, VerifyOptions
+from rnnctl.cli.options.loss import LossOptions, OutputKeyOptions, VerifyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.question import WindowOptions
@@ -29,6 +29,7 @@ class TruncationOptions(CommandOptions):
     data: DataOptions
     inputs: BatchOptions
     loss: LossOptions
+    key: OutputKeyOptions
     window: WindowOptions
     verify: VerifyOptions
     run: RunOptions

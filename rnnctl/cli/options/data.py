@@ -69,8 +69,14 @@ class DataOptions:
         bool, option("--standardize/--no-standardize", help="z-score every feature over batch and time.")
     ] = False
     target: Annotated[
-        str, option("--target", help="dummy: zeros; next: predict x_{t+1}; or a file.", metavar="dummy|next|FILE")
-    ] = "dummy"
+        str | None,
+        option(
+            "--target",
+            help="dummy: zeros; next: predict x_{t+1}; or a file.",
+            metavar="dummy|next|FILE",
+            show_default="dummy",
+        ),
+    ] = None
     h_init: Annotated[
         Literal["zeros", "normal"] | None,
         option(

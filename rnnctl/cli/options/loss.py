@@ -12,8 +12,13 @@ class LossOptions:
 
     panel: ClassVar[str] = "Loss"
     loss: Annotated[
-        Literal["mse", "cross-entropy", "sum"], option("--loss", help="Mean over batch and outputs; sum: plain sum.")
-    ] = "mse"
+        Literal["mse", "cross-entropy", "sum"] | None,
+        option(
+            "--loss",
+            help="Mean over batch and outputs; sum: plain sum.",
+            show_default="mse, or the model's own",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,29 @@ class LossFunctionOptions:
 
 
 @dataclass(frozen=True)
+class OutputKeyOptions:
+    """Which output the loss is of."""
+
+    panel: ClassVar[str] = "Loss"
+    output_key: Annotated[
+        str | None,
+        option(
+            "--output-key",
+            help="Which part of what --model returns is its output; dots lead further in.",
+            metavar="NAME|INDEX",
+            show_default="by its name, else the first",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class LossStepOptions:
     """Where the loss sits."""
 
     panel: ClassVar[str] = "Loss"
-    loss_at: Annotated[Literal["last", "all"], option("--loss-at", help="Steps that carry a loss.")] = "last"
+    loss_at: Annotated[
+        Literal["last", "all"] | None, option("--loss-at", help="Steps that carry a loss.", show_default="last")
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ def require_places(plot: PlotOptions, out: OutputOptions, answers: Asked = None)
 
 
 def show(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: OutputOptions) -> None:
-    """Draw the result where asked, and emit it."""
+    """Draw the result where asked, and emit it, under the configuration as its run settled it."""
+    config = {**config, **result.settled}
     _draw(result, config, plot, out)
     emit(result, config, out)
 

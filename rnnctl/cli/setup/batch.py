@@ -190,8 +190,8 @@ def _standardized(found: Sequences, data: DataOptions) -> tuple[Sequences, tuple
     return found, tuple(f"{name} is constant: standardized to 0, not divided by 0" for name in constant)
 
 
-def _read_target(name: str, reader: Reader) -> Any:
-    return None if name == "dummy" else read_target(name, reader)
+def _read_target(name: str | None, reader: Reader) -> Any:
+    return None if name in (None, "dummy") else read_target(str(name), reader)
 
 
 def _cut_target(found: Sequences, data: DataOptions, reader: Reader) -> Any:
@@ -270,7 +270,7 @@ def _fitted(request: Request, data: Data, sizes: Mapping[str, int], dtype: torch
         return None
     # Whole numbers for a loss of the user's own are classes.
     classes = request.loss == "cross-entropy" or (request.loss_fn is not None and data.targets.dtype.kind in "iu")
-    source = request.data.target
+    source = str(request.data.target)
     array = fitted_target(data.targets, sizes["batch_size"], sizes["seq_len"], classes=classes, source=source)
     tensor = torch.from_numpy(array.copy())
     return tensor if classes else _in_range(tensor, dtype, f"--target {source}")

@@ -34,6 +34,7 @@ class Experiment:
         lengths: real steps of every sequence, shape (batch,), where they differ; else None.
         loss_fn: the user's own loss, or None.
         only: which weights, as for ``probe``.
+        output_key: which output, as for ``gradnorm``.
         drawn: how W_hh was drawn, as for ``lyapunov``.
         notes: what is to be told of it, a sentence each.
         config: the options as they were settled, as JSON can hold them.
@@ -47,6 +48,7 @@ class Experiment:
     lengths: Tensor | None
     loss_fn: Callable[[Any, Any], Tensor] | None
     only: str | None
+    output_key: str | None
     drawn: Drawn
     notes: tuple[str, ...]
     config: Mapping[str, Any]
@@ -60,8 +62,8 @@ class Experiment:
 
     @property
     def of_gradient(self) -> dict[str, Any]:
-        """The keywords of every question about a gradient: target, h_init, only."""
-        return {name: getattr(self, name) for name in ("target", "h_init", "only")}
+        """The keywords of every question about a gradient: target, h_init, only, output_key."""
+        return {name: getattr(self, name) for name in ("target", "h_init", "only", "output_key")}
 
     @property
     def _of_random_numbers(self) -> str:
@@ -121,6 +123,7 @@ def _experiment(request: Request) -> Experiment:
         **_moved(on_cpu, device),
         loss_fn=loss_fn,
         only=only,
+        output_key=request.output_key,
         drawn=network.drawn,
         notes=(*data.reader.notes, *data.notes, *network.notes, *_of_half_precision(request, network)),
         config=_config(request, network, device),
@@ -168,7 +171,10 @@ def _of_half_precision(request: Request, network: Network) -> tuple[str, ...]:
 def _config(request: Request, network: Network, device: torch.device) -> dict[str, Any]:
     """The options as they were settled."""
     settled = {"dtype": plain(network.dtype), "device": str(device), "threads": torch.get_num_threads()}
-    of_loss = {"loss": request.loss_fn or request.loss}
-    at = {} if request.loss_at is None else {"loss_at": request.loss_at}
+    of_loss: dict[str, Any] = {"target": request.data.target or "dummy", "loss": request.loss_fn or request.loss}
+    # A loss of the user's own sits where it likes.
+    at = {} if request.loss_at is None else {"loss_at": None if request.loss_fn else request.loss_at}
+    if request.loss_at is not None and not request.hand_written:
+        at["output_key"] = request.output_key
     measure = {} if request.measure is None else recorded([request.measure])
     return {**request.recorded, **network.sizes, **settled, **network.config, **of_loss, **at, **measure}

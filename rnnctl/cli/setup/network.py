@@ -168,8 +168,6 @@ def _title(request: Request, sizes: Mapping[str, int]) -> str:
 
 
 def _require_no_contradiction(model: ModelOptions, weights: Weights) -> None:
-    if model.init != "default" or model.gain != 1.0:
-        raise InputError("--weights gives W_hh; --init and --gain would replace it. Leave one of them out")
     if weights.bias and not model.bias:
         raise InputError(f"--no-bias contradicts {model.weights}, which has biases. Leave it out")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions, LengthOptions
-from rnnctl.cli.options.loss import LossFunctionOptions, LossOptions, LossStepOptions
+from rnnctl.cli.options.loss import LossFunctionOptions, LossOptions, LossStepOptions, OutputKeyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.question import MeasureOptions
 from rnnctl.cli.options.run import RunOptions
@@ -28,6 +28,8 @@ class Request:
         loss: the name of a loss of ours; the user's own function comes before it.
         loss_fn: the place of a loss of the user's own, or None.
         loss_at: the steps that carry a loss, or None where no gradient is asked for.
+        ours: the options, as they were given, that ask for a loss of ours: "--loss mse".
+        output_key: which part of what the network returns is its output, or None.
         dtype: of weights and data, for a network that we build.
     """
 
@@ -41,6 +43,8 @@ class Request:
     loss: str
     loss_fn: str | None
     loss_at: str | None
+    ours: tuple[str, ...]
+    output_key: str | None
     dtype: str
 
     @property
@@ -78,7 +82,8 @@ def request_of(given: CommandOptions) -> Request:
     """The request in a command's options."""
     loss, function = given.group(LossOptions) or LossOptions(), given.group(LossFunctionOptions)
     at, run = given.group(LossStepOptions), given.group(RunOptions) or RunOptions()
-    inputs = given.group(BatchOptions) or BatchOptions()
+    inputs, key = given.group(BatchOptions) or BatchOptions(), given.group(OutputKeyOptions) or OutputKeyOptions()
+    asked = {"--loss": loss.loss, "--loss-at": None if at is None else at.loss_at}
     return Request(
         own=given.group(YourModelOptions) or YourModelOptions(),
         model=given.group(ModelOptions) or ModelOptions(),
@@ -87,9 +92,11 @@ def request_of(given: CommandOptions) -> Request:
         batch=inputs.batch,
         ragged=given.group(LengthOptions),
         measure=given.group(MeasureOptions),
-        loss=loss.loss,
+        loss=loss.loss or "mse",
         loss_fn=None if function is None else function.loss_fn,
-        loss_at=given.loss_at if at is None else at.loss_at,
+        loss_at=given.loss_at if at is None else at.loss_at or "last",
+        ours=tuple(f"{flag} {value}" for flag, value in asked.items() if value is not None),
+        output_key=key.output_key,
         dtype=run.dtype or given.dtype,
     )
 
@@ -113,8 +120,26 @@ def require_consistent(request: Request) -> None:
         _require_batch_alone(request)
     if request.model.strict and request.model.weights is None:
         raise InputError("--strict is about --weights, which is not given")
+    if request.model.weights is not None and (request.model.init != "default" or request.model.gain != 1.0):
+        raise InputError("--weights gives W_hh; --init and --gain would replace it. Leave one of them out")
+    if request.loss_at is None:
+        _require_no_target(request)
+    if request.loss_fn is not None and request.ours:
+        raise InputError(
+            f"--loss-fn {request.loss_fn} is the loss, and {' and '.join(request.ours)} would be ignored. Leave it out"
+        )
     _require_input(request.data)
     _require_files(request)
+
+
+def _require_no_target(request: Request) -> None:
+    """Where no loss is asked for: a target may still shape what we build, and cuts sequences if it is their next step.
+
+    Of a model of the user's it is nothing.
+    """
+    target = request.data.target
+    if request.own.model is not None and target not in (None, "next"):
+        raise InputError(f"--target {target} is for a loss, and none is asked for here. Leave it out")
 
 
 def require_defaults(model: ModelOptions, names: Iterable[str], why: str) -> None:
@@ -151,8 +176,9 @@ def _require_nothing_of_others(request: Request) -> None:
     if own.module is not None or own.model_arg:
         name = "--module" if own.module is not None else "--model-arg"
         raise InputError(f"{name} is about --model or --cell, which are not given")
-    if request.loss_fn is not None:
-        raise InputError("--loss-fn takes the output of --model or --cell, which are not given")
+    if request.loss_fn is not None or request.output_key is not None:
+        name = "--loss-fn takes" if request.loss_fn is not None else "--output-key picks"
+        raise InputError(f"{name} the output of --model or --cell, which are not given")
 
 
 def _require_batch_alone(request: Request) -> None:

@@ -43,6 +43,11 @@ def sizes_for(network: nn.Module, request: Request, data: Data) -> dict[str, int
         claims["input_size"] = [(size, "the model") for size in known if isinstance(size, int)][:1]
     if shape is not None and len(shape) != 3:
         # Token numbers have no features, and pictures several axes of them.
+        if request.model.input_size is not None:
+            raise InputError(
+                f"--input-size counts features, the last of three axes; {data.source} is of shape {tuple(shape)}. "
+                "Leave it out"
+            )
         del claims["input_size"]
     return {name: _settled(name, claims[name], data) for name in claims}
 

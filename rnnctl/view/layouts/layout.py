@@ -88,12 +88,22 @@ def _parts(network: str, config: Record) -> list[str]:
     length = "free-running" if runs_freely else f"T {config['seq_len']}"
     parts = [network, length, f"batch {config['batch_size']}"]
     if "loss_at" in config:
-        # A loss of the user's own ("package.module:name") sits where it likes.
-        at = "" if ":" in config["loss"] else f" at {config['loss_at']}"
-        parts.append(f"loss {config['loss']}{at}")
+        parts.append(_loss(config))
     if not runs_freely:
         parts.append(config.get("batch") or config["input"] or "random input")
     return [*parts, f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
+
+
+def _loss(config: Record) -> str:
+    """Whose loss it is, at which steps, and of which output where that is not plain."""
+    loss, at, key = config["loss"], config["loss_at"], config.get("output_key")
+    # Of a tuple the first is meant where nothing is said.
+    what = f"output {key}" if str(key).isdigit() else key
+    of = "" if key in (None, "0", "loss") else f" of {what}"
+    if at is not None:
+        return f"loss {loss} at {at}{of}"
+    # One of the user's own, "package.module:name", or of the model's, which sit where they like.
+    return f"loss {loss}{of}" if ":" in loss else f"{loss} loss{of and f' ({what})'}"
 
 
 _TENSORS = Table(
