@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 Value = float | int | str | bool | None
@@ -25,6 +25,7 @@ class Answers:
     words: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
 class Result:
     """What a question of rnnctl is answered with; any view can render it. Frozen dataclasses inherit it.
 
@@ -38,8 +39,10 @@ class Result:
         why: name of a scalar that is None, or of a condition -> the reason.
         kinds: name of a scalar, or a pattern of names -> what it is where it has a value.
         words: the names of the conditions.
+        notes: what is to be told beside it, a sentence each.
     """
 
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
     kinds: ClassVar[Mapping[str, Kind]] = {}
     words: ClassVar[tuple[str, ...]] = ()
 

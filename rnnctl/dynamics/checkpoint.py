@@ -55,7 +55,6 @@ class CheckpointContents(Result):
     unknown: tuple[Mapping[str, Any], ...]
     other: tuple[Mapping[str, Any], ...]
     stored_bytes: int
-    notes: tuple[str, ...]
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:

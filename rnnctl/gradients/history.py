@@ -60,7 +60,6 @@ class GradNormHistory(Result):
     probed: tuple[ProbedStep, ...]
     failed: tuple[ProbedStep, ...]
     other_weights: tuple[str, ...]
-    notes: tuple[str, ...]
 
     @cached_property
     def scalars(self) -> Record:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import HistoryOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import require_not_read, tell_notes
+from rnnctl.cli.output.emit import require_not_read
 from rnnctl.cli.output.plotting import require_places, show
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
@@ -34,7 +34,6 @@ def show_history(path: Path, given: CommandOptions) -> None:
 
     module = request_of(given).own.module
     result = gradnorm_history(path, module)
-    tell_notes(result.notes, out)
     show(result, {"file": str(path), "module": module}, plot, out)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.model import CheckpointArgument
 from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.output.emit import emit, require_not_read, require_output, tell_notes
+from rnnctl.cli.output.emit import emit, require_not_read, require_output
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
@@ -34,5 +34,4 @@ def weights(given: WeightsOptions) -> None:
 
     with progress_bar("weights", quiet=out.quiet) as progress:
         result = checkpoint_contents(file, progress=progress)
-    tell_notes(result.notes, out)
     emit(result, {"file": str(file)}, out)

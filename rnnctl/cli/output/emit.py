@@ -57,7 +57,7 @@ def chosen_format(out: OutputOptions) -> str:
 
 
 def emit(result: Result, config: Mapping[str, Any], out: OutputOptions) -> None:
-    """Show or write the result; exit 3 where a --fail-on condition holds.
+    """Show or write the result, its notes told before; exit 3 where a --fail-on condition holds.
 
     Raises:
         typer.Exit: a condition held.
@@ -68,6 +68,7 @@ def emit(result: Result, config: Mapping[str, Any], out: OutputOptions) -> None:
     from rnnctl.view.render import rendered
     from rnnctl.view.terminal import View
 
+    tell_notes(result.notes, out)
     view = View(chosen_format(out), out.only, out.all, terminal(out))
     deliver(rendered(result, view, config, {"rnnctl": __version__, "torch": torch.__version__}), out)
     judge(result, out)
