@@ -63,6 +63,8 @@ class Terminal(io.StringIO):
 CASES: Mapping[str, tuple[str, str]] = {
     "model": ("gradnorm --json", "--model train:build"),
     "batch": ("gradnorm --json --model train:build", "--batch train:batch"),
+    "time_first": ("gradnorm --json --model train:timefirst", "--time-first"),
+    "batch_first": ("gradnorm --json --model train:timefirst", "--batch-first"),
     "model_arg": ("gradnorm --json --model train:build", "--model-arg hidden=3"),
     "module": ("gradnorm --json --model train:build", "--module encoder"),
     "cell": ("gradnorm --json", "--cell lstm"),
@@ -199,6 +201,13 @@ class Both(Two):
 
 def both():
     return Both(4)
+
+class TimeFirst(nn.LSTM):
+    def forward(self, x):
+        return super().forward(x)[0]
+
+def timefirst():
+    return nn.Sequential(TimeFirst(10, 4))
 
 def batch():
     return (torch.ones(2, 3, 10),)

@@ -20,8 +20,8 @@ from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, own_layer, widened
 from rnnctl.models.graph_steps import GraphSteps
-from rnnctl.models.hand_written import posed
-from rnnctl.models.inputs import Given
+from rnnctl.models.hand_written import posed, require_batch_first
+from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.recurrence.cell_kind import StepKind
 from rnnctl.recurrence.slopes import StepMaps
 from rnnctl.recurrence.states_seen import FINITE
@@ -168,6 +168,7 @@ def lyapunov(
     x: Given | None = None,
     *,
     h_init: Tensor | None = None,
+    time_first: TimeFirst = None,
     only: str | None = None,
     target: Tensor | None = None,
     count: int | None = None,
@@ -189,6 +190,7 @@ def lyapunov(
             means over the batch. Left out of an autonomous measurement, and for a ``DrivenLayer``.
         h_init: hidden state before step 0, shape (batch, hidden). If left out: zeros along a
             sequence, one normal state drawn from the seed without one. Other models have their own.
+        time_first: whether the model takes (time, batch, ...), as of ``gradnorm``.
         only: of a module with several recurrent weights a name or pattern that leaves one, as in ``probe``.
         target: as for ``gradnorm``, whose factor per step is measured beside the exponents.
         count: how many of the largest exponents; all if left out (H; where the state is h and
@@ -211,11 +213,11 @@ def lyapunov(
     generator = Generator().manual_seed(seed)
     layer: Measured
     if autonomous:
-        layer = _running_freely(model, x, h_init, only, _free_steps(steps, warmup), generator)
+        layer = _running_freely(model, x, h_init, only, time_first, _free_steps(steps, warmup), generator)
     elif x is None and not isinstance(model, DrivenLayer):
         raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
     else:
-        layer = layer_to_measure(model, x, h_init, only)
+        layer = layer_to_measure(model, x, h_init, only, time_first)
     warmup, steps = _span(layer, steps, warmup, autonomous)
     start = layer.state_init
     count = _count(count, start.shape[1], layer.kind)
@@ -326,6 +328,7 @@ class _Run:
             kind=self.layer.kind,
             first_step=self.layer.first_step,
             computed_in=computed_in(self.layer),
+            notes=self.layer.notes,
         )
 
     def step(self, J: StepMaps) -> Float[Tensor, "batch count"]:
@@ -348,12 +351,13 @@ def _running_freely(
     x: Given | None,
     h_init: Tensor | None,
     only: str | None,
+    time_first: TimeFirst,
     steps: int,
     generator: Generator,
 ) -> DrivenLayer:
     """A layer on its biases alone: zeros for inputs, of so many steps."""
     if not isinstance(model, FullRNN):
-        layer = layer_to_measure(model, x, h_init, only)
+        layer = layer_to_measure(model, x, h_init, only, time_first)
         if isinstance(layer, GraphSteps):
             raise InputError(
                 f"autonomous: the steps of {layer.name} are code of {layer.kind.name}, which reads its input itself, "
@@ -365,6 +369,7 @@ def _running_freely(
         zeros = layer.x.new_zeros(1, 1, 1).expand(len(start[kept]), steps, layer.x.shape[2])
         c_init = None if layer.c_init is None else layer.c_init[kept]
         return replace(layer, x=zeros, h_init=layer.h_init[kept], c_init=c_init)
+    require_batch_first(time_first)
     weight = model.rnn_cell.hidden_to_hidden.weight
     if h_init is None:
         h_init = torch.randn(1, weight.shape[0], generator=generator).to(weight)

@@ -1,7 +1,7 @@
 """What W_hh and its step Jacobians tell: eigenvalues, singular values, slopes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -26,7 +26,8 @@ from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, driven_along, own_layer, require_alone
 from rnnctl.models.graph_steps import GraphSteps
-from rnnctl.models.inputs import Given, one_tensor
+from rnnctl.models.hand_written import require_batch_first
+from rnnctl.models.inputs import Given, TimeFirst, one_tensor
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES, SATURATED, Nonlinearity
 from rnnctl.recurrence.slopes import Slopes
 from rnnctl.results import Kind, Result, numbers
@@ -128,6 +129,7 @@ def spectrum(
     x: Given | None = None,
     *,
     h_init: Tensor | None = None,
+    time_first: TimeFirst = None,
     only: str | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Spectrum | GatedSpectrum | StepSpectrum:
@@ -140,6 +142,7 @@ def spectrum(
         x: inputs, shape (batch, time, input), or a tuple or mapping of all that the model takes; left out for a
             ``DrivenLayer``.
         h_init: hidden state of a ``FullRNN`` before step 0, shape (batch, hidden); zeros if left out.
+        time_first: whether the model takes (time, batch, ...), as of ``gradnorm``.
         only: of a module with several recurrent weights a name or pattern that leaves one, as in ``probe``.
         progress: called with the fraction of the steps that are done.
     Returns:
@@ -150,7 +153,11 @@ def spectrum(
     Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 2.1 (the bound); Henrici 1962
         (departure from normality).
     """
-    layer = layer_to_measure(model, x, h_init, only)
+    layer = layer_to_measure(model, x, h_init, only, time_first)
+    return replace(_spectrum(layer, progress), notes=layer.notes)
+
+
+def _spectrum(layer: Measured, progress: Callable[[float], None] | None) -> Spectrum | GatedSpectrum | StepSpectrum:
     if isinstance(layer, GraphSteps):
         return step_spectrum(layer, progress)
     if layer.kind.nonlinearity is None:
@@ -160,28 +167,35 @@ def spectrum(
 
 
 def layer_to_measure(
-    model: nn.Module | DrivenLayer, x: Given | None, h_init: Tensor | None, only: str | None
+    model: nn.Module | DrivenLayer,
+    x: Given | None,
+    h_init: Tensor | None,
+    only: str | None,
+    time_first: TimeFirst = None,
 ) -> Measured:
     """The layer, or code of the user's own, that spectrum and lyapunov look at, with the input that drives it.
 
     Args:
         x: as of ``spectrum``; None for a ``DrivenLayer``.
         h_init: of a ``FullRNN``, shape (batch, hidden); zeros if left out.
-        only: of another model, as in ``probe``.
+        only, time_first: of another model, as in ``gradnorm``.
     """
-    layer = _driven(model, x, h_init, only)
+    layer = _driven(model, x, h_init, only, time_first)
     # Looked at before LAPACK is: of a value that is not finite it crashes, or lies.
     if isinstance(layer, DrivenLayer):
         _ = layer.wide_weights
     return layer
 
 
-def _driven(model: nn.Module | DrivenLayer, x: Given | None, h_init: Tensor | None, only: str | None) -> Measured:
+def _driven(
+    model: nn.Module | DrivenLayer, x: Given | None, h_init: Tensor | None, only: str | None, time_first: TimeFirst
+) -> Measured:
+    if not isinstance(model, (DrivenLayer, FullRNN)):
+        return driven_along(model, x, h_init, only, time_first)
+    require_batch_first(time_first)
     if isinstance(model, DrivenLayer):
         require_alone(x, h_init)
         return model
-    if not isinstance(model, FullRNN):
-        return driven_along(model, x, h_init, only)
     if x is None:
         raise InputError("spectrum of a FullRNN needs x, shape (batch, time, input)")
     x = one_tensor(x)

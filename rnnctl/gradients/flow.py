@@ -20,8 +20,8 @@ from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import nonfinite_step, posed, require_own_start
-from rnnctl.models.inputs import Given
+from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_first, require_own_start
+from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
@@ -171,6 +171,7 @@ def flow(
     loss: str | None = None,
     output_key: str | int | None = None,
     h_init: Tensor | None = None,
+    time_first: TimeFirst = None,
     only: str | None = None,
     linear: object = None,
     verify: bool = False,
@@ -180,9 +181,9 @@ def flow(
 
     Args:
         model: a ``FullRNN``, or any module whose output is (batch, time, output).
-        x, target, loss, output_key, h_init, verify, progress: as in ``gradnorm``, for sequences of one length. L_k is
-            step k's share of the loss with ``loss_at="all"``, so that sum over k of the contributions is G_t there.
-            A model that returns a loss of its own needs ``output_key``.
+        x, target, loss, output_key, h_init, time_first, verify, progress: as in ``gradnorm``, for sequences of one
+            length. L_k is step k's share of the loss with ``loss_at="all"``, so that sum over k of the contributions
+            is G_t there. A model that returns a loss of its own needs ``output_key``.
         only: as in ``probe``; of a model with several recurrent weights it must leave one.
         linear: gone; an InputError says what to write instead.
     Returns:
@@ -194,6 +195,7 @@ def flow(
     """
     require_no_linear(linear)
     if isinstance(model, FullRNN) and only is None and output_key is None:
+        require_batch_first(time_first)
         problem = posed(model, x, target, loss, "all", h_init)
         _require_room(problem.seq_len)
         require_room_for_blocks(problem)
@@ -202,14 +204,16 @@ def flow(
             compared, nonfinite_step(swept.h, swept.grad_W_hh), model.rnn_cell.hidden_to_hidden.weight.dtype
         )
     require_own_start(h_init)
-    objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key)
+    objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key, time_first=time_first)
     with LossPasses(model, objective, only) as passes:
         _require_room(passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, progress) if steps is None else _swept(steps, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
         nonfinite = passes.nonfinite()
-    return replace(swept.result(compared, nonfinite, swept.grad_W_hh.dtype), output_key=passes.output_key)
+    return replace(
+        swept.result(compared, nonfinite, swept.grad_W_hh.dtype), output_key=passes.output_key, notes=passes.notes
+    )
 
 
 # The name from before flow took any model.

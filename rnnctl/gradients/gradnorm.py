@@ -18,8 +18,8 @@ from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
 from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_own_start
-from rnnctl.models.inputs import Given
+from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_batch_first, require_own_start
+from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, lengths_apart
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
@@ -180,6 +180,7 @@ def gradnorm(
     output_key: str | int | None = None,
     h_init: Tensor | None = None,
     lengths: Tensor | None = None,
+    time_first: TimeFirst = None,
     only: str | None = None,
     linear: object = None,
     verify: bool | None = None,
@@ -207,6 +208,11 @@ def gradnorm(
         lengths: real steps of every sequence, (batch,). A model whose ``forward`` takes ``lengths`` is
             given them; the loss counts real steps only, and ``padded_shares`` tells what would fall on
             padding without either.
+        time_first: whether the model takes (time, batch, ...): it is given x so, and its output is turned back. None:
+            no, but for a bare torch layer that is not batch_first; a recurrent weight that then runs over the
+            sequences in place of their steps is an error (of ``forward``, ``unroll``, ``spectrum`` and ``lyapunov`` a
+            note, and an error for "checked"). False: it runs over whatever it runs, and the loss is at the steps of
+            that.
         only: which recurrent weights, as in ``probe``; all if left out.
         linear: gone; an InputError says what to write instead.
         verify: record how well the sum of the contributions agrees with autograd; if left out, where autograd
@@ -229,11 +235,12 @@ def gradnorm(
     # What is asked of any model; a network of ours is then one of them.
     plain = lengths is None and loss_fn is None and output_key is None and only is None
     if isinstance(model, FullRNN) and plain:
+        require_batch_first(time_first)
         problem = posed(model, x, target, loss, loss_at, h_init)
         return own_gradnorm(problem, verify=bool(verify), progress=progress, **judged)
     require_own_start(h_init)
     x, lengths = lengths_apart(model, x, lengths)
-    objective = Objective(x, target, loss, loss_at, loss_fn, lengths, output_key)
+    objective = Objective(x, target, loss, loss_at, loss_fn, lengths, output_key, time_first)
     # Of another model autograd runs anyway: the comparison costs nothing.
     return itemised(model, objective, only, verify=verify is not False, **judged)
 

@@ -15,9 +15,10 @@ from rnnctl.gradients.probe import ProbedWeight, probed
 from rnnctl.gradients.use_norms import UseNorms
 from rnnctl.gradients.use_steps import UseSteps, use_steps
 from rnnctl.models.calls import CellCall, LayeredCall
+from rnnctl.models.model_run import ModelRun
 from rnnctl.models.module_calls import ModuleCalls
 from rnnctl.models.modules import has_own_forward, matches, none_found, recurrent_modules, weight_names
-from rnnctl.models.objective import Objective, backward, called
+from rnnctl.models.objective import Objective, backward
 from rnnctl.models.recording import Calls, Recording
 from rnnctl.models.weight_uses import Asked, Reading, WeightUses
 from rnnctl.recurrence.states_seen import FirstNonfinite, StatesSeen, first_nonfinite, seen_together
@@ -37,6 +38,7 @@ class LossPasses:
         windows: of a weight that is found in the graph, those that ``window_sums`` will be asked for.
         losses: of every step, each of shape ().
         output_key: where the output stands in what the model returned; None where it is all of it.
+        notes: what is to be told of the steps that the model ran, once it has.
     Raises:
         InputError: several weights or none.
     """
@@ -48,20 +50,29 @@ class LossPasses:
         self._in_graph: _InGraph | None = None
         self.name, self.losses, self.windows = "", list[Tensor](), tuple[int, ...]()
         self.output_key: str | None = None
+        self.notes: tuple[str, ...] = ()
 
     def __enter__(self) -> "LossPasses":
         try:
             self._recording.attach()
             with torch.enable_grad(), self._module_calls.noted():
-                output = called(self._model, self._objective.x, None)
-                self.output_key = self._objective.over_time(output).key
-                self.losses = self._objective.at_every_step(output)
-            self._choose()
+                self._run()
         except BaseException:
             # Where entering fails nobody calls __exit__, not even after Ctrl-C.
             self._detach()
             raise
         return self
+
+    def _run(self) -> None:
+        """Forward, to the losses and the weight that is asked about."""
+        run = ModelRun(self._model, self._objective.x, None, self._objective.checked_axes)
+        try:
+            objective, output = run.posed(self._objective, run())
+            self.notes, self.output_key = run.notes, objective.over_time(output).key
+            self.losses = objective.at_every_step(output)
+            self._choose()
+        except InputError as error:
+            raise run.explained(error) from None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._detach()

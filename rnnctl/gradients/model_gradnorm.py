@@ -15,11 +15,11 @@ from rnnctl.gradients.agreement import NOT_ASKED
 from rnnctl.gradients.decay import DECAY_KINDS, decay_scalars, why_no_decay
 from rnnctl.gradients.probe import ProbedWeight, Trace, probe
 from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
+from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import (
     Objective,
     backward,
-    called,
     lengths_apart,
     must_have_lengths,
     require_takes_lengths,
@@ -273,12 +273,12 @@ def itemised(
     if objective.loss_fn is None:
         real = without_padding(objective.target, lengths, objective.x.shape[1])
         objective = replace(objective, target=real)
-    trace, value, part = _one_step(model, objective, lengths, only)
+    trace, value, part, notes = _one_step(model, objective, lengths, only)
     shares: dict[str, float | None] = {}
     if lengths is not None:
         # The audit: the loss as it would be without packing, padding included.
         careless = objective if must_have_lengths(model) else replace(objective, lengths=None)
-        audited, _, _ = _one_step(model, careless, lengths, only)
+        audited, *_ = _one_step(model, careless, lengths, only)
         shares = {name: weight.padded_share for name, weight in audited.items()}
     return ModelGradNorms(
         weights=MappingProxyType(dict(trace)),
@@ -289,6 +289,7 @@ def itemised(
         explode_above=explode_above,
         own_loss=part.is_own_loss,
         output_key=part.key,
+        notes=notes,
     )
 
 
@@ -297,7 +298,7 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
 
     Args:
         model, x, target: as in ``gradnorm``, x of shape (batch, time, input).
-        settings: of ``gradnorm``: loss, loss_at, loss_fn, output_key, lengths, only, verify, vanish_below,
+        settings: of ``gradnorm``: loss, loss_at, loss_fn, output_key, lengths, time_first, only, verify, vanish_below,
             explode_above.
     """
     judged = {"verify": True, "vanish_below": 1e-3, "explode_above": 1e3}
@@ -312,20 +313,21 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
 
 def _one_step(
     model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None
-) -> tuple[Trace, float, Picked]:
-    """Forward and backward once, the model's ``.grad`` left alone; ``lengths`` tell what is padding."""
+) -> tuple[Trace, float, Picked, tuple[str, ...]]:
+    """Forward and backward once, the model's ``.grad`` left alone, with notes; ``lengths`` tell what is padding."""
+    run = ModelRun(model, objective.x, objective.lengths, objective.checked_axes)
     try:
         with torch.enable_grad(), probe(model, only=only, decay=True, lengths=lengths) as trace:
-            returned = called(model, objective.x, objective.lengths)
-            part = objective.picked(returned)
+            posed, returned = run.posed(objective, run())
+            part = posed.picked(returned)
             if part.is_own_loss and lengths is not None:
                 require_takes_lengths(model)
-            value = objective.value(returned)
+            value = posed.value(returned)
             backward(value, model)
     except InputError as error:
         # Kept from the pass, which was ours: as what it is.
-        raise error.__cause__ or error from None
-    return trace, float(value.detach()), part
+        raise error.__cause__ or run.explained(error) from None
+    return trace, float(value.detach()), part, run.notes
 
 
 def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]:

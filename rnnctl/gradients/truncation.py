@@ -18,8 +18,8 @@ from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import nonfinite_step, posed, require_own_start
-from rnnctl.models.inputs import Given
+from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_first, require_own_start
+from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
@@ -136,6 +136,7 @@ def truncation(
     loss: str | None = None,
     output_key: str | int | None = None,
     h_init: Tensor | None = None,
+    time_first: TimeFirst = None,
     only: str | None = None,
     linear: object = None,
     verify: bool = False,
@@ -144,8 +145,8 @@ def truncation(
     """The gradient that truncated BPTT would give, every loss step seeing its own last K steps.
 
     Args:
-        model, x, target, loss, output_key, h_init, only, linear, verify, progress: as in ``flow``, x of shape (batch,
-            time, input) or a tuple or mapping of inputs; every step carries a loss.
+        model, x, target, loss, output_key, h_init, time_first, only, linear, verify, progress: as in ``flow``, x of
+            shape (batch, time, input) or a tuple or mapping of inputs; every step carries a loss.
         windows: K from 1 to T; 1, 2, 4, ... if left out. T is always added.
     Returns:
         A frozen ``Truncation``.
@@ -156,6 +157,7 @@ def truncation(
     """
     require_no_linear(linear)
     if isinstance(model, FullRNN) and only is None and output_key is None:
+        require_batch_first(time_first)
         problem = posed(model, x, target, loss, "all", h_init)
         chosen = chosen_windows(windows, problem.seq_len)
         hidden = model.rnn_cell.hidden_size
@@ -164,14 +166,14 @@ def truncation(
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), chosen, progress), verify)
         return swept.result(chosen, compared, nonfinite_step(swept.h, swept.gradients))
     require_own_start(h_init)
-    objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key)
+    objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key, time_first=time_first)
     with LossPasses(model, objective, only) as passes:
         chosen = chosen_windows(windows, passes.seq_len)
         steps = laid_out(passes)
         swept = _by_passes(passes, chosen, progress) if steps is None else _swept(steps, chosen, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
         nonfinite = passes.nonfinite()
-    return replace(swept.result(chosen, compared, nonfinite), output_key=passes.output_key)
+    return replace(swept.result(chosen, compared, nonfinite), output_key=passes.output_key, notes=passes.notes)
 
 
 # The name from before truncation took any model.

@@ -1,7 +1,7 @@
 """One layer of anybody's recurrent model with the input that drives it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,8 @@ from rnnctl.models.calls import argument, cell_weights, layer_weights, rows_of
 from rnnctl.models.graph_steps import GraphSteps, graph_steps, several, why_none
 from rnnctl.models.hand_written import require_own_start
 from rnnctl.models.hooks import hooked
-from rnnctl.models.inputs import Given
+from rnnctl.models.inputs import Given, TimeFirst
+from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import (
     Found,
     class_of,
@@ -26,7 +27,6 @@ from rnnctl.models.modules import (
     spoken,
     weight_names,
 )
-from rnnctl.models.objective import called
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.slopes import State, stacked
@@ -45,6 +45,7 @@ class DrivenLayer:
         c_init: cell state before it, shape (batch, hidden); None for a cell that has none.
         nonlinearity: of an RNN, "tanh" or "relu".
         name: for messages and notes.
+        notes: what is to be told of the steps that the model ran.
     Raises:
         InputError: an unknown cell or nonlinearity; ShapeError: shapes that do not belong together.
     """
@@ -56,6 +57,7 @@ class DrivenLayer:
     c_init: Tensor | None = None
     nonlinearity: str = "tanh"
     name: str = "the layer"
+    notes: tuple[str, ...] = ()
     # That is measured: the state before all steps is known.
     first_step: ClassVar[int] = 0
 
@@ -210,7 +212,7 @@ def driven_layer(module: nn.Module, x: Tensor, hx: Any = None, *, layer: int = 0
     )
 
 
-def _kind_names(module: nn.Module) -> dict[str, str]:
+def _kind_names(module: nn.Module) -> dict[str, Any]:
     """cell and nonlinearity of a ``DrivenLayer``."""
     kind = known_kind(module)
     return {"cell": kind.name, "nonlinearity": "tanh" if kind.nonlinearity is None else kind.nonlinearity.name}
@@ -299,7 +301,7 @@ def _name(module: nn.RNNBase, layer: int, direction: int) -> str:
 
 
 def driven_along(
-    model: nn.Module, x: Given | None, h_init: Tensor | None, only: str | None
+    model: nn.Module, x: Given | None, h_init: Tensor | None, only: str | None, time_first: TimeFirst = None
 ) -> DrivenLayer | GraphSteps:
     """The layer, or the steps of somebody's own code, of one recurrent weight of any model, as x drives it.
 
@@ -310,6 +312,7 @@ def driven_along(
         x: the model's input, shape (batch, time, input), or a tuple or mapping of all its inputs.
         h_init: None: only a ``FullRNN`` takes one beside its input.
         only: a pattern of module or weight names that leaves one weight, as in ``probe``.
+        time_first: whether the model takes (time, batch, ...), as of ``gradnorm``.
     Returns:
         What ``lyapunov`` and ``spectrum`` look at.
     Raises:
@@ -319,6 +322,7 @@ def driven_along(
     require_own_start(h_init)
     if x is None:
         raise InputError("a model needs x, its input of shape (batch, time, input)")
+    run = ModelRun(model, x, None, time_first)
     modules = recurrent_modules(model, only)
     by_name = {each.full(weight): (each, weight) for each in modules for weight in each.weights}
     names = [name for each in modules for name in weight_names(each, only)]
@@ -327,18 +331,23 @@ def driven_along(
     # One with a forward of the user's own may do its steps by hand; where it does not it is a layer like others.
     by_hand = {name for name, (found, _) in by_name.items() if has_own_forward(found.module)}
     if not by_hand.issuperset(names):
-        return _driven_by(*by_name[names[0]], lambda: called(model, x, None))
-    steps = graph_steps(model, x, only)
+        return _driven_by(*by_name[names[0]], run)
+    steps = graph_steps(model, x, run, only)
     if steps is not None:
         require_finite(steps.name, steps.W_hh)
+        steps.notes = run.notes
         return steps
     if not names:
-        raise InputError(why_none(model))
-    return _driven_by(*by_name[names[0]], lambda: called(model, x, None))
+        raise run.explained(InputError(why_none(model)))
+    return _driven_by(*by_name[names[0]], run)
 
 
-def _driven_by(found: Found, weight: str, run: Callable[[], Any]) -> DrivenLayer:
+def _driven_by(found: Found, weight: str, run: ModelRun) -> DrivenLayer:
     """The layer that a weight belongs to, with what it receives while ``run`` calls the model, without gradients."""
+    return replace(_received_in(found, weight, run), notes=run.notes)
+
+
+def _received_in(found: Found, weight: str, run: Callable[[], Any]) -> DrivenLayer:
     module = found.module
     calls = _calls_of(module, run)
     if not calls:

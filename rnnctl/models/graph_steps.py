@@ -1,6 +1,6 @@
 """The steps of a recurrent weight that autograd's graph alone shows: the state after each, and the step's Jacobian."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +16,6 @@ from rnnctl.models.inputs import Given, inputs_of
 from rnnctl.models.made_tensors import MadeTensors
 from rnnctl.models.module_calls import ModuleCalls, owner_of, tensors_in
 from rnnctl.models.modules import matches, none_found, why_compiled
-from rnnctl.models.objective import called
 from rnnctl.models.tape.beside import Edge
 from rnnctl.models.tape.graph import CONSTANT, Graph
 from rnnctl.models.tape.operations import operation
@@ -59,6 +58,7 @@ class GraphSteps:
         batch: how many sequences.
         dtype: of the state, in which the steps are differentiated.
         device: where that happens.
+        notes: what is to be told of the steps that the model ran.
     Raises:
         DtypeError: a complex state.
     """
@@ -75,6 +75,7 @@ class GraphSteps:
     ) -> None:
         self.name, self.kind, self.first_step, self.W_hh = name, kind, first_step, W_hh
         self._graph, self._made, self._states = graph, made, states
+        self.notes: tuple[str, ...] = ()
         self._shapes = [graph.shape(edge) for edge in states[-1]]
         self._types = [_type_of(graph, edge) for edge in states[-1]]
         self.seq_len, self.dtype = len(states) - 1, self._types[0][0]
@@ -285,12 +286,13 @@ class _Back:
                 self.leads.add(place)
 
 
-def graph_steps(model: nn.Module, x: Given, only: str | None) -> GraphSteps | None:
+def graph_steps(model: nn.Module, x: Given, run: Callable[[], Any], only: str | None) -> GraphSteps | None:
     """The steps of the one recurrent weight of a model that only autograd's graph shows, as x drives it.
 
     Args:
         model: any module; it is run once, and left as it was.
         x: its input, shape (batch, time, input), or a tuple or mapping of all its inputs.
+        run: calls it on that.
         only: a pattern of module or weight names that leaves one weight, as in ``probe``.
     Returns:
         None where there is no such weight.
@@ -299,7 +301,7 @@ def graph_steps(model: nn.Module, x: Given, only: str | None) -> GraphSteps | No
     """
     calls, made = ModuleCalls(model, {}), MadeTensors()
     with taking_gradients(model), torch.enable_grad(), calls.noted(), made:
-        output = called(model, x, None)
+        output = run()
     reading = Reading(model, [tensor.grad_fn for tensor in tensors_in(output)], calls)
     # All of them: what a step hands on is the state of all weights that multiply the same tensors.
     weights = reading.of(Asked(lambda name, recurs: recurs))

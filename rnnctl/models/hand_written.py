@@ -10,7 +10,7 @@ from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.errors import InputError
 from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.models.calls import cell_weights
-from rnnctl.models.inputs import Given, one_tensor
+from rnnctl.models.inputs import Given, TimeFirst, one_tensor
 from rnnctl.recurrence.elman import hidden_states
 from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES
@@ -108,6 +108,14 @@ def require_own_start(h_init: Tensor | None) -> None:
     """Raise InputError where another model than ours is given an initial state, shape (batch, hidden)."""
     if h_init is not None:
         raise InputError("h_init is for a rnnctl.FullRNN; another model starts as it does by itself. Leave it out")
+
+
+def require_batch_first(time_first: TimeFirst) -> None:
+    """Raise InputError where what takes (batch, time, input) for sure is said to take something else."""
+    if time_first is True:
+        raise InputError(
+            "time_first is for other models; a rnnctl.FullRNN or DrivenLayer takes (batch, time, input). Leave it out"
+        )
 
 
 def nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> FirstNonfinite:

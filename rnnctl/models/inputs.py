@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.errors import InputError, ShapeError
+
+# Whether a model takes (time, batch, ...), as of ``rnnctl.models.model_run.ModelRun``.
+TimeFirst = bool | Literal["checked"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,53 @@ class Inputs:
     def shape(self) -> tuple[int, ...]:
         """Of the sequences, which come first: (batch, time, ...)."""
         return self.shapes[0]
+
+    @property
+    def axes(self) -> list[tuple[int, int]]:
+        """(batch, time) of the sequences, and of others among the tensors that are of the same batch."""
+        shapes = [_shape(each) for each in self._by_time]
+        return [(shape[0], shape[1]) for shape in shapes if shape[0] == shapes[0][0]]
+
+    @property
+    def _by_time(self) -> list[Tensor | PackedSequence]:
+        """The tensors that may be sequences, those first that are: numbers (batch, n) may be vectors as well."""
+        found = (each for each in self.tensors if _may_be_sequences(each))
+        return sorted(found, key=_has_time, reverse=True)
+
+    def turned(self) -> "Inputs":
+        """The same as (time, batch, ...) in place of (batch, time, ...): the sequences, and what else lies as they do.
+
+        Raises:
+            ShapeError: a further tensor whose axes may be others, such as states (layers, batch, ...).
+        """
+        return self._with_sequences(lambda part: part.transpose(0, 1))
+
+    def time_major(self) -> "Inputs":
+        """The same tensors of the same shapes, laid out in memory so that those ``turned`` are contiguous.
+
+        Raises:
+            ShapeError: as ``turned``.
+        """
+        return self._with_sequences(lambda part: part.transpose(0, 1).contiguous().transpose(0, 1))
+
+    def _with_sequences(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+        """The same with something else for the sequences, and for what else lies as they do."""
+        _ = self.shape  # Refused where there are none.
+        first = self._by_time[0]
+        batch, seq_len = _shape(first)[:2]
+        others = [each for each in self.tensors if each is not first and isinstance(each, Tensor) and each.dim() > 1]
+        # By identity: a packed sequence has an order of its own, and so have its data.
+        chosen = {id(first), *(id(each) for each in others if _lies_alike(each, batch, seq_len, self.name))}
+
+        def changed(part: Tensor) -> Tensor:
+            return change(part) if id(part) in chosen else part
+
+        return replace(self, args=_mapped(changed, self.args), kwargs=_mapped(changed, self.kwargs))
+
+    def source_of(self, given: Tensor) -> Tensor | None:
+        """The input that a tensor is, or is a view of; both of any shape."""
+        tensors = (each.data if isinstance(each, PackedSequence) else each for each in self.tensors)
+        return next((each for each in tensors if memory_of(each) == memory_of(given)), None)
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Inputs":
         """The same with tensors of any shape there, those of floating-point numbers in this dtype."""
@@ -120,6 +170,28 @@ def _may_be_sequences(part: Tensor | PackedSequence) -> bool:
     return isinstance(part, PackedSequence) or (part.dim() >= 2 and part.dtype != torch.bool)
 
 
+def _has_time(part: Tensor | PackedSequence) -> bool:
+    """Whether it has an axis of time for sure: vectors at every step, or token numbers."""
+    if isinstance(part, PackedSequence) or part.dim() > 2:
+        return True
+    return part.dim() == 2 and not part.is_floating_point() and part.dtype != torch.bool
+
+
+def _lies_alike(part: Tensor, batch: int, seq_len: int, name: str) -> bool:
+    """Whether a further tensor is (batch, time, ...) as the sequences are, or refused where that cannot be told."""
+    if part.shape[0] != batch:
+        return False
+    may_be_states = part.dim() == 3 and part.shape[1] == batch
+    may_be_features = part.dim() == 2 and part.shape[1] == seq_len
+    if part.is_floating_point() and (may_be_states or may_be_features):
+        either = "(batch, time, ...) or (layers, batch, ...)" if may_be_states else "(batch, time) or (batch, features)"
+        raise ShapeError(
+            f"{name} holds a tensor of shape {tuple(part.shape)}, which may be {either}: whether its axes are to be "
+            "exchanged cannot be told. Try another batch size, or other lengths"
+        )
+    return part.shape[1] == seq_len or _has_time(part)
+
+
 def _shape(part: Tensor | PackedSequence) -> tuple[int, ...]:
     if isinstance(part, PackedSequence):
         return int(part.batch_sizes[0]), len(part.batch_sizes), *part.data.shape[1:]
@@ -147,3 +219,12 @@ def _mapped(change: Callable[[Any], Any], part: Any) -> Any:
         # A named tuple takes its fields one by one.
         return type(part)(*parts) if hasattr(part, "_fields") else type(part)(parts)
     return part
+
+
+def memory_of(tensor: Tensor) -> int:
+    """Where the numbers of a tensor of any shape lie, which views of it share, while it lives."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        # A tensor of a kind that has no memory of its own: fake, sparse.
+        return id(tensor)

@@ -108,7 +108,7 @@ def _tokens_wanted(frame: FrameType, inputs: Inputs) -> InputError | None:
     given, weight = frame.f_locals.get("input"), frame.f_locals.get("weight")
     if frame.f_code is not F.embedding.__code__ or not isinstance(given, Tensor) or not isinstance(weight, Tensor):
         return None
-    x = _source(given, inputs)
+    x = inputs.source_of(given)
     if x is None:
         return None
     if x.is_floating_point():
@@ -134,7 +134,7 @@ def _other_size(frame: FrameType, model: nn.Module, inputs: Inputs) -> InputErro
     taken = next(((size(module), axis) for kind, size, axis in SIZES if isinstance(module, kind)), None)
     if taken is None or not isinstance(module, nn.Module) or not isinstance(given, Tensor):
         return None
-    (size, axis), x = taken, _source(given, inputs)
+    (size, axis), x = taken, inputs.source_of(given)
     # What was reshaped on the way says nothing about the axes of x.
     if x is None or given.dim() < -axis or given.shape[axis] == size or (of_x := _axis_of(x, given, axis)) is None:
         return None
@@ -150,17 +150,3 @@ def _axis_of(x: Tensor, view: Tensor, axis: int) -> int | None:
     """The axis of x that a view of it has there, whole; None where it is none of them."""
     there = view.shape[axis], view.stride(axis)
     return next((each for each in reversed(range(x.dim())) if (x.shape[each], x.stride(each)) == there), None)
-
-
-def _source(given: Tensor, inputs: Inputs) -> Tensor | None:
-    """The input that a tensor is, or is a view of."""
-    tensors = (each.data if isinstance(each, PackedSequence) else each for each in inputs.tensors)
-    return next((each for each in tensors if _share_memory(each, given)), None)
-
-
-def _share_memory(one: Tensor, other: Tensor) -> bool:
-    try:
-        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
-        # A tensor of a kind that has no memory of its own: fake, sparse.
-        return one is other

@@ -103,7 +103,7 @@ def recurrent_modules(model: nn.Module, only: str | None = None) -> list[Found]:
     if not isinstance(only, str | None):
         raise InputError(f"only takes a name or a pattern; got only={only!r}")
     modules = dict(model.named_modules())
-    found = [Found(name, module, _weights(module)) for name, module in modules.items() if _weights(module)]
+    found = _found(modules)
     for name, module in modules.items():
         _require_transparent(name, module)
         if only is None or not found:
@@ -148,7 +148,7 @@ def picked(model: nn.Module, name: str | None) -> str | None:
     if name is None:
         return None
     modules, parameters = dict(model.named_modules()), dict(model.named_parameters(remove_duplicate=False))
-    weights = [Found(key, module, _weights(module)) for key, module in modules.items() if _weights(module)]
+    weights = _found(modules)
     known = [key for each in weights for key in (each.name, *(each.full(weight) for weight in each.weights)) if key]
     if name in known or name in parameters:
         return name
@@ -179,12 +179,19 @@ def weight_names(found: Found, only: str | None) -> tuple[str, ...]:
     return tuple(name for name in names if fnmatch(name, only))
 
 
+def _found(modules: Mapping[str, nn.Module]) -> list[Found]:
+    """Those of the modules that have recurrent weights, by name."""
+    weights = {name: recurrent_weights(module) for name, module in modules.items()}
+    return [Found(name, modules[name], own) for name, own in weights.items() if own]
+
+
 def directions(module: nn.Module) -> int:
     """2 for a bidirectional module, else 1."""
     return 2 if module.bidirectional else 1
 
 
-def _weights(module: nn.Module) -> tuple[str, ...]:
+def recurrent_weights(module: nn.Module) -> tuple[str, ...]:
+    """The names of its recurrent weights within it, layer by layer, forward before reverse; none of another class."""
     if is_layer(module):
         assert isinstance(module, nn.RNNBase)
         suffixes = ("", "_reverse")[: directions(module)]

@@ -1,16 +1,18 @@
 """From whatever a model returns to a loss: the user's own function, or one of ours on the steps that count."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.errors import InputError, RnnctlError, ShapeError, hands_over
 from rnnctl.losses import attached_target, require_loss, sequence_loss
-from rnnctl.models.inputs import Given, Inputs, inputs_of
+from rnnctl.models.inputs import Given, Inputs, TimeFirst, inputs_of
 from rnnctl.models.misfit import misfit, told
 from rnnctl.models.returned import Picked, besides, listed, may_be_steps, part_named, picked
 
@@ -29,6 +31,7 @@ class Objective:
         loss_fn: takes (output, target) in place of both, output being what the model returned.
         lengths: real steps of every sequence, (batch,), where x is padded.
         output_key: which part of what the model returned is meant by the output, as for ``gradnorm``.
+        time_first: whether the model takes (time, batch, ...); None: as of ``called``.
     """
 
     x: Tensor | Inputs
@@ -38,6 +41,7 @@ class Objective:
     loss_fn: Callable[[Any, Any], Tensor] | None = None
     lengths: Tensor | None = None
     output_key: str | int | None = None
+    time_first: TimeFirst = None
 
     def __post_init__(self) -> None:
         require_loss(self.ours, "last" if self.loss_at is None else self.loss_at)
@@ -52,6 +56,27 @@ class Objective:
     def ours(self) -> str:
         """The name of our loss."""
         return "mse" if self.loss is None else self.loss
+
+    @property
+    def checked_axes(self) -> TimeFirst:
+        """``time_first``, and by itself "checked": a gradient over the wrong axis is nobody's."""
+        return "checked" if self.time_first is None else self.time_first
+
+    @property
+    def of_exchanged_axes(self) -> "Objective":
+        """The same for a model whose steps are the sequences of x, shape (time, batch, ...) then.
+
+        Raises:
+            InputError: lengths, which are of the sequences as they were given.
+        """
+        if self.lengths is not None:
+            raise InputError(
+                "lengths count steps of sequences, and the model ran over the sequences themselves. Leave them out"
+            )
+        batch, seq_len = self.x.shape[:2]
+        x = _turned(self.x) if isinstance(self.x, Tensor) else self.x.turned()
+        over_time = self.target is not None and _is_over_time(self.target, batch, seq_len)
+        return replace(self, x=x, target=_turned(self.target) if over_time else self.target)
 
     @hands_over
     def value(self, output: Any) -> Tensor:
@@ -175,29 +200,28 @@ class Objective:
 
 
 @hands_over
-def called(model: nn.Module, x: Given, lengths: Tensor | None) -> Any:
+def called(model: nn.Module, x: Given, lengths: Tensor | None, time_first: TimeFirst = None) -> Any:
     """What the model returns for x, with the lengths if its ``forward`` asks for them.
-
-    A bare torch module that is not batch_first gets x as (time, batch, input); its output is turned back.
 
     Args:
         x: shape (batch, time, input); or all that the model takes, as of ``inputs_of``.
         lengths: real steps of every sequence, shape (batch,), or None.
+        time_first: whether the model gets (time, batch, ...), and returns it; if None, that is so of a bare torch
+            module that is not batch_first.
     Raises:
         InputError: the model takes something else, as far as that can be told from its error.
     """
     x, lengths = lengths_apart(model, x, lengths)
     inputs = x if isinstance(x, Inputs) else Inputs((x,))
-    if isinstance(model, nn.RNNBase) and not model.batch_first:
-        output, hidden = _result(model, _time_first(inputs))
-        return _turned(output), hidden
+    if takes_time_first(model) and time_first is not False:
+        return _result(model, _time_first(inputs))
     name = takes_lengths(model)
     # A model that insists on lengths is told that no step is padding.
     if lengths is None and must_have_lengths(model) and not _holds(inputs, model, name):
         lengths = torch.full(inputs.shape[:1], inputs.shape[1])
     if lengths is not None and name is not None:
         inputs = replace(inputs, kwargs={**inputs.kwargs, name: lengths})
-    return _result(model, inputs)
+    return _result(model, inputs.turned() if time_first else inputs)
 
 
 @hands_over
@@ -211,6 +235,41 @@ def _result(model: nn.Module, inputs: Inputs) -> Any:
         if not isinstance(error, RnnctlError):
             error.add_note(told(model, inputs))
         raise
+
+
+def takes_time_first(model: nn.Module) -> bool:
+    """Whether it is one of torch's layers by itself that says so."""
+    return isinstance(model, nn.RNNBase) and not model.batch_first
+
+
+def turned_back(output: Any, axes: Collection[tuple[int, int]], states: Collection[Tensor]) -> Any:
+    """What a time-first model returned, with (batch, time, ...) in place of every (time, batch, ...) in it.
+
+    Args:
+        output: tensors of any shape, also in tuples, lists and mappings.
+        axes: batch and time of the sequences that it may have; of numbers without features, they have to differ.
+        states: tensors (layers, batch, ...), which stay as they are: there may be as many layers as steps.
+    """
+    if isinstance(output, Tensor):
+        own = tuple(output.shape[:2])
+        lies_so = own[::-1] in axes and (output.dim() > 2 or (output.dim() == 2 and own[0] != own[1]))
+        return _turned(output) if lies_so and all(output is not each for each in states) else output
+    if isinstance(output, Mapping):
+        # A copy of the user's own class, which may answer to attributes as well.
+        found: Any = copy(output)
+        for key, part in output.items():
+            found[key] = turned_back(part, axes, states)
+        return found
+    if isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence):
+        parts = [turned_back(part, axes, states) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    if is_dataclass(output) and not isinstance(output, type):
+        found = copy(output)
+        for name, part in vars(output).items():
+            # Past a frozen one's guard: it is a copy, which nobody has seen yet.
+            object.__setattr__(found, name, turned_back(part, axes, states))
+        return found
+    return output
 
 
 def lengths_apart(model: nn.Module, x: Given, lengths: Tensor | None = None) -> tuple[Tensor | Inputs, Tensor | None]:

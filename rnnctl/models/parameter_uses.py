@@ -86,7 +86,7 @@ class ForwardPass:
     def __init__(self, model: nn.Module, run: Callable[[], Any]) -> None:
         self.model, self.runs, self._calls = model, LayerRuns(model), ModuleCalls(model, {})
         with torch.enable_grad(), self._calls.noted(), self.runs.noted():
-            self._roots = list(_nodes_in(run()))
+            self._roots = list(nodes_in(run()))
         self.names: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self.names.setdefault(id(parameter), []).append(name)
@@ -187,18 +187,18 @@ def _carries(slot: Slot, runs: Collection[Run]) -> bool:
     return slot.weight.startswith("weight_ih") and any(run.fed_by is not None for run in runs)
 
 
-def _nodes_in(output: Any) -> Iterator[Any]:
+def nodes_in(output: Any) -> Iterator[Any]:
     """The nodes of all tensors with a gradient in what a model returned, also within dataclasses."""
     if isinstance(output, Tensor):
         if output.requires_grad:
             yield torch.autograd.graph.get_gradient_edge(output).node
     elif isinstance(output, Mapping):
-        yield from _nodes_in(list(output.values()))
+        yield from nodes_in(list(output.values()))
     elif isinstance(output, (tuple, list)):
         for part in output:
-            yield from _nodes_in(part)
+            yield from nodes_in(part)
     elif is_dataclass(output) and not isinstance(output, type):
-        yield from _nodes_in([getattr(output, each.name) for each in fields(output)])
+        yield from nodes_in([getattr(output, each.name) for each in fields(output)])
 
 
 ROLES = ("recurrent", "shared", "once", "unused")

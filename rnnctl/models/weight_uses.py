@@ -106,6 +106,15 @@ class Reading:
             found[name] = (before[0] + count, before[1] or recurs)
         return found
 
+    def recurrent_chains(self) -> dict[int, Chains]:
+        """Of every weight that recurs, by its place, the steps and which follow one another."""
+        found = {}
+        for place, name in self.names.items():
+            if self.uses.recurrent & self.bits[place]:
+                chosen, _ = self._split(self.uses.of(self.bits[place]), True)
+                found[place] = self._chains(name, chosen)
+        return found
+
     def of(self, asked: Asked) -> list[WeightUses]:
         """The weights that are asked for."""
         found: dict[int, tuple[bool, list[Use], list[Use], Chains]] = {}
@@ -118,7 +127,7 @@ class Reading:
             # Those that share a state with others have the same one whoever is asked for.
             if recurs or asked.wanted(name, recurs):
                 chosen, beside = self._split(self.uses.of(self.bits[place]), recurs)
-                found[place] = recurs, chosen, beside, self._chains(name, chosen, asked)
+                found[place] = recurs, chosen, beside, self._chains(name, chosen, asked.step)
         states = self._states({place: each[3] for place, each in found.items() if each[0]}, asked)
         columns = {
             place: self._columns(chosen, self.bits[place]) if recurs else dict.fromkeys(chosen)
@@ -141,9 +150,9 @@ class Reading:
             if asked.wanted(self.names[place], recurs)
         ]
 
-    def _chains(self, name: str, chosen: Sequence[Use], asked: Asked) -> Chains:
-        owner = owner_of(name) if asked.step is None else asked.step
-        steps = steps_of(self.uses, chosen, self.calls.spans.get(owner, ()), whole_calls=asked.step is not None)
+    def _chains(self, name: str, chosen: Sequence[Use], step: str | None = None) -> Chains:
+        owner = owner_of(name) if step is None else step
+        steps = steps_of(self.uses, chosen, self.calls.spans.get(owner, ()), whole_calls=step is not None)
         return chained(self.graph, steps)
 
     def _states(self, chains: Mapping[int, Chains], asked: Asked) -> dict[int, States]:

@@ -1,13 +1,16 @@
 """The shape of every tensor of a forward pass, of whatever model."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
-from rnnctl.models.inputs import Given, inputs_of, one_tensor
-from rnnctl.models.objective import called, require_lengths
+from rnnctl.models.hand_written import require_batch_first
+from rnnctl.models.inputs import Given, TimeFirst, inputs_of, one_tensor
+from rnnctl.models.model_run import ModelRun
+from rnnctl.models.objective import require_lengths
 from rnnctl.shapes import hand_written
 from rnnctl.shapes.any_model import RecurrentShapes, model_shapes
 from rnnctl.shapes.hand_written import SequenceShapes
@@ -19,6 +22,7 @@ def sequence_shapes(
     h_init: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    time_first: TimeFirst = None,
     only: str | Collection[str] | None = None,
 ) -> SequenceShapes | RecurrentShapes:
     """Run a model over a batch of sequences and describe every tensor on the way.
@@ -33,6 +37,7 @@ def sequence_shapes(
         h_init: of a ``FullRNN``, shape (batch, hidden); zeros if left out.
         lengths: real steps of every sequence, shape (batch,); given to a model whose ``forward`` asks for
             them. A ``FullRNN`` reads padding like any other step.
+        time_first: whether the model takes (time, batch, ...), as of ``gradnorm``.
         only: names of modules or parameters, or patterns of them as of ``probe``; all if left out. With it a
             ``FullRNN`` is described as any other model.
     Returns:
@@ -46,7 +51,9 @@ def sequence_shapes(
     if lengths is not None:
         require_lengths(lengths, *x.shape[:2])
     if isinstance(model, FullRNN) and only is None:
+        require_batch_first(time_first)
         return hand_written.sequence_shapes(model, one_tensor(x), h_init)
     if h_init is not None:
         raise InputError("h_init is for a FullRNN; any other model starts as it does by itself. Leave it out")
-    return model_shapes(model, lambda: called(model, x, lengths), only)
+    run = ModelRun(model, x, lengths, time_first)
+    return replace(model_shapes(model, run, only), notes=run.notes)

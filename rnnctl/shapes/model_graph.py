@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rnnctl.errors import InputError
-from rnnctl.models.inputs import Given, inputs_of
+from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.loop_steps import Entering, Loop
 from rnnctl.models.loops import loops_of
+from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import none_found, recurrent_modules
-from rnnctl.models.objective import called
 from rnnctl.models.parameter_uses import ForwardPass, ParameterUse, counts_by_role, how_used
 from rnnctl.results import Kind, Result, numbers
 
@@ -60,23 +60,24 @@ class UnrolledModel(Result):
         return next(each for each in self.parameters if each["name"] == name)
 
 
-def unroll_model(model: nn.Module, x: Given, only: str | None = None) -> UnrolledModel:
+def unroll_model(model: nn.Module, x: Given, only: str | None = None, time_first: TimeFirst = None) -> UnrolledModel:
     """Run any model once, and read the steps of its recurrent weights off autograd's graph.
 
     Args:
         model: any module; left as a forward pass leaves it, with no gradients.
         x: what it takes, as for ``probe``'s model: (batch, time, input), token numbers, a tuple or a mapping.
         only: a pattern of module or weight names; all recurrent weights if left out.
+        time_first: as of ``gradnorm``.
     Raises:
         InputError: nothing recurs, with what was counted; a pattern of no recurrent weight.
     """
-    known, given = recurrent_modules(model, only), inputs_of(x)
-    found = ForwardPass(model, lambda: called(model, given, None))
+    known, run = recurrent_modules(model, only), ModelRun(model, x, None, time_first)
+    found = ForwardPass(model, run)
     wanted = [each.name for each in found.uses if only is None or each.is_among([only])]
     loops = loops_of(found, set(wanted).__contains__)
     if not loops:
-        raise InputError(_why_nothing(model, found, only, known=bool(known)))
-    return UnrolledModel(tuple(loops), tuple(_record(each) for each in found.uses))
+        raise run.explained(InputError(_why_nothing(model, found, only, known=bool(known))))
+    return UnrolledModel(tuple(loops), tuple(_record(each) for each in found.uses), notes=run.notes)
 
 
 def _why_nothing(model: nn.Module, found: ForwardPass, only: str | None, *, known: bool) -> str:

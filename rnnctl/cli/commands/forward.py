@@ -44,5 +44,5 @@ def forward(given: ForwardOptions) -> None:
     from rnnctl.shapes.forward import sequence_shapes
 
     with made.running():
-        result = sequence_shapes(made.model, made.x, h_init=made.h_init, lengths=made.lengths, only=made.only)
+        result = sequence_shapes(made.model, made.x, lengths=made.lengths, **made.of_model)
     emit(result, made.config, given.out)

@@ -1,7 +1,6 @@
 """``rnnctl lyapunov``."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -44,7 +43,7 @@ def lyapunov(given: LyapunovOptions) -> None:
     made = prepared(given, answers)
     from rnnctl.dynamics.lyapunov import lyapunov
 
-    which: dict[str, Any] = {"only": made.only, "h_init": made.h_init, "target": made.target}
+    options = {**vars(given.measure), **vars(made.drawn)}
     with progress_bar("lyapunov", quiet=given.out.quiet) as progress, made.running():
-        result = lyapunov(made.model, made.x, **which, **vars(given.measure), **vars(made.drawn), progress=progress)
+        result = lyapunov(made.model, made.x, target=made.target, **options, **made.of_model, progress=progress)
     show(result, made.config, given.plot, given.out)

@@ -46,5 +46,5 @@ def spectrum(given: SpectrumOptions) -> None:
     from rnnctl.dynamics.spectrum import spectrum
 
     with progress_bar("spectrum", quiet=given.out.quiet) as progress, made.running():
-        result = spectrum(made.model, made.x, h_init=made.h_init, only=made.only, progress=progress)
+        result = spectrum(made.model, made.x, **made.of_model, progress=progress)
     show(result, made.config, given.plot, given.out)

@@ -8,7 +8,7 @@ from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.question import GraphOptions
 from rnnctl.cli.options.run import RunOptions
-from rnnctl.cli.output.emit import chosen_format, deliver, emit, judge, terminal
+from rnnctl.cli.output.emit import chosen_format, deliver, emit, judge, tell_notes, terminal
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
@@ -47,9 +47,10 @@ def unroll(given: UnrollOptions) -> None:
     from rnnctl.shapes.unroll import drawn, unroll
 
     with made.running():
-        result = unroll(made.model, made.x, made.h_init, only=made.only)
+        result = unroll(made.model, made.x, **made.of_model)
     if chosen_format(given.out) != "table":
         return emit(result, made.config, given.out)
+    tell_notes(result.notes, given.out)
     screen, how = terminal(given.out), given.graph.drawn_as
     text = drawn(result, how, every=given.out.all, ascii_only=screen.ascii_only, width=screen.width)
     deliver(text + "\n", given.out)

@@ -72,6 +72,12 @@ class YourModelOptions:
             metavar="NAME",
         ),
     ] = None
+    time_first: Annotated[
+        bool, option("--time-first", help="--model takes (time, batch, ...): it gets it so, its output is turned back.")
+    ] = False
+    batch_first: Annotated[
+        bool, option("--batch-first", help="--model gets (batch, time, ...), whichever axis its steps are on.")
+    ] = False
     cell: Annotated[
         Literal["manual", "rnn", "gru", "lstm", "coupled-lstm"],
         option("--cell", help="torch's layers, or rnnctl.CoupledLSTM, sized by flags."),

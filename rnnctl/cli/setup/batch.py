@@ -47,6 +47,13 @@ class Data:
         return None if self.sequences is None else self.sequences.values.shape
 
     @property
+    def given_by(self) -> str:
+        """What messages about the model call it."""
+        if self.inputs is not None:
+            return self.inputs.name
+        return "the random input" if self.sequences is None else "--input"
+
+    @property
     def source(self) -> str:
         """What messages call the sequences."""
         if self.inputs is not None:

@@ -18,7 +18,9 @@ from rnnctl.cli.setup.sizes import OF_SEQUENCES
 from rnnctl.errors import DeviceError, InputError, plain
 from rnnctl.files.models import load_loss
 from rnnctl.files.users_code import users_code
+from rnnctl.models.inputs import TimeFirst
 from rnnctl.models.misfit import GIVEN
+from rnnctl.models.model_run import ExchangedAxesError
 from rnnctl.models.modules import picked
 
 
@@ -32,6 +34,8 @@ class Experiment:
         target: as for ``gradnorm``.
         h_init: shape (batch, hidden); None where the network starts as it does by itself.
         lengths: real steps of every sequence, shape (batch,), where they differ; else None.
+        time_first: as for ``gradnorm``.
+        given_by: what messages call x.
         loss_fn: the user's own loss, or None.
         only: which weights, as for ``probe``.
         output_key: which output, as for ``gradnorm``.
@@ -46,6 +50,8 @@ class Experiment:
     target: Tensor | None
     h_init: Tensor | None
     lengths: Tensor | None
+    time_first: TimeFirst
+    given_by: str
     loss_fn: Callable[[Any, Any], Tensor] | None
     only: str | None
     output_key: str | None
@@ -62,8 +68,13 @@ class Experiment:
 
     @property
     def of_gradient(self) -> dict[str, Any]:
-        """The keywords of every question about a gradient: target, h_init, only, output_key."""
-        return {name: getattr(self, name) for name in ("target", "h_init", "only", "output_key")}
+        """The keywords of every question about a gradient: target, output_key, and those of ``of_model``."""
+        return {"target": self.target, "output_key": self.output_key, **self.of_model}
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """The keywords of every question about a model: h_init, time_first, only."""
+        return {name: getattr(self, name) for name in ("h_init", "time_first", "only")}
 
     @property
     def _of_random_numbers(self) -> str:
@@ -83,6 +94,8 @@ class Experiment:
         with threads(self.config["threads"]), seeded(self.config["seed"]), users_code(self.name):
             try:
                 yield
+            except ExchangedAxesError as error:
+                raise error.in_shell(self.given_by) from None
             except Exception as error:
                 # To what the model was given, said by whoever called it, how it can be given otherwise.
                 notes = getattr(error, "__notes__", [])
@@ -121,6 +134,8 @@ def _experiment(request: Request) -> Experiment:
         request.name if loss_fn is None else f"{request.name} with {request.loss_fn}",
         network.model,
         **_moved(on_cpu, device),
+        time_first=request.time_first,
+        given_by=data.given_by,
         loss_fn=loss_fn,
         only=only,
         output_key=request.output_key,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions, LengthOptions
@@ -72,6 +72,13 @@ class Request:
         return self.data.input, self.data.target, self.model.weights, self.ragged.lengths if self.ragged else None
 
     @property
+    def time_first(self) -> bool | Literal["checked"] | None:
+        """Whether the user's model takes (time, batch, ...); where they do not say so it is compared with what ran."""
+        if self.own.time_first or self.own.batch_first:
+            return self.own.time_first
+        return "checked" if self.own.model is not None else None
+
+    @property
     def recorded(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
         groups = (self.model, self.data, self.run)
@@ -116,6 +123,7 @@ def require_consistent(request: Request) -> None:
         _require_one_network(request)
     if request.own.model is not None:
         _require_nothing_of_ours(request)
+    _require_axes_of_model(request.own)
     if request.batch is not None:
         _require_batch_alone(request)
     if request.model.strict and request.model.weights is None:
@@ -158,6 +166,15 @@ def _require_one_network(request: Request) -> None:
         raise InputError("--model-arg is a keyword for --model, which is not given")
     if request.data.h_init is not None:
         raise InputError("--h-init is for the hand-written network; --model and --cell start as they do by themselves")
+
+
+def _require_axes_of_model(own: YourModelOptions) -> None:
+    """Raise InputError where the axes of a model are given twice, or without it."""
+    if own.time_first and own.batch_first:
+        raise InputError("--time-first and --batch-first contradict each other; give one of them")
+    if own.model is None and (own.time_first or own.batch_first):
+        flag = "--time-first" if own.time_first else "--batch-first"
+        raise InputError(f"{flag} is about --model, which is not given; what we build takes (batch, time, input)")
 
 
 def _require_nothing_of_ours(request: Request) -> None:
@@ -203,7 +220,7 @@ def _require_files(request: Request) -> None:
     """Without any file of numbers, nothing that is about text files."""
     data, about = request.data, vars(request.data)
     lengths = request.ragged and request.ragged.lengths
-    if data.input is None and data.target in ("dummy", "next") and lengths is None:
+    if data.input is None and data.target in (None, "dummy", "next") and lengths is None:
         for name in ("delimiter", "decimal", "header"):
             if about[name] is not None:
                 raise InputError(f"--{name} is about a CSV file of --input, --target or --lengths; none is given")

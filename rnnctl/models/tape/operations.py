@@ -77,6 +77,11 @@ class Operation:
     takes_part: bool
     may_mask: bool
 
+    @property
+    def is_convolution(self) -> bool:
+        """Whether the axes behind the second are places."""
+        return self.name in _CONVOLUTIONS
+
     def multiplied_with(self, place: int, inputs: int) -> tuple[int, ...]:
         """The inputs that this one is multiplied with."""
         if self.name in _ADDENDS or self.rearranges:
@@ -88,7 +93,7 @@ class Operation:
 
     def summed_axis(self, place: int, axes: int) -> int | None:
         """Along which axis of an input, counted from the last, the product sums; None where none is known."""
-        if self.name in _CONVOLUTIONS:
+        if self.is_convolution:
             # Channels: the second axis of weight and input.
             return 1 - axes if place < 2 else None
         return _SUMMED.get(self.name, {}).get(place)
