@@ -6,6 +6,7 @@ Colours are those of Okabe & Ito and the map "cividis", which the colour-blind c
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 # Inches: legible at 600 pixels.
 SIZE, WIDE = (6.4, 4.2), (9.6, 4.2)
+# Of a title, so that a line of it fits.
+LETTERS_PER_INCH = 15
 SMALLEST_SHOWN = 1e-12
 MOST_PANELS = 6
 
@@ -27,11 +30,12 @@ def figure_bytes(result: Any, title: str, suffix: str) -> bytes:
 
     Args:
         result: one whose schema is a key of FIGURES.
-        title: one line above it.
+        title: above it, in as many lines as it takes.
         suffix: "png", "svg" or "pdf".
     """
     figure = FIGURES[result.schema](result)
-    figure.suptitle("\n".join(filter(None, (title, figure.get_suptitle()))), fontsize=8)
+    lines = (*wrap(title, int(LETTERS_PER_INCH * figure.get_figwidth())), figure.get_suptitle())
+    figure.suptitle("\n".join(filter(None, lines)), fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, dpi=150)
     return buffer.getvalue()

@@ -81,7 +81,7 @@ class Request:
     @property
     def recorded(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
-        groups = (self.model, self.data, self.run)
+        groups = (self.model, self.data, *([self.ragged] if self.ragged else []), self.run)
         return recorded(groups if self.hand_written else (self.own, *groups, BatchOptions(self.batch)))
 
 

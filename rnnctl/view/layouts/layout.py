@@ -1,6 +1,6 @@
 """What each kind of result looks like as tables: titles, columns, notes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,14 +71,44 @@ class Layout:
     closing: tuple[Table, ...] = ()
 
 
+# What is said of a setting that is not the default, in place of one that is: (name, defaults, words).
+_Said = tuple[str, tuple[Any, ...], str]
+_OF_NETWORK: tuple[_Said, ...] = (
+    ("init", ("default",), "init {}"),
+    ("gain", (1.0,), "gain {}"),
+    ("bias", (True,), "no bias"),
+    ("output_activation", ("identity",), "{} outputs"),
+    ("weights", (None,), "weights {}"),
+)
+_OF_SEQUENCES: tuple[_Said, ...] = (
+    ("input_key", (None,), "key {}"),
+    ("columns", (None,), "columns {}"),
+    ("skip_steps", (0,), "from step {}"),
+    ("standardize", (False,), "standardized"),
+    ("lengths", (None,), "lengths {}"),
+    ("target", (None, "dummy"), "target {}"),
+)
+_OF_RUN: tuple[_Said, ...] = (
+    ("module", (None,), "module {}"),
+    ("time_first", (False,), "time first"),
+    ("batch_first", (False,), "batch first"),
+    ("count", (None,), "count {}"),
+    ("steps", (None,), "steps {}"),
+    ("warmup", (None,), "warmup {}"),
+)
+
+
 def headline(schema: str, config: Record) -> str:
-    """One line that says what was run, from the resolved configuration."""
+    """One line that says what was run, from the resolved configuration: every setting that is not the default."""
     if "file" in config:
         return f"{schema}: {config['file']}"
     if config["seq_len"] is None:
-        return f"{schema}: reference sizes, {config['nonlinearity']}, loss at {config['loss_at']}, {config['dtype']}"
+        sizes = f"reference sizes, {config['nonlinearity']}"
+        parts = [sizes, *_said(_OF_NETWORK, config), f"loss at {config['loss_at']}", config["dtype"]]
+        return f"{schema}: {', '.join(parts)}"
     if "network" in config:
-        return f"{schema}: " + ", ".join(_parts(config["network"], config))
+        # The question: what its results are called depends on the network.
+        return f"{schema.partition('-')[0]} of {', '.join(_parts(config['network'], config))}"
     sizes = f"FullRNN({config['input_size']}, {config['hidden_size']}, {config['output_size']})"
     return f"{schema}: " + ", ".join(_parts(f"{sizes}, {config['nonlinearity']}", config))
 
@@ -86,12 +116,26 @@ def headline(schema: str, config: Record) -> str:
 def _parts(network: str, config: Record) -> list[str]:
     runs_freely = config.get("autonomous", False)
     length = "free-running" if runs_freely else f"T {config['seq_len']}"
-    parts = [network, length, f"batch {config['batch_size']}"]
+    of_cell = [("nonlinearity", (None, "tanh"), "{}")] if "network" in config else []
+    start = ("h_init", (None, "normal" if runs_freely else "zeros"), "h_init {}")
+    parts = [network, *_said((*of_cell, *_OF_NETWORK, start), config), length, f"batch {config['batch_size']}"]
     if "loss_at" in config:
         parts.append(_loss(config))
     if not runs_freely:
-        parts.append(config.get("batch") or config["input"] or "random input")
-    return [*parts, f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
+        parts += [config.get("batch") or config["input"] or "random input", *_said(_OF_SEQUENCES, config)]
+    return [*parts, *_said(_OF_RUN, config), f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
+
+
+def _said(settings: Iterable[_Said], config: Record) -> list[str]:
+    """Those that are not the default, in words."""
+    given = ((config[name], plain, words) for name, plain, words in settings if name in config)
+    return [words.format(_plain(value)) for value, plain, words in given if value not in plain]
+
+
+def _plain(value: Any) -> str:
+    return (
+        ", ".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+    )
 
 
 def _loss(config: Record) -> str:
