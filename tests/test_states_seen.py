@@ -156,6 +156,80 @@ def test_in_reverse_it_is_the_step_of_the_sequence():
     }
 
 
+class ByHand(nn.Module):
+    """Weights of its own, found in autograd's graph; keeps its states for the tests."""
+
+    def __init__(self, style, f=torch.tanh):
+        super().__init__()
+        self.style, self.f, self.states = style, f, []
+        self.W, self.b = nn.Parameter(0.5 * torch.randn(H, H)), nn.Parameter(torch.zeros(H))
+        self.into, self.both = nn.Linear(F, H), nn.Linear(F + H, H)
+
+    def step(self, x_t, h):
+        if self.style == "matrix":
+            return self.f(self.into(x_t) + h @ self.W)
+        if self.style == "linear":
+            return self.f(self.into(x_t) + nn.functional.linear(h, self.W, self.b))
+        if self.style == "column":
+            return self.f(self.into(x_t) + (self.W @ h.t()).t())
+        if self.style == "cat":
+            return self.f(self.both(torch.cat([x_t, h], 1)))
+        return torch.utils.checkpoint.checkpoint(
+            lambda x_t, h: self.f(self.into(x_t) + h @ self.W), x_t, h, use_reentrant=False
+        )
+
+    def forward(self, x):
+        h, self.states = x.new_zeros(len(x), H), []
+        for x_t in x.unbind(1):
+            h = self.step(x_t, h)
+            self.states.append(h.detach())
+        return h
+
+
+@pytest.mark.parametrize("style", ["matrix", "linear", "column", "cat"])
+def test_of_weights_written_by_hand_what_they_multiply_tells(style):
+    torch.manual_seed(0)
+    model, x = ByHand(style), 40 * torch.randn(B, T, F)
+    found = rnnctl.gradnorm(model, x)
+    # h_init, and all states but the last.
+    h = torch.stack([torch.zeros(B, H), *model.states[:-1]])
+    seen = next(weight.seen for name, weight in found.weights.items() if name in ("W", "both.weight"))
+    if style == "column":
+        # Kept the other way round: units and sequences are not told apart, and their number is the same.
+        assert seen.entries == h.numel()
+    share = float((h.abs() > 0.99).double().sum()) / h.numel()
+    # The first operand may be a constant's that nothing is kept of.
+    assert seen.saturated / h.numel() == pytest.approx(share, abs=1e-9)
+    assert seen.largest_input == pytest.approx(float(x.abs().max()))
+
+
+@pytest.mark.parametrize(("question", "ask"), QUESTIONS[:1])
+@pytest.mark.parametrize("style", ["matrix", "linear", "column", "cat"])
+def test_of_weights_written_by_hand_the_first_step_without_a_number_is_found(style, question, ask):
+    model, x = ByHand(style, torch.relu), torch.ones(B, 30, F)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(300.0)
+    found = ask(model, x, None)
+    first = next(t for t, h in enumerate(model.states) if not h.isfinite().all())
+    name = "both.weight" if style == "cat" else "W"
+    assert (found.scalars["first_nonfinite_step"], found.scalars["first_nonfinite_weight"]) == (first, name)
+    assert found.scalars["verdict"] == "nonfinite"
+    assert f"h_t is not finite first at step {first} ({name})" in found.scalars["reason"]
+
+
+def test_what_a_checkpoint_would_make_once_more_is_not_asked_for():
+    torch.manual_seed(0)
+    x = torch.randn(B, T, F)
+    plain, saving = ByHand("matrix"), ByHand("checkpoint")
+    saving.load_state_dict(plain.state_dict())
+    found, expected = rnnctl.gradnorm(saving, x), rnnctl.gradnorm(plain, x)
+    torch.testing.assert_close(found.weights["W"].grad_W_hh, expected.weights["W"].grad_W_hh)
+    assert found.scalars["verdict"] == expected.scalars["verdict"]
+    assert found.scalars["saturated_fraction"] is None
+    assert found.why["saturated_fraction"].startswith("of a weight that was found in autograd's graph")
+
+
 def test_numbers_are_short_and_a_rest_is_never_rounded_away():
     assert [percent(share) for share in (0.9998, 0.99999, 1.0, 0.5, 0.0123)] == [
         "99.98 %",

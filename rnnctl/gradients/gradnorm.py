@@ -16,7 +16,16 @@ from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.decay import DECAY_KINDS, Decay, decay_scalars, why_no_decay
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
-from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
+from rnnctl.gradients.verdict import (
+    NO_GRADIENT,
+    VERDICTS,
+    WORDS,
+    Thresholds,
+    Verdict,
+    no_gradient,
+    require_thresholds,
+    verdict_on,
+)
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_batch_first, require_own_start
 from rnnctl.models.inputs import Given, TimeFirst
@@ -144,7 +153,8 @@ class GradNorms(Result):
         left = "the loss or a gradient is not finite"
         nonfinite = None if self.is_finite else left if step is None else f"h_t overflows first at step {step}"
         limits = Thresholds(self.vanish_below, self.explode_above)
-        found = verdict_on(self.decay, seq_len, limits, nonfinite=nonfinite, unknown=None)
+        none = no_gradient(self.W_hh.dtype)
+        found = verdict_on(self.decay, seq_len, limits, nonfinite=nonfinite, unknown=None, none=none)
         return found.because(self.seen.remark)
 
     @property

@@ -13,13 +13,14 @@ from rnnctl.gradients.cell_calls import cells_seen, window_sums
 from rnnctl.gradients.layer_calls import layer_seen, layer_window_sums
 from rnnctl.gradients.probe import ProbedWeight, probed
 from rnnctl.gradients.use_norms import UseNorms
-from rnnctl.gradients.use_steps import UseSteps, use_steps
+from rnnctl.gradients.use_steps import UseSteps, use_steps, with_states
 from rnnctl.models.calls import CellCall, LayeredCall
 from rnnctl.models.model_run import ModelRun
 from rnnctl.models.module_calls import ModuleCalls
 from rnnctl.models.modules import has_own_forward, matches, none_found, recurrent_modules, weight_names
 from rnnctl.models.objective import Objective, backward
 from rnnctl.models.recording import Calls, Recording
+from rnnctl.models.tape.operands import kept_operands
 from rnnctl.models.weight_uses import Asked, Reading, WeightUses
 from rnnctl.recurrence.states_seen import FirstNonfinite, StatesSeen, first_nonfinite, seen_together
 
@@ -151,9 +152,9 @@ class LossPasses:
         return first_nonfinite({self.name: self._seen()})
 
     def _seen(self) -> StatesSeen | None:
-        """What the states are like; None of a weight that was found in the graph."""
-        if self.is_in_graph:
-            return None
+        """What the states are like, or None where that is not known."""
+        if self._in_graph is not None:
+            return self._in_graph.seen()
         kept = self.calls.kept
         cells = [call for call in kept if isinstance(call, CellCall)]
         if len(cells) == len(kept):
@@ -292,6 +293,7 @@ class _InGraph:
         self._passes, self._weight = passes, weight
         self._k = 0
         self._sums: Tensor | None = None
+        self._operands = kept_operands(reading.graph, weight.weight, weight.chains.steps)
         self._norms = UseNorms(reading.uses, [weight], matrix=self._add)
         self._norms.attach()
 
@@ -307,6 +309,11 @@ class _InGraph:
     def at(self, k: int) -> None:
         """The loss of which step is next."""
         self._k = k
+
+    def seen(self) -> StatesSeen | None:
+        """What the states are like, as far as the graph keeps them."""
+        told = self.told()
+        return None if told is None else with_states(told, self._weight, self._operands).seen
 
     def told(self) -> UseSteps | None:
         """What the last pass did, or None where it did not reach the weight."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from rnnctl.errors import InputError, VerificationError
 from rnnctl.gradients.agreement import NOT_ASKED
 from rnnctl.gradients.decay import DECAY_KINDS, decay_scalars, why_no_decay
-from rnnctl.gradients.probe import ProbedWeight, Trace, probe
-from rnnctl.gradients.verdict import NO_GRADIENT, VERDICTS, WORDS, Thresholds, Verdict, require_thresholds, verdict_on
+from rnnctl.gradients.probe import ProbedWeight, probe
+from rnnctl.gradients.verdict import VERDICTS, WORDS, Thresholds, Verdict, no_gradient, require_thresholds, verdict_on
+from rnnctl.models.inputs import Inputs
 from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import (
@@ -196,7 +197,7 @@ class ModelGradNorms(Result):
         remark = None if weight.seen is None else weight.seen.remark
         if nonfinite is None and nothing and (steps > 1 or not bool(weight.grad_norm_state.any())):
             conditions = {"nonfinite": False, "vanishing": None, "exploding": None}
-            return Verdict("no gradient", NO_GRADIENT, conditions).because(remark)
+            return Verdict("no gradient", no_gradient(weight.W_hh.dtype), conditions).because(remark)
         limits = Thresholds(self.vanish_below, self.explode_above)
         unknown = _why_unknown(weight)
         return verdict_on(weight.decay, steps, limits, nonfinite=nonfinite, unknown=unknown).because(remark)
@@ -313,7 +314,7 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
 
 def _one_step(
     model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None
-) -> tuple[Trace, float, Picked, tuple[str, ...]]:
+) -> tuple[Mapping[str, ProbedWeight], float, Picked, tuple[str, ...]]:
     """Forward and backward once, the model's ``.grad`` left alone, with notes; ``lengths`` tell what is padding."""
     run = ModelRun(model, objective.x, objective.lengths, objective.checked_axes)
     try:
@@ -327,7 +328,21 @@ def _one_step(
     except InputError as error:
         # Kept from the pass, which was ours: as what it is.
         raise error.__cause__ or run.explained(error) from None
-    return trace, float(value.detach()), part, run.notes
+    return (
+        {name: _with_input(weight, objective.x) for name, weight in trace.items()},
+        float(value.detach()),
+        part,
+        run.notes,
+    )
+
+
+def _with_input(weight: ProbedWeight, x: Tensor | Inputs) -> ProbedWeight:
+    """With how far the model's input reaches, where that of the recurrence is not known."""
+    if weight.seen is None or not math.isnan(weight.seen.largest_input):
+        return weight
+    tensors = [x] if isinstance(x, Tensor) else [each for each in x.tensors if isinstance(each, Tensor)]
+    sizes = [float(each.detach().abs().max()) for each in tensors if each.is_floating_point() and each.numel()]
+    return replace(weight, seen=replace(weight.seen, largest_input=max(sizes, default=math.nan)))
 
 
 def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]:

@@ -89,7 +89,8 @@ class ProbedWeight:
         state_made_by: of a weight that was found in the graph, the operations of which the tensors of its state are
             results, h first ("Tanh"; "NativeDropout" where h is dropped out before the weight takes it): of these
             tensors the norms are. Empty of others, and where the state is not known.
-        seen: what the states and inputs of all calls are like; None of a weight that was found in autograd's graph.
+        seen: what the states and inputs of all calls are like; of a weight that was found in autograd's graph what of
+            it can be told, where ``decay`` was asked for; else None.
         why: of a field that is NaN or None without being 0, the reason.
     Units: loss per unit of weight or of state.
     """
@@ -441,6 +442,7 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
         recurrent=last.recurs,
         steps_per_chain=tuple(steps for each in found for steps in each.steps_per_chain),
         state_made_by=last.state_made_by,
+        seen=last.seen if len(found) == 1 else None,
         why={
             **(last.why if len(found) == 1 else {**last.why, "decay": SEVERAL_PASSES}),
             **_why_not_compared(agreement),

@@ -13,10 +13,11 @@ from rnnctl.gradients.decay import Decay
 from rnnctl.gradients.norm_book import norm_of, widest
 from rnnctl.gradients.outside import Outside
 from rnnctl.gradients.use_norms import UseNorms
-from rnnctl.gradients.use_steps import UseSteps, decay_of, longest, own_decay, use_steps
+from rnnctl.gradients.use_steps import UseSteps, decay_of, longest, own_decay, use_steps, with_states
 from rnnctl.models.module_calls import ModuleCalls, owner_of
 from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
+from rnnctl.models.tape.operands import kept_operands
 from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested, now
 from rnnctl.models.tape.pull_back import swept
 from rnnctl.models.weight_uses import Asked, Reading, WeightUses
@@ -165,17 +166,19 @@ class TapeRecording:
         handles = [self._watch(weight) for weight in weights]
         if weights:
             self._roots = [*self._roots, *nodes] if keeps else []
-        parts: list[Any] = [norms, outside]
+        # Before the pass, which lets go of them.
+        kept = [kept_operands(reading.graph, w.weight, w.chains.steps) if self._looks(w) else [] for w in weights]
+        parts: list[Any] = [norms, outside, kept]
         del norms, outside, reading
 
         def end(done: bool) -> None:
             try:
-                for part in parts:
+                for part in parts[:2]:
                     part.detach()
                 for handle in handles:
                     handle.remove()
                 if done:
-                    self._end(parts[0], parts[1], begun)
+                    self._end(parts[0], parts[1], parts[2], begun)
             except Exception as error:
                 self.bug = error
             finally:
@@ -212,7 +215,11 @@ class TapeRecording:
         """The class of the module that owns a weight."""
         return type(self.model.get_submodule(owner_of(name))).__name__
 
-    def _end(self, norms: UseNorms, outside: Outside, begun: Pass) -> None:
+    def _looks(self, weight: WeightUses) -> bool:
+        """Whether it is asked what its states are like: where its decay is, of one sequence of steps."""
+        return self.want_decay and weight.recurs and len(weight.chains.chains) == 1
+
+    def _end(self, norms: UseNorms, outside: Outside, kept: list[list[list[Tensor]]], begun: Pass) -> None:
         if (bug := norms.bug or outside.bug) is not None:
             raise bug
         if not norms.weights:
@@ -224,7 +231,7 @@ class TapeRecording:
         with torch.no_grad():
             norms.settle()
             decays = _Decays(norms, self.want_decay)
-            found = [use_steps(norms, i, *decays.of(i)) for i in norms.reached]
+            found = [with_states(use_steps(norms, i, *decays.of(i)), norms.weights[i], kept[i]) for i in norms.reached]
         # Of a graph that is passed through once more the last pass knows all.
         self.found = [each for each in self.found if not any(each is old for old in self._open)] + found
         self._open = found if begun.keeps else []

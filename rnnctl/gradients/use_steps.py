@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,10 +11,12 @@ from rnnctl.gradients.decay import Decay, decay_over_time
 from rnnctl.gradients.norm_book import norm_of, widest
 from rnnctl.gradients.use_norms import REST, STATE, UseNorms, overlap, region_of
 from rnnctl.models.tape.beside import Edge
+from rnnctl.models.tape.operands import first_without_number, states_among
 from rnnctl.models.tape.pull_back import pulled_back
 from rnnctl.models.tape.states import State
 from rnnctl.models.tape.uses import Use
 from rnnctl.models.weight_uses import WeightUses
+from rnnctl.recurrence.states_seen import StatesSeen, of_states
 
 NOT_RECURRENT = "it does not recur: it has no state"
 
@@ -42,6 +44,7 @@ class UseSteps:
         state_made_by: the operations that made the tensors of the state, h first; none where it is not known.
         decay: of a gradient that enters at the last step alone, where that is known.
         why: of a field that is not known, the reason.
+        seen: what the states are like that its uses multiply, where that was asked for and they are kept.
     """
 
     name: str
@@ -66,6 +69,7 @@ class UseSteps:
     state_made_by: tuple[str, ...]
     decay: Decay | None
     why: Mapping[str, str]
+    seen: StatesSeen | None = None
 
     @property
     def grad_of_state_columns(self) -> Tensor:
@@ -134,6 +138,25 @@ def _steps_per_call(weight: WeightUses) -> tuple[int, ...]:
 def _beside(norms: UseNorms, index: int) -> float:
     book = norms.books[index].get(("beside",))
     return 0.0 if book is None or book[1].total is None else norm_of(book[1].total)
+
+
+def with_states(steps: UseSteps, weight: WeightUses, operands: Sequence[Sequence[Tensor]]) -> UseSteps:
+    """The same with what the states are like, by what the steps after them multiply.
+
+    Args:
+        operands: as of ``kept_operands``; none where nobody asks.
+    """
+    bad, states = first_without_number(operands), states_among(operands, weight.state_columns)
+    if states is not None:
+        found = of_states(states, has_ends=steps.state_made_by[:1] == ("Tanh",))
+    elif bad is not None:
+        # Where it is is known, and nothing else.
+        found = StatesSeen(len(operands), 0, None, torch.zeros(1, dtype=torch.bool), math.nan, None, None)
+    else:
+        return steps
+    # The step that made what this one multiplies; before the first there is none.
+    first = None if bad is None else max(0, bad - 1)
+    return replace(steps, seen=replace(found, first_nonfinite=first, is_whole=False))
 
 
 def _state_made_by(norms: UseNorms, weight: WeightUses) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rnnctl.errors import InputError
+import torch
+
+from rnnctl.errors import InputError, plain
 from rnnctl.gradients.decay import Decay
 
 VERDICTS = ("vanishing", "exploding", "stable", "nonfinite", "no gradient", "undecided")
@@ -12,6 +14,8 @@ WORDS = ("nonfinite", "vanishing", "exploding")
 ONE_STEP = "one step alone has no change from step to step. Try a longer sequence"
 # How ln of the factor over the older half may differ from that over all steps for one factor to go on with.
 EVEN = (0.5, 2.0)
+# Dtypes with larger numbers than this as their smallest lose gradients that others keep.
+SMALL = 1e-10
 NO_GRADIENT = "d(loss at the last step)/dh is 0"
 
 
@@ -54,8 +58,22 @@ def require_thresholds(vanish_below: float, explode_above: float) -> None:
         )
 
 
+def no_gradient(dtype: torch.dtype) -> str:
+    """Why there may be none, of a network in a dtype."""
+    smallest = torch.finfo(dtype).smallest_normal
+    if smallest < SMALL:
+        return NO_GRADIENT
+    return f"{NO_GRADIENT} in {plain(dtype)}, where it may be lost to underflow. Try --dtype float32 or a larger loss"
+
+
 def verdict_on(
-    decay: Decay | None, steps: int, thresholds: Thresholds, *, nonfinite: str | None, unknown: str | None
+    decay: Decay | None,
+    steps: int,
+    thresholds: Thresholds,
+    *,
+    nonfinite: str | None,
+    unknown: str | None,
+    none: str = NO_GRADIENT,
 ) -> Verdict:
     """The verdict on how a gradient changes over a sequence.
 
@@ -64,6 +82,7 @@ def verdict_on(
         steps: of the longest sequence that it was followed over.
         nonfinite: what is not finite, in words; None where everything is.
         unknown: why there is no decay, where there is none.
+        none: what to say where no gradient enters.
     """
     ratio = None if decay is None else decay.first_over_last
     known = ratio is not None and not math.isnan(ratio) and steps > 1
@@ -73,6 +92,7 @@ def verdict_on(
         "exploding": ratio > thresholds.explode_above if known and ratio is not None else None,
     }
     word, reason = _judged(decay, steps, thresholds, conditions, nonfinite, unknown)
+    reason = none if word == "no gradient" else reason
     return Verdict(word, reason, conditions)
 
 

@@ -17,7 +17,7 @@ SEEN_KINDS = {"saturated_fraction": float, "dead_fraction": float, "largest_inpu
 NONFINITE_KINDS = {"first_nonfinite_step": float, "first_nonfinite_weight": str, "first_nonfinite_gate": str}
 # Why there is no such step, where there is none.
 FINITE = "h_t is finite at every step"
-UNSEEN = "the states of a weight that was found in autograd's graph are not kept"
+UNSEEN = "of a weight that was found in autograd's graph not all states are kept"
 # From so many of the states on there is something to say.
 MOSTLY = 0.5
 # Inputs of unit variance rarely reach as far.
@@ -33,10 +33,12 @@ class StatesSeen:
         entries: numbers in all h_t; of packed sequences those of real steps.
         saturated: how many of them are beyond 0.99; None where h has no end there.
         silent: units that are 0 at every step of every sequence, (hidden,), boolean.
-        largest_input: the largest |x|.
+        largest_input: the largest |x|; NaN where it is not known.
         first_nonfinite: the first step that the recurrence came to whose h_t is not finite, in the order of the
             sequence; None where all are.
         gate: the first gate there that gets what is not finite; None without gates.
+        is_whole: whether the states of all steps were seen; of the last one of a weight that is found in autograd's
+            graph nothing is kept.
     """
 
     steps: int
@@ -46,11 +48,12 @@ class StatesSeen:
     largest_input: float
     first_nonfinite: int | None
     gate: str | None
+    is_whole: bool = True
 
     @property
     def saturated_fraction(self) -> float | None:
         """Of all numbers in h."""
-        return None if self.saturated is None else self.saturated / self.entries
+        return None if self.saturated is None or not self.entries else self.saturated / self.entries
 
     @property
     def dead_fraction(self) -> float:
@@ -124,7 +127,7 @@ def first_nonfinite(seen: Mapping[str, StatesSeen | None]) -> FirstNonfinite:
         for name, each in seen.items()
         if each is not None and each.first_nonfinite is not None
     ]
-    known = all(each is not None for each in seen.values())
+    known = all(each is not None and each.is_whole for each in seen.values())
     return min(bad, key=lambda found: found.step or 0) if bad else FirstNonfinite(is_known=known)
 
 
@@ -143,24 +146,36 @@ def seen_states(run: LayerRun, before: Tensor, after: Tensor) -> StatesSeen:
         run: kind, weights, inputs x (steps, batch, input) and, of packed sequences, the mask.
         before, after: h_{t-1} and h_t of every step, shape (steps, batch, hidden).
     """
-    kind, units = run.kind, after.shape[-1]
+    kind = run.kind
     ends = kind.nonlinearity.saturates if kind.nonlinearity is not None else run.weights.W_hr is None
-    size = after.abs()
-    if run.mask is not None:
-        size = size * run.mask
+    found = of_states(after, has_ends=ends, mask=run.mask)
+    first = found.first_nonfinite
+    gate = None if first is None else _gate(run, before, first)
+    return replace(found, largest_input=float(run.x.abs().max()), gate=gate)
+
+
+def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> StatesSeen:
+    """What is to be seen of states alone.
+
+    Args:
+        h: shape (steps, batch, hidden).
+        has_ends: whether |h| near 1 is an end of its range.
+        mask: 1 where a sequence has a step, (steps, batch, 1); None where all have all.
+    """
+    size = h.abs() if mask is None else h.abs() * mask
     largest = size.flatten(0, 1).amax(0)
     first = None
     if not bool(torch.isfinite(largest).all()):
-        bad = ~torch.isfinite(after).flatten(1).all(dim=1)
+        bad = ~torch.isfinite(h).flatten(1).all(dim=1)
         first = int(bad.nonzero()[0])
     return StatesSeen(
-        steps=len(after),
-        entries=after.numel() if run.mask is None else int(run.mask.sum()) * units,
-        saturated=_count_beyond(size, largest) if ends else None,
-        silent=(largest < torch.finfo(after.dtype).eps).cpu(),
-        largest_input=float(run.x.abs().max()),
+        steps=len(h),
+        entries=h.numel() if mask is None else int(mask.sum()) * h.shape[-1],
+        saturated=_count_beyond(size, largest) if has_ends else None,
+        silent=(largest < torch.finfo(h.dtype).eps).cpu(),
+        largest_input=math.nan,
         first_nonfinite=first,
-        gate=None if first is None else _gate(run, before, first),
+        gate=None,
     )
 
 
