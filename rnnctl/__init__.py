@@ -15,8 +15,8 @@ _HOMES = {
     "GradNorms": "gradients.gradnorm",
     "gradnorm": "gradients.gradnorm",
     "probe": "gradients.probe",
-    "Trace": "gradients.probe",
-    "ProbedWeight": "gradients.probe",
+    "Trace": "gradients.trace",
+    "ProbedWeight": "gradients.trace",
     "watch": "gradients.watch",
     "Watch": "gradients.watch",
     "GradNormHistory": "gradients.history",
@@ -98,7 +98,8 @@ if TYPE_CHECKING:
     from rnnctl.gradients.gradnorm import GradNorms, gradnorm
     from rnnctl.gradients.history import GradNormHistory, gradnorm_history
     from rnnctl.gradients.model_gradnorm import ModelGradNorms, model_gradnorm
-    from rnnctl.gradients.probe import ProbedWeight, Trace, probe
+    from rnnctl.gradients.probe import probe
+    from rnnctl.gradients.trace import ProbedWeight, Trace
     from rnnctl.gradients.truncation import Truncation, model_truncation, truncation
     from rnnctl.gradients.watch import Watch, watch
     from rnnctl.graph import UnrolledGraph

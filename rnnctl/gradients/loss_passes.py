@@ -11,7 +11,8 @@ from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
 from rnnctl.gradients.cell_calls import cells_seen, window_sums
 from rnnctl.gradients.layer_calls import layer_seen, layer_window_sums
-from rnnctl.gradients.probe import ProbedWeight, probed
+from rnnctl.gradients.probed import probed
+from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.use_norms import UseNorms
 from rnnctl.gradients.use_steps import UseSteps, use_steps, with_states
 from rnnctl.models.calls import CellCall, LayeredCall

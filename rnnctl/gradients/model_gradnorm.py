@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rnnctl.errors import InputError, VerificationError
 from rnnctl.gradients.agreement import NOT_ASKED
 from rnnctl.gradients.decay import DECAY_KINDS, decay_scalars, why_no_decay
-from rnnctl.gradients.probe import ProbedWeight, probe
+from rnnctl.gradients.probe import probe
+from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.verdict import VERDICTS, WORDS, Thresholds, Verdict, no_gradient, require_thresholds, verdict_on
 from rnnctl.models.inputs import Inputs
 from rnnctl.models.model_run import ModelRun

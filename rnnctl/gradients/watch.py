@@ -14,7 +14,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.runs import RunWriter
-from rnnctl.gradients.probe import ProbedWeight, Probing, probed
+from rnnctl.gradients.probe import Probing
+from rnnctl.gradients.probed import probed
+from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.models.calls import reached
 from rnnctl.models.hooks import hooked
 from rnnctl.models.modules import (
