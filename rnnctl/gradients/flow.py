@@ -18,7 +18,7 @@ from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
-from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
+from rnnctl.gradients.loss_steps import LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_first, require_own_start
 from rnnctl.models.inputs import Given, TimeFirst
@@ -26,13 +26,13 @@ from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
 from rnnctl.recurrence.sweep import chunk_steps
-from rnnctl.results import Kind, Result
+from rnnctl.results import Kind
 
 ONE_PERCENT = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Flow(Result):
+class Flow(OfEveryLoss):
     """The gradient from every loss step k to every source step t.
 
     Attributes:
@@ -43,11 +43,7 @@ class Flow(Result):
         sensitivity_c: norm of dL_k/dc_t, what comes to c_t by way of h_t included, (time, time), float64; of
             what else a step hands on where the state was found in autograd's graph; None where the state is h alone.
         log_relative: ln of sensitivity over that at t = k, (time, time), float64.
-        loss: the loss over all steps, of which L_k is step k's share.
         grad_W_hh: the sum of all contributions, (hidden, hidden).
-        agreement: the comparison of that sum with autograd, or None.
-        nonfinite: where h_t is not finite first.
-        output_key: where the output stands in what the model returned; None where it is all of it.
     ``rows`` have k, t, norm and sensitivity for t <= k, and h's and c's where there are both; ``more`` has the lag
     profile, which is of the whole state.
     """
@@ -68,21 +64,7 @@ class Flow(Result):
     sensitivity_h: Tensor
     sensitivity_c: Tensor | None
     log_relative: Tensor
-    loss: float
     grad_W_hh: Tensor
-    agreement: Agreement | None
-    nonfinite: FirstNonfinite
-    output_key: str | None = None
-
-    @property
-    def first_nonfinite_step(self) -> int | None:
-        """The first step whose h_t is not finite, or None."""
-        return self.nonfinite.step
-
-    @property
-    def settled(self) -> Mapping[str, Any]:
-        """Which output carries the losses."""
-        return {} if self.output_key is None else {"output_key": self.output_key}
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:

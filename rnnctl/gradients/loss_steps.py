@@ -5,21 +5,52 @@ step, through the layers from the one that the losses are read out of down to th
 model cannot be laid out that way, ``rnnctl.gradients.loss_passes`` runs one backward pass for every loss.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rnnctl.gradients.agreement import Agreement
 from rnnctl.gradients.contributions import sweep_dtype
 from rnnctl.memory import available_bytes, require_memory
 from rnnctl.models.hand_written import Problem
+from rnnctl.recurrence.states_seen import FirstNonfinite
 from rnnctl.recurrence.sweep_all_losses import LossBlock, SlopedLayer, sweep_all_losses
+from rnnctl.results import Result
 
 Progress = Callable[[float], None] | None
 # Blocks of a hand-written network's size over all steps (states, slopes, gradients, what they are made of), and
 # of all losses at one step.
 OVER_ALL_STEPS, AT_ONE_STEP = 6, 6
+
+
+@dataclass(frozen=True, eq=False)
+class OfEveryLoss(Result):
+    """What a result about the losses of all steps has, whatever it asks of them.
+
+    Attributes:
+        loss: over all steps.
+        agreement: the comparison of the whole gradient with autograd, or None.
+        nonfinite: where h_t is not finite first.
+        output_key: where the output stands in what the model returned; None where it is all of it.
+    """
+
+    loss: float = field(kw_only=True)
+    agreement: Agreement | None = field(kw_only=True)
+    nonfinite: FirstNonfinite = field(kw_only=True)
+    output_key: str | None = field(default=None, kw_only=True)
+
+    @property
+    def first_nonfinite_step(self) -> int | None:
+        """The first step whose h_t is not finite, or None."""
+        return self.nonfinite.step
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """Which output carries the losses."""
+        return {} if self.output_key is None else {"output_key": self.output_key}
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,29 +16,25 @@ from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
-from rnnctl.gradients.loss_steps import LossSteps, own_loss_steps, require_room_for_blocks
+from rnnctl.gradients.loss_steps import LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_first, require_own_start
 from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
-from rnnctl.results import Kind, Result
+from rnnctl.results import Kind
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
 
 
 @dataclass(frozen=True, eq=False)
-class Truncation(Result):
+class Truncation(OfEveryLoss):
     """The gradient of W_hh under truncated BPTT, for several windows.
 
     Attributes:
         windows: K, how many steps back every loss step sees, its own step included; the last is T.
         gradients: the gradient for each window, (windows, hidden, hidden), float64.
-        loss: the loss over all steps.
-        agreement: the comparison of the full gradient with autograd, or None.
-        nonfinite: where h_t is not finite first.
-        output_key: where the output stands in what the model returned; None where it is all of it.
     ``rows`` have window, norm_ratio, relative_error and cosine, against the full gradient.
     """
 
@@ -57,20 +53,6 @@ class Truncation(Result):
     }
     windows: tuple[int, ...]
     gradients: Tensor
-    loss: float
-    agreement: Agreement | None
-    nonfinite: FirstNonfinite
-    output_key: str | None = None
-
-    @property
-    def first_nonfinite_step(self) -> int | None:
-        """The first step whose h_t is not finite, or None."""
-        return self.nonfinite.step
-
-    @property
-    def settled(self) -> Mapping[str, Any]:
-        """Which output carries the losses."""
-        return {} if self.output_key is None else {"output_key": self.output_key}
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
@@ -195,7 +177,8 @@ class _Swept:
 
     def result(self, windows: tuple[int, ...], agreement: Agreement | None, nonfinite: FirstNonfinite) -> Truncation:
         """The ``Truncation``."""
-        return Truncation(windows, self.gradients.clone(), self.loss, agreement, nonfinite)
+        gradients = self.gradients.clone()
+        return Truncation(windows, gradients, loss=self.loss, agreement=agreement, nonfinite=nonfinite)
 
 
 def _swept(steps: LossSteps, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
