@@ -72,7 +72,7 @@ def test_of_packed_sequences_real_steps_alone_count():
     torch.manual_seed(0)
     model, x = nn.RNN(F, H, batch_first=True), 30 * torch.randn(B, T, F)
     packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([T, 4, 2]), batch_first=True)
-    with rnnctl.probe(model) as trace:
+    with rnnctl.probe(model, decay=True) as trace:
         output = model(packed)[0]
         output.data.square().sum().backward()
     seen = trace["weight_hh_l0"].seen

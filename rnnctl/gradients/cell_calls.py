@@ -57,7 +57,8 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
         recovered_error=max(errors),
         decay=None,
         padded=padded,
-        seen=seen_together([each.seen() for each in steps]),
+        largest_input=max(float(each.x.abs().max()) for each in steps),
+        seen=seen_together([each.seen() for each in steps]) if want_decay else None,
     )
     return replace(found, decay=_decay(calls, found)) if want_decay else found
 

@@ -36,7 +36,8 @@ class StepNorms:
         recovered_error: how far the states are from those that the weights make, or None if unknown.
         decay: of a gradient that enters at the last step, if asked for and known.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
-        seen: what its states and inputs are like.
+        largest_input: the largest |x|.
+        seen: what its states and inputs are like, if the decay was asked for.
         ends: what enters at the last step of the recurrence from outside, and what the first step sends back to the
             state before it, past c's way through h, of h and of c where it has one, each (batch, units); None for the
             calls of a cell.
@@ -53,7 +54,8 @@ class StepNorms:
     recovered_error: float | None
     decay: Decay | None
     padded: tuple[Tensor, Tensor] | None
-    seen: StatesSeen
+    largest_input: float
+    seen: StatesSeen | None
     ends: tuple[State, State] | None = None
 
     @property
@@ -209,7 +211,8 @@ def _in_time(norms: LayerNorms, reverse: bool, replayed: float, run: LayerRun) -
         recovered_error=max(norms.recovered_error, replayed),
         decay=norms.decay,
         padded=None if norms.padded is None else _both_ordered(norms.padded, reverse),
-        seen=seen_in(run, reverse=reverse),
+        largest_input=float(run.x.abs().max()),
+        seen=None if norms.decay is None else seen_in(run, reverse=reverse),
         ends=None if norms.grad_init is None else (tuple(part[-1] for part in run.entering), norms.grad_init),
     )
 

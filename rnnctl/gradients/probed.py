@@ -22,7 +22,7 @@ from rnnctl.models.modules import (
     why_own_forward,
 )
 from rnnctl.models.recording import Calls, Recording
-from rnnctl.recurrence.states_seen import StatesSeen, seen_together
+from rnnctl.recurrence.states_seen import seen_together
 from rnnctl.recurrence.weights import LayerWeights
 
 TAKES_NO_GRADIENT = "autograd brings nothing to it: it takes no gradient"
@@ -262,8 +262,8 @@ class _Sums:
 def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
-    seen = seen_together([each.seen for each in norms])
-    tolerance = _tolerance(last, weights, seen)
+    tolerance = _tolerance(last, weights, max(each.largest_input for each in norms))
+    seen = [each.seen for each in norms if each.seen is not None]
     agreement = sums.compared(part, tolerance, _narrowest(last))
     errors = [each.recovered_error for each in norms if each.recovered_error is not None]
     error = max(errors) if errors else None
@@ -295,7 +295,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         padded_share=_padded_share(part, lengths),
         grad_norm_state=torch.cat([each.grad_norm_state for each in norms]),
         steps_per_chain=_steps_per_chain(part),
-        seen=seen,
+        seen=seen_together(seen) if seen else None,
         why=_why_not_compared(agreement),
     )
 
@@ -342,12 +342,12 @@ def _starts_from_zeros(part: _Part) -> bool:
     return first.initial is None or not bool(first.initial[0][part.index].any())
 
 
-def _tolerance(call: LayeredCall | CellCall, weights: LayerWeights, seen: StatesSeen) -> float:
+def _tolerance(call: LayeredCall | CellCall, weights: LayerWeights, largest_input: float) -> float:
     """Of the narrowest dtype that took part; a GPU may round float32 products to TF32."""
     states, dtypes = _states_of(call), _dtypes(call)
     tolerance = max(TOLERANCES[dtype] for dtype in dtypes)
     # What a nonlinearity is given is rounded in units of its size, which is that of inputs far from 1.
-    given = seen.largest_input * float(weights.W_ih.abs().sum(1).max())
+    given = largest_input * float(weights.W_ih.abs().sum(1).max())
     if math.isfinite(given):
         tolerance = max(tolerance, max(torch.finfo(dtype).eps for dtype in dtypes) * given)
     # TF32 keeps ten bits, as float16 does.

@@ -64,8 +64,8 @@ class ProbedWeight:
         state_made_by: of a weight that was found in the graph, the operations of which the tensors of its state are
             results, h first ("Tanh"; "NativeDropout" where h is dropped out before the weight takes it): of these
             tensors the norms are. Empty of others, and where the state is not known.
-        seen: what the states and inputs of all calls are like; of a weight that was found in autograd's graph what of
-            it can be told, where ``decay`` was asked for; else None.
+        seen: what the states and inputs of all calls are like, where ``decay`` was asked for; of a weight that was
+            found in autograd's graph what of it can be told; else None.
         why: of a field that is NaN or None without being 0, the reason.
     Units: loss per unit of weight or of state.
     """
