@@ -205,3 +205,19 @@ def test_watch_counts_training_steps_alone(core, attack, every, tmp_path):
         lines.append([{name: value for name, value in line.items() if name != "run"} for line in read])
     assert lines[0] == lines[1]
     assert {line["step"] for line in lines[0]} == set(range(0, 4, every))
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_a_saliency_map_that_lets_go_of_a_kept_graph_does_not_reach_into_the_next_step(core):
+    found = []
+    for saliency_between in (False, True):
+        model, x = made(core)
+        x.requires_grad_()
+        with rnnctl.probe(model) as trace:
+            y = model(x)
+            y[:, -1].square().sum().backward(retain_graph=saliency_between)
+            if saliency_between:
+                torch.autograd.grad(y.square().sum(), x)
+            train(model, 2 * x.detach())
+        found.append(trace)
+    assert_same(found[1], found[0])

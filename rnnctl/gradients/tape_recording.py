@@ -159,7 +159,10 @@ class TapeRecording:
             # A gradient of an input alone is no training step of any of them.
             self.before |= {weight.name: NO_STEP for weight in weights}
             weights = []
-            self._roots = self._roots if keeps else []
+            if not keeps:
+                # A graph that was kept until now is gone, and what it told is all.
+                self._roots, self._open = [], []
+                self._kept.clear()
         again = keeps or bool(self._roots)
         norms = UseNorms(reading.uses, weights, self._kept if again else None)
         norms.attach()
