@@ -199,7 +199,7 @@ def test_a_file_is_known_by_its_content_whatever_it_is_called(file, kind: str, n
 
 
 def test_a_file_of_no_known_kind_is_refused_with_its_beginning(file) -> None:
-    with pytest.raises(InputError, match=r"none of npy, npz, .* by its content: it starts with b'\\x89PNG"):
+    with pytest.raises(InputError, match=r"none of npy, npz, .* by its content: it begins with b'\\x89PNG"):
         read_sequences(file("x.ckpt", b"\x89PNG\r\n\x1a\n"))
     with pytest.raises(InputError, match="by its content: it is empty"):
         read_sequences(file("x.ckpt", b""))

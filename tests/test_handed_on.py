@@ -134,3 +134,88 @@ def test_between_the_segments_of_a_layer(kind, read, steps, hand):
         cell.hand = lambda part: shape(part) if (next(count) // parts + 1) % steps == 0 else part
     found = probed(model, x, READ[read])
     assert_right_or_unknown(found, *by_leaves(cell, x, READ[read]))
+
+
+CHANGED = {
+    "detached": torch.Tensor.detach,
+    "scaled": lambda c: 0.1 * c,
+    "masked": lambda c: c * torch.tensor([[1.0], [0.0]], dtype=c.dtype),
+    "clamped": lambda c: c.clamp(-0.1, 0.1),
+    "normalised": lambda c: nn.functional.layer_norm(c, (H,)),
+    "in place": lambda c: c.clone().mul_(0.5),
+}
+
+
+class OnlyC(Stepped):
+    """An LSTM cell whose h is handed on as it is, and c is not."""
+
+    def forward(self, x):
+        state, h, c = None, [], []
+        for x_t in x.unbind(1):
+            given = None if state is None else (state[0], self.hand(state[1]))
+            state = self.cell(x_t, given)
+            h.append(state[0])
+            c.append(state[1])
+        return h, c
+
+
+@pytest.mark.parametrize("change", CHANGED)
+@pytest.mark.parametrize("read", READ)
+def test_a_change_of_c_alone_is_no_plain_handing_on(read, change):
+    model, x = seeded(OnlyC, "LSTM", CHANGED[change])
+    found = probed(model, x, READ[read])
+    assert_right_or_unknown(found, *by_leaves(model, x, READ[read]))
+    if found.decay is None:
+        assert found.why["decay"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_on_the_state_between_calls_is_not_overlooked(kind):
+    model, x = seeded(Stepped, kind, lambda part: part)
+
+    def hand(part):
+        part.register_hook(lambda grad: 0.1 * grad)
+        return part
+
+    model.hand = hand
+    found = probed(model, x, READ["h at last"])
+    plain = probed(seeded(Stepped, kind, lambda part: part)[0], x, READ["h at last"])
+    if found.decay is not None:
+        # Six steps back, a tenth each.
+        assert found.decay.first_over_last == pytest.approx(plain.decay.first_over_last * 1e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("made", [lambda: Stepped("GRU", HANDED["as it is"]), lambda: nn.GRU(F, H, batch_first=True)])
+def test_a_forward_pass_that_no_gradient_comes_to_is_no_step_on_the_way_back(made):
+    decays = []
+    for extra in (0, 1, 2):
+        torch.manual_seed(0)
+        model, x = made().double(), torch.randn(B, T, F, dtype=torch.float64)
+        with rnnctl.probe(model, decay=True) as trace:
+            if extra:
+                model(x)
+            (model(x)[0][-1] if isinstance(model, Stepped) else model(x)[0][:, -1]).square().sum().backward()
+            if extra == 2:
+                model(x)
+        (weight,) = trace.values()
+        decays.append(weight.decay.first_over_last)
+    assert decays[1:] == pytest.approx(decays[:1] * 2, rel=1e-12)
+
+
+def test_of_sequences_that_no_gradient_links_the_longest_is_followed():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(F, H, batch_first=True)
+
+        def forward(self, x):
+            return self.rnn(x[:, :3])[0][:, -1] + self.rnn(x[:, 3:])[0][:, -1]
+
+    model, x = seeded(Both)
+    with rnnctl.probe(model, decay=True) as trace:
+        model(x).sum().backward()
+    with rnnctl.probe(model, decay=True) as alone:
+        (model.rnn(x[:, :3])[0][:, -1].detach() + model.rnn(x[:, 3:])[0][:, -1]).sum().backward()
+    (both,), (one,) = trace.values(), alone.values()
+    assert both.decay.first_over_last == pytest.approx(one.decay.first_over_last, rel=1e-9)
+    assert both.decay.steps == 4

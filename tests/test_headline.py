@@ -110,3 +110,25 @@ def test_without_a_shell_a_configuration_needs_no_more_than_it_has():
     assert headline("spectrum", {**config, "network": "net"}) == (
         "spectrum of net, T 3, batch 1, random input, seed 0, float32 on cpu"
     )
+
+
+def test_lengths_that_nan_says_and_biases_that_a_file_has_not_are_named(first_line, capsys):
+    values = np.ones((2, 5, 3), np.float32)
+    values[1, 3:] = np.nan
+    np.save("padded.npy", values)
+    assert "padded.npy, lengths nan, seed" in first_line("gradnorm --cell gru --input padded.npy")
+    assert main(["gradnorm", "--input", "padded.npy"]) == 0
+    ran = capsys.readouterr()
+    assert ran.out.startswith("gradnorm: FullRNN(3, 20, 5), tanh, T 5, batch 2")
+    assert "padded.npy: nan to the last step is padding; the sequences have 3 to 5 steps of 5" in ran.err
+    torch.save(torch.nn.RNN(10, 20, bias=False).state_dict(), "nb.pt")
+    assert "tanh, no bias, weights nb.pt, T 7" in first_line("gradnorm --weights nb.pt")
+    assert "random input" in first_line("check --loss sum")
+    assert "loss sum" in first_line("check --loss sum")
+
+
+def test_how_a_text_file_was_told_to_be_read_is_named(first_line):
+    with open("years.csv", "w") as file:
+        file.write("2019;2020\n1,5;2\n3;4\n5;6\n")
+    line = first_line("gradnorm --input years.csv --header yes --delimiter ; --decimal ,")
+    assert "years.csv, delimiter ;, decimal ,, header yes" in line

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from rnnctl.__main__ import main
 from rnnctl.errors import InputError
 from rnnctl.files.dialect import Dialect
 from rnnctl.files.table import Table, parse_csv
@@ -291,3 +292,19 @@ def test_a_table_of_many_columns_is_told_in_few_words() -> None:
     found = read(head + "\n" + "\n".join(",".join([str(i), *["1.5"] * 40]) for i in range(50)))
     assert found.values.shape == (50, 40)
     assert len(found.notes) == 1 and len(found.notes[0]) < 120
+
+
+def test_text_in_another_encoding_and_packed_files_are_named_with_a_remedy(tmp_path, capsys) -> None:
+    for name, data, said in (
+        (
+            "latin.dat",
+            "größe,b\n1,2\n".encode("cp1252"),
+            "text in another encoding than UTF-8 (Windows-1252?)",
+        ),
+        ("packed.csv.gz", b"\x1f\x8b\x08\x00", "it is compressed by gzip; gunzip unpacks it"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert main(["forward", "--input", str(tmp_path / name)]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["forward", "--input", "macrodata", "--columns", ""]) == 2
+    assert "--columns '' names no column" in capsys.readouterr().err

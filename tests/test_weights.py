@@ -246,7 +246,7 @@ def test_an_object_beside_the_weights_is_refused_with_its_class_and_what_to_do(
         ("run.safetensors", b"hello, text", r"is not a readable \.safetensors file"),
         ("run.bin", b"\xff\x01\r\n", r"is not a readable \.pt file, .*: it begins with b'\\xff\\x01\\r\\n'"),
         ("run.h5", b"\x89HDF\r\n", r": it is an HDF5 file, as Keras writes\. Expected is a state dict"),
-        ("run.pth.tar", gzip.compress(b"PK"), "it is compressed by gzip; gunzip unpacks it"),
+        ("run.pth.tar", gzip.compress(b"PK", mtime=0), "it is compressed by gzip; gunzip unpacks it"),
         ("run.pt", bz2.compress(b"PK"), "it is compressed by bzip2; bunzip2 unpacks it"),
         ("run.ckpt", lzma.compress(b"PK"), "it is compressed by xz; unxz unpacks it"),
         ("run.pt", zipped(b"a checkpoint"), "it is a zip archive of other things; unzip unpacks it"),

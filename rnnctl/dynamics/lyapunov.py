@@ -142,12 +142,18 @@ class Lyapunov(Result):
         return {"convergence": self.convergence}
 
     @property
+    def _why_no_factor(self) -> str:
+        if self.first_nonfinite_step is not None:
+            return f"h_t overflows first at step {self.first_nonfinite_step}"
+        return "of gradnorm: needs a FullRNN with a sequence of several steps, and a gradient that does not end there"
+
+    @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
         left_out = "--count leaves exponents out that it takes"
         return {
             "largest_stderr": "too few steps for it",
-            "factor_per_step": "of gradnorm: needs a FullRNN and a sequence of several steps",
+            "factor_per_step": self._why_no_factor,
             "sum": left_out,
             "kaplan_yorke_dimension": left_out,
             "efolding_steps": "the largest exponent is 0",

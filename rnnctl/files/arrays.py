@@ -17,6 +17,7 @@ from rnnctl.files.containers import (
     load_numpy,
     load_pt,
     load_safetensors,
+    other_kind,
     picked,
     require_no_key,
     require_plain,
@@ -141,7 +142,7 @@ def read_sequences(
     values = _batch_time_feature(array, found.name)
     features = header or tuple(f"feature {i}" for i in range(values.shape[2]))
     sequences = Sequences(values, features, found.name, selectable=found.kind == "csv")
-    sequences = _cut(_without_padding(sequences) if ragged else sequences, cut)
+    sequences = _cut(_without_padding(sequences, reader) if ragged else sequences, cut)
     _require_finite(sequences, cut.skip, "" if ragged else _hint_of_padding(sequences.values))
     return sequences
 
@@ -211,7 +212,7 @@ def _found(source: str, input_format: str | None, reader: Reader) -> _Found:
     suffix = SUFFIXES.get(Path(source).suffix.lower().removeprefix("."))
     kind = kind_of(data) or suffix
     if kind is None:
-        what = f"it starts with {data[:8]!r}" if data else "it is empty"
+        what = other_kind(data) if data else "it is empty"
         raise InputError(f"{source!r} is none of {', '.join(FORMATS)} by its content: {what}")
     # Numpy's two are told apart where they are read.
     if suffix != kind and {suffix, kind} != {"npy", "npz"}:
@@ -307,7 +308,7 @@ def _batch_time_feature(array: NDArray[Any], name: str) -> NDArray[Any]:
     return array[None] if array.ndim == 2 else array
 
 
-def _without_padding(found: Sequences) -> Sequences:
+def _without_padding(found: Sequences, reader: Reader) -> Sequences:
     """Zeros, and lengths, in place of the steps at the end of a sequence that are nan in every feature."""
     real = ~np.isnan(found.values).all(axis=2)
     seq_len = real.shape[1]
@@ -317,6 +318,10 @@ def _without_padding(found: Sequences) -> Sequences:
     if (lengths == 0).any():
         raise InputError(f"{found.source}: sequence {int(lengths.argmin())} is nan at every step; leave it out")
     padding = np.arange(seq_len) >= lengths[:, None]
+    span = " to ".join(str(each) for each in dict.fromkeys((int(lengths.min()), int(lengths.max()))))
+    reader.notes.append(
+        f"{found.source}: nan to the last step is padding; the sequences have {span} steps of {seq_len}"
+    )
     return replace(found, values=np.where(padding[..., None], 0.0, found.values), lengths=lengths)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError
-from rnnctl.files.containers import ZIP, kind_of, load_pt, load_safetensors, require_dense
+from rnnctl.files.containers import ZIP, kind_of, load_pt, load_safetensors, other_kind, require_dense
 from rnnctl.files.fit import Expected, expected_by, load, without_extra
 from rnnctl.files.names import MOST_TOLD, Matched, matched
 from rnnctl.files.names import without_common_prefix as without_common_prefix
@@ -28,14 +28,6 @@ OTHER_KINDS = {
     "npy": "it holds one NumPy array (.npy)",
     "npz": "it holds NumPy arrays (.npz); safetensors.numpy.save_file(dict(numpy.load(FILE)), NEW) converts them",
     "csv": "it holds text",
-}
-# And by its first bytes.
-OTHER_STARTS = {
-    b"\x1f\x8b": "it is compressed by gzip; gunzip unpacks it",
-    b"\x89HDF": "it is an HDF5 file, as Keras writes",
-    ZIP: "it is a zip archive of other things; unzip unpacks it",
-    b"BZh": "it is compressed by bzip2; bunzip2 unpacks it",
-    b"\xfd7zXZ": "it is compressed by xz; unxz unpacks it",
 }
 
 
@@ -152,8 +144,7 @@ def _loaded(path: Path) -> Any:
         return load_pt(data, name)
     if not data:
         raise InputError(f"{name} is empty; expected what torch.save wrote, or safetensors")
-    by_start = next((words for start, words in OTHER_STARTS.items() if data.startswith(start)), None)
-    found = OTHER_KINDS.get(kind or "") or by_start or f"it begins with {data[:8]!r}"
+    found = OTHER_KINDS.get(kind or "") or other_kind(data)
     raise InputError(
         f"{name} is not a readable .pt file, and is not a readable .safetensors file: {found}. "
         "Expected is a state dict or a checkpoint that torch.save wrote, or safetensors, whatever the name"

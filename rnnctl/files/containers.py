@@ -23,6 +23,14 @@ from rnnctl.memory import require_memory
 ZIP, NUMPY, PICKLE = b"PK", b"\x93NUMPY", b"\x80"
 # The format's own limit; eight letters of a text, read as a number, are far above it.
 LONGEST_SAFETENSORS_HEADER = 100_000_000
+# What a file may be that is none of these, by its first bytes.
+OTHER_STARTS = {
+    b"\x1f\x8b": "it is compressed by gzip; gunzip unpacks it",
+    b"\x89HDF": "it is an HDF5 file, as Keras writes",
+    ZIP: "it is a zip archive of other things; unzip unpacks it (a spreadsheet: save it as CSV)",
+    b"BZh": "it is compressed by bzip2; bunzip2 unpacks it",
+    b"\xfd7zXZ": "it is compressed by xz; unxz unpacks it",
+}
 # Enough to see a control character in what is no text.
 HEAD = 4096
 
@@ -47,6 +55,14 @@ def kind_of(data: bytes) -> str | None:
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= LONGEST_SAFETENSORS_HEADER:
         return "safetensors"
     return "csv" if _is_text(data[:HEAD]) else None
+
+
+def other_kind(data: bytes) -> str:
+    """What a file is of which ``kind_of`` knows nothing, in words."""
+    known = next((words for start, words in OTHER_STARTS.items() if data.startswith(start)), None)
+    if known is None and data and all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:HEAD]):
+        known = "it is text in another encoding than UTF-8 (Windows-1252?); save it as UTF-8"
+    return known or f"it begins with {data[:8]!r}"
 
 
 def _kind_of_zip(data: bytes) -> str | None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rnnctl.gradients.contributions import gate_contributions, step_norms, takes_products, wide_dtype
-from rnnctl.gradients.decay import Decay, decay_over_time
+from rnnctl.gradients.decay import Decay, decay_over_time, entry
 from rnnctl.gradients.layer_calls import StepNorms, unless_rounding
 from rnnctl.gradients.layer_sweep import layer_norms, state_errors
-from rnnctl.models.calls import CellCall
+from rnnctl.models.calls import CellCall, longest_chain, reached
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import Slopes, State
@@ -283,16 +283,20 @@ def _fit(grad: Tensor, like: Tensor) -> Tensor:
 
 def _decay(calls: Sequence[CellCall], norms: StepNorms) -> Decay | None:
     """Of a gradient that enters at the last step: as it is, or swept along a chain of calls."""
-    entering = norms.entering
+    chain = longest_chain(calls)
+    state, entering = norms.grad_norm_state[chain], norms.entering[chain]
+    chosen = reached(calls, lambda call: any(call is calls[number] for number in chain))
+    calls = [call for call in chosen if isinstance(call, CellCall)]
     round_about = any(call.received.entering is not None for call in calls)
     if round_about:
         # Past the inputs of later calls, too: what goes into them is as much of the recurrence as the state is.
         entering = torch.tensor([_entering(call) for call in calls], dtype=torch.float64)
+    last = entry(entering)
     # NaN, where it is not known what enters, is neither nothing nor something.
-    if not bool((entering[:-1] != 0).any()):
-        return decay_over_time(norms.grad_norm_state.log())
+    if not bool((entering[:last] != 0).any()):
+        return decay_over_time(state[: last + 1].log())
     # A state that goes round the cell is more than its W_hh carries.
-    run = None if round_about else as_layer(calls)
+    run = None if round_about else as_layer(calls[: last + 1])
     return None if run is None else layer_norms(run, want_decay=True, recorded=False).decay
 
 

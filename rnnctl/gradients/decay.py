@@ -28,6 +28,7 @@ class Decay:
             1 % of that at the last step; None if that does not happen within the sequence.
         first_over_last: norm at step 0 over norm at the last step; None if the latter is 0.
         factor_of_older_half: ``factor_per_step`` of steps 0 to T // 2 alone.
+        steps: T, up to the step at which the gradient enters.
     """
 
     factor_per_step: float | None
@@ -35,6 +36,7 @@ class Decay:
     steps_to_one_percent: int | None
     first_over_last: float | None
     factor_of_older_half: float | None = None
+    steps: int | None = None
 
 
 def decay_scalars(decay: Decay | None) -> dict[str, float | int | None]:
@@ -70,7 +72,18 @@ def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:
         steps_to_one_percent=_steps_to(relative, math.log(ONE_PERCENT)) if known else None,
         first_over_last=float(relative[0].exp()) if known else None,
         factor_of_older_half=_factor_per_step(*(each[: len(each) // 2 + 1] for each in (log_norm, usable))),
+        steps=len(log_norm),
     )
+
+
+def entry(entering: Tensor) -> int:
+    """The last step at which something enters: after it there is padding, or steps that no loss reads.
+
+    Args:
+        entering: the norms of it, shape (time,); where all are 0 that is the last step of all.
+    """
+    steps = (entering != 0).nonzero()
+    return int(steps[-1]) if steps.numel() else len(entering) - 1
 
 
 def _factor_per_step(log_norm: Tensor, usable: Tensor) -> float | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype, takes_products, wide_dtype
-from rnnctl.gradients.decay import Decay, decay_over_time
+from rnnctl.gradients.decay import Decay, decay_over_time, entry
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.scaling import times_power_of_two
@@ -213,13 +213,37 @@ def _grad_init(steps: Reversible, exponent: int) -> State:
 
 
 def _decay(run: LayerRun, steps: Reversible, log_grad_norm_state: Tensor) -> Decay:
-    """Of what enters at the last step alone: of packed sequences, the longest ones'."""
+    """Of what enters at the last step alone: of sequences that end at different steps, the longest ones'."""
+    entering = torch.stack([direct_norms(run, part) for part in run.entering]).sum(0)
+    last = entry(entering) if run.mask is None else _entry_of_packed(run, entering)
     # Where nothing enters earlier the sweep that has just ended was this one.
-    if any(part.shape[0] > 1 and bool(part[:-1].any()) for part in run.entering):
+    if bool((entering[:last] != 0).any()):
         log_grad_norm_state = torch.empty_like(log_grad_norm_state)
-        for chunk in sweep_back(steps, *(part[-1:] for part in run.entering)):
+        for chunk in sweep_back(steps, *(_alone(part, last - run.seq_len) for part in run.entering)):
             log_grad_norm_state[chunk.start : chunk.stop] = chunk.log_norm_state
-    return decay_over_time(log_grad_norm_state.clone())
+    return decay_over_time(log_grad_norm_state[: last + 1].clone())
+
+
+def _entry_of_packed(run: LayerRun, entering: Tensor) -> int:
+    """The last step at which something enters sequences that have a step before it; 0 where all begin where it does."""
+    assert run.mask is not None
+    has_before = torch.nn.functional.pad(run.mask[:-1].float(), (0, 0, 0, 0, 1, 0))
+    within = [direct_norms(run, part * has_before[-len(part) :]) for part in run.entering]
+    counted = torch.stack(within).sum(0)
+    return entry(counted) if bool(counted.any()) else 0 if bool(entering.any()) else run.seq_len - 1
+
+
+def _alone(direct: Tensor, step: int) -> Tensor:
+    """What enters at one step, counted from the end, and zeros after it.
+
+    Args:
+        direct: of one part of the state at the last n steps, shape (n, batch, units).
+    """
+    if -step > len(direct):
+        return torch.zeros_like(direct[-1:])
+    found = torch.zeros_like(direct[step:])
+    found[0] = direct[step]
+    return found
 
 
 def state_errors(found: Tensor, made: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from rnnctl.errors import InputError, VerificationError
 from rnnctl.gradients.agreement import NOT_ASKED
 from rnnctl.gradients.decay import DECAY_KINDS, decay_scalars, why_no_decay
 from rnnctl.gradients.probe import probe
+from rnnctl.gradients.probed import ENTERS_OFTEN
 from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.verdict import VERDICTS, WORDS, Thresholds, Verdict, no_gradient, require_thresholds, verdict_on
 from rnnctl.models.inputs import Inputs
@@ -190,11 +191,12 @@ class ModelGradNorms(Result):
         return max(self._summaries, key=_extremity)
 
     def _verdict(self, weight: ProbedWeight) -> Verdict:
-        ratio = weight.decay.first_over_last if weight.decay else None
+        decay = weight.decay
+        at_first_alone = decay is None or decay.first_over_last is None or decay.steps == 1
         steps = max(weight.steps_per_chain, default=0)
         nonfinite = self._nonfinite(weight)
         # None arrives; or all at first steps, before which there is no state to go back to.
-        nothing = not ratio and not bool(weight.grad_norm_W_hh.any())
+        nothing = at_first_alone and not bool(weight.grad_norm_W_hh.any())
         remark = None if weight.seen is None else weight.seen.remark
         if nonfinite is None and nothing and (steps > 1 or not bool(weight.grad_norm_state.any())):
             conditions = {"nonfinite": False, "vanishing": None, "exploding": None}
@@ -376,8 +378,7 @@ def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]
 
 def _why_unknown(weight: ProbedWeight) -> str:
     """Why it is not known how the gradient changes on its way back, where it is not."""
-    known = weight.why.get("decay") or weight.why.get("grad_norm_state")
-    return known or "a gradient enters at several steps, and what enters at the last alone cannot be followed"
+    return weight.why.get("decay") or weight.why.get("grad_norm_state") or ENTERS_OFTEN
 
 
 def _gate_rows(weight: ProbedWeight) -> list[Mapping[str, Any]]:

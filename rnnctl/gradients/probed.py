@@ -3,19 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
+from rnnctl.errors import plain
+from rnnctl.gradients.agreement import TOLERANCES, UNDERFLOW_MARGIN, Agreement, compared
 from rnnctl.gradients.cell_calls import cell_norms
-from rnnctl.gradients.decay import Decay, decay_over_time
+from rnnctl.gradients.decay import Decay, decay_over_time, entry
 from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carried
 from rnnctl.gradients.tape_recording import NO_STEP, TapeRecording
 from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.use_steps import UseSteps
-from rnnctl.models.calls import CellCall, LayeredCall, reached
+from rnnctl.models.calls import CellCall, LayeredCall, longest_chain, reached
 from rnnctl.models.modules import (
     has_own_forward,
     weight_names,
@@ -26,6 +27,9 @@ from rnnctl.recurrence.states_seen import seen_together
 from rnnctl.recurrence.weights import LayerWeights
 
 TAKES_NO_GRADIENT = "autograd brings nothing to it: it takes no gradient"
+ENTERS_OFTEN = "a gradient enters at several steps, and what enters at the last alone cannot be followed"
+# A share that is vanishing by any measure.
+SURELY = 1e-4
 SEVERAL_PASSES = "several backward passes came by: how a gradient changes on its way back is a question of one of them"
 
 
@@ -84,7 +88,19 @@ def _of_modules(
     # Of all weights, shown or not: autograd adds up what a weight gets under all its names.
     sums = _Sums(parts, recording.totals)
     shown = {name for calls in recording.calls for name in weight_names(calls.found, only)} - missing.keys()
-    return {part.name: _result(part, sums, lengths) for part in parts if part.name in shown}, missing
+    results = {part.name: _result(part, sums, lengths) for part in parts if part.name in shown}
+    if want_decay:
+        results = {name: _with_reason(weight) for name, weight in results.items()}
+    return results, missing
+
+
+def _with_reason(weight: ProbedWeight) -> ProbedWeight:
+    """The same, which says why the decay that was asked for is not known, where it is not."""
+    if weight.decay is not None:
+        return weight
+    unknown = bool(weight.grad_norm_h_direct.isnan().any())
+    reason = "what enters its states between its calls is not known" if unknown else ENTERS_OFTEN
+    return replace(weight, why={**weight.why, "decay": reason})
 
 
 def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
@@ -98,6 +114,9 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
     tolerance = max(TOLERANCES[dtype.to_real()] for dtype in dtypes)
     narrowest = max(dtypes, key=lambda dtype: torch.finfo(dtype).smallest_normal)
     agreement = _compared(total, tape.totals.get(last.name), magnitude, tolerance, narrowest)
+    decay, lost = last.decay if len(found) == 1 else None, _lost(last.grad_norm_state, narrowest)
+    if lost is not None and decay is not None:
+        decay = None
     gates = last.pieces if all(each.pieces == last.pieces for each in found) else ()
     by_gate = torch.cat([each.grad_norm_pieces for each in found]) if gates else None
     cells = [each.grad_norm_c for each in found if each.grad_norm_c is not None]
@@ -120,7 +139,7 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
         recovered_error=None,
         states_agree=True,
         h_init_is_zero=float(norms[0]) == 0 and bool(norms.any()),
-        decay=last.decay if len(found) == 1 else None,
+        decay=decay,
         padded_share=None,
         grad_norm_state=torch.cat([each.grad_norm_state for each in found]),
         grad_norm_W_xh=torch.cat(rest) if len(rest) == len(found) else None,
@@ -132,9 +151,25 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
         seen=last.seen if len(found) == 1 else None,
         why={
             **(last.why if len(found) == 1 else {**last.why, "decay": SEVERAL_PASSES}),
+            **({} if lost is None else {"decay": lost}),
             **_why_not_compared(agreement),
         },
     )
+
+
+def _lost(norms: Tensor, dtype: torch.dtype) -> str | None:
+    """Why the way back of a gradient is not known that was followed in a narrow dtype; None where it is.
+
+    Args:
+        norms: of the gradient of the state at every step, shape (steps,).
+        dtype: the narrowest that took part.
+    """
+    least = UNDERFLOW_MARGIN * torch.finfo(dtype).smallest_normal
+    known = norms[torch.isfinite(norms)]
+    # What is below it may be anything; it is vanishing all the same where what is left has been far above.
+    if not known.numel() or not bool((known < least).any()) or float(known.max()) > least / SURELY:
+        return None
+    return f"in {plain(dtype)} the gradient loses its digits to underflow on its way back"
 
 
 def _compared(
@@ -262,6 +297,9 @@ class _Sums:
 def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
+    # What no gradient links is no longer way back; the calls of a cell are told together.
+    chain = norms if len(norms) == 1 else [norms[number] for number in longest_chain(part.calls.kept)]
+    decay = chain[0].decay if len(chain) == 1 else _decay_of_calls(chain)
     tolerance = _tolerance(last, weights, max(each.largest_input for each in norms))
     seen = [each.seen for each in norms if each.seen is not None]
     agreement = sums.compared(part, tolerance, _narrowest(last))
@@ -291,7 +329,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         # NaN where the states themselves are: the norms show that, and it is no disagreement.
         states_agree=error is None or math.isnan(error) or error <= 10 * tolerance,
         h_init_is_zero=_starts_from_zeros(part),
-        decay=norms[0].decay if len(norms) == 1 else _decay_of_calls(norms),
+        decay=decay,
         padded_share=_padded_share(part, lengths),
         grad_norm_state=torch.cat([each.grad_norm_state for each in norms]),
         steps_per_chain=_steps_per_chain(part),
@@ -303,8 +341,9 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
 def _decay_of_calls(norms: list[StepNorms]) -> Decay | None:
     """Over several calls only where nothing enters before the last step."""
     state, direct = (torch.cat([getattr(each, name) for each in norms]) for name in ("grad_norm_state", "entering"))
+    last = entry(direct)
     # NaN, where it is not known what enters, is neither nothing nor something.
-    return None if bool((direct[:-1] != 0).any()) else decay_over_time(state.log())
+    return None if bool((direct[:last] != 0).any()) else decay_over_time(state[: last + 1].log())
 
 
 def _padded_share(part: _Part, lengths: Tensor | None) -> float | None:

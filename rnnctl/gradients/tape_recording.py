@@ -13,7 +13,7 @@ from rnnctl.gradients.decay import Decay
 from rnnctl.gradients.norm_book import norm_of, widest
 from rnnctl.gradients.outside import Outside
 from rnnctl.gradients.use_norms import UseNorms
-from rnnctl.gradients.use_steps import UseSteps, decay_of, longest, own_decay, use_steps, with_states
+from rnnctl.gradients.use_steps import UseSteps, decay_of, last_entry, longest, own_decay, use_steps, with_states
 from rnnctl.models.module_calls import ModuleCalls, owner_of
 from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
@@ -278,7 +278,8 @@ class _Decays:
         return own_decay(self.norms, index) or self._swept(index, weight, steps), None
 
     def _swept(self, index: int, weight: WeightUses, steps: Sequence[int]) -> Decay | None:
-        """By one more pass, from the last state alone."""
+        """By one more pass, from the last state alone that something enters."""
+        steps = steps[: last_entry(self.norms, index, [weight.states.of[step] for step in steps]) + 1]
         last = weight.states.of[steps[-1]].edges
         seeds = {edge: part for edge in last if (part := self.norms.direct_at(index, edge)) is not None}
         key = (tuple(seeds), tuple(state.edges for state in weight.states.of.values()))

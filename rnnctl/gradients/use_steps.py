@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rnnctl.gradients.decay import Decay, decay_over_time
+from rnnctl.gradients.decay import Decay, decay_over_time, entry
 from rnnctl.gradients.norm_book import norm_of, widest
 from rnnctl.gradients.use_norms import REST, STATE, UseNorms, overlap, region_of
 from rnnctl.models.tape.beside import Edge
@@ -146,7 +146,8 @@ def with_states(steps: UseSteps, weight: WeightUses, operands: Sequence[Sequence
     Args:
         operands: as of ``kept_operands``; none where nobody asks.
     """
-    bad, states = first_without_number(operands), states_among(operands, weight.state_columns)
+    # What the first step multiplies is no state that a step has made.
+    bad, states = first_without_number(operands), states_among(operands[1:], weight.state_columns)
     if states is not None:
         found = of_states(states, has_ends=steps.state_made_by[:1] == ("Tanh",))
     elif bad is not None:
@@ -246,7 +247,8 @@ def _states(norms: UseNorms, index: int, order: Sequence[int]) -> _Known:
 
 
 def _why_state(reasons: str) -> Mapping[str, str]:
-    return {"grad_norm_state": reasons} if reasons else {}
+    names = ("grad_norm_state", "grad_norm_h", "grad_norm_h_direct")
+    return dict.fromkeys(names, reasons) if reasons else {}
 
 
 def _at(norms: UseNorms, index: int, state: State | None) -> tuple[float, float, float]:
@@ -267,10 +269,16 @@ def own_decay(norms: UseNorms, index: int) -> Decay | None:
     known = [state for state in states if state is not None]
     if not weight.recurs or len(known) < len(states):
         return None
-    if any(norms.direct_norm(index, edge) != 0 for state in known[:-1] for edge in state.edges):
+    last = last_entry(norms, index, known)
+    if any(norms.direct_norm(index, edge) != 0 for state in known[:last] for edge in state.edges):
         return None
-    rows = [_at(norms, index, state) for state in known]
+    rows = [_at(norms, index, state) for state in known[: last + 1]]
     return decay_of([math.hypot(h, c) for h, _, c in rows])
+
+
+def last_entry(norms: UseNorms, index: int, states: Sequence[State]) -> int:
+    """The last of the states of one weight to which something comes from outside; else the last of all."""
+    return entry(torch.tensor([sum(norms.direct_norm(index, edge) for edge in state.edges) for state in states]))
 
 
 def decay_of(values: Sequence[float]) -> Decay:

@@ -85,6 +85,8 @@ def verdict_on(
         none: what to say where no gradient enters.
     """
     ratio = None if decay is None else decay.first_over_last
+    # Behind the step at which the gradient enters there is nothing to go by.
+    steps = steps if decay is None or decay.steps is None else decay.steps
     known = ratio is not None and not math.isnan(ratio) and steps > 1
     conditions: dict[str, bool | None] = {
         "nonfinite": nonfinite is not None,

@@ -155,6 +155,11 @@ class ModelRun:
                 f"{seen.weight} saw as many steps as sequences, {batch}: whether it ran over the input's time is not "
                 "known. Try another batch size, or say it by --time-first or --batch-first (time_first)"
             )
+        if self._time_first and batch == time and "time" in first:
+            yield (
+                f"time and sequences are {batch} each: what the model returned of that size is taken for (time, batch, "
+                "...), as it takes its input. Try another batch size to see that it is"
+            )
         odd = next((each for each, over in self._seen if over == "else" and each.is_odd(batch, time)), None)
         # Beside one over time another may well run over parts of every step.
         if odd is not None and "time" not in first:

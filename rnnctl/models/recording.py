@@ -23,7 +23,6 @@ from rnnctl.models.calls import (
     layer_weights,
     narrowest_dtype,
     packed_or_time_major,
-    state_of,
     time_major,
 )
 from rnnctl.models.forwards import Onlooker, looked_on
@@ -275,7 +274,7 @@ class Recording:
         for _, W_hh in pairs:
             self._watch(W_hh)
         room = None if packed else _with_room(time_major(module, output))
-        source = self._states.of(module, state_of(initial))
+        source, derived = self._whence(module, initial)
         call = LayeredCall(
             module=module,
             kind=known_kind(module),
@@ -290,11 +289,11 @@ class Recording:
             h_n=hidden_tuple(hidden, order)[0],
             below=(),
             source=source,
-            derived=None if source is not None else self._states.behind(module, state_of(initial)),
+            derived=derived,
             narrowest=narrowest_dtype(pairs[0][1]),
             received=received,
         )
-        self._states.add(module, _parts(hidden)[0], number)
+        self._handed_on(module, _parts(hidden), number)
         return replace(call, below=layers_below(call, rng))
 
     def _received_by_layer(self, output: Tensor, hidden: Any) -> Received:
@@ -321,9 +320,8 @@ class Recording:
                 if part is not None:
                     received.note(name, part)
         before = _before(module, given, after)
-        source = self._states.of(module, state_of(given))
-        derived = None if source is not None else self._states.behind(module, state_of(given))
-        self._states.add(module, after[0], number)
+        source, derived = self._whence(module, given)
+        self._handed_on(module, after, number)
         return CellCall(
             module=module,
             kind=known_kind(module),
@@ -338,6 +336,21 @@ class Recording:
             narrowest=narrowest_dtype(weights.W_hh),
             received=received,
         )
+
+    def _handed_on(self, module: nn.Module, state: tuple[Tensor, ...], number: int) -> None:
+        for part in state:
+            self._states.add(module, part, number)
+
+    def _whence(self, module: nn.Module, given: Any) -> tuple[int | None, int | None]:
+        """The call whose state was given as it is, h and c; or that of whose state something made what was given."""
+        parts = [] if given is None else [part for part in _parts(given) if part is not None]
+        found = {self._states.of(module, part) for part in parts}
+        # A hook of the user's changes the gradient between the calls as an operation does.
+        plain = len(found) == 1 and not any(part._backward_hooks for part in parts)
+        if plain and (source := found.pop()) is not None:
+            return source, None
+        behind = (self._states.behind(module, part) for part in parts)
+        return None, next((number for number in behind if number is not None), None)
 
     def _watch(self, weight: Tensor) -> None:
         """Add up what backward brings to a weight, whoever uses it."""

@@ -70,7 +70,11 @@ class StatesSeen:
         said += [f"{percent(dead)} of the units at 0 at every step"] if dead > 0 else []
         if self.largest_input > FAR:
             return f"{' and '.join(said)}: x reaches {short(self.largest_input)}; try --standardize"
-        return f"{' and '.join(said)}, though x is small: the weights or biases are large; try a smaller --gain"
+        if self.largest_input == 0:
+            return f"{' and '.join(said)}: x is 0 everywhere"
+        if saturated > 0:
+            return f"{' and '.join(said)}, though x is small: the weights or biases are large; draw them smaller"
+        return f"{' and '.join(said)}: they pass nothing on; other biases or weights may wake them"
 
 
 def percent(share: float) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from rnnctl.errors import InputError, RnnctlError, did_you_mean
 from rnnctl.results import Answers
 
+# What a gradient is called, and what where nothing tells.
+VERDICT, UNDECIDED = "verdict", "undecided"
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -132,15 +134,21 @@ def held(
 
 def _is_unknown(condition: Condition, scalars: Mapping[str, Any], words: Mapping[str, bool | None]) -> bool:
     value = words[condition.name] if condition.comparison is None else scalars[condition.name]
+    if condition.name == VERDICT and value != condition.limit:
+        # Undecided itself, or of a weight that is not the one shown.
+        return value == UNDECIDED or words.get(str(condition.limit), False) is None
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _why_not_told(condition: Condition, why: Mapping[str, str]) -> str:
-    name, reason = condition.name, why.get(condition.name)
+    name = condition.name
+    reason = why.get(str(condition.limit), why.get("vanishing")) if name == VERDICT else why.get(name)
     because = f": {reason}" if reason else ""
     if condition.comparison is None:
         return f"--fail-on {name}: it is not known{because}"
-    return f"--fail-on {condition.text!r}: {name} has no value here; nothing to compare{because}"
+    if name == VERDICT:
+        return f"--fail-on {condition.text!r}: the verdict is {UNDECIDED}{because}"
+    return f"--fail-on {condition.text!r}: {name} has no value here{because or '; nothing to compare'}"
 
 
 def _held(condition: Condition, scalars: Mapping[str, Any], words: Mapping[str, bool | None]) -> str | None:

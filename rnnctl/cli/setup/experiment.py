@@ -141,8 +141,14 @@ def _experiment(request: Request) -> Experiment:
         output_key=request.output_key,
         drawn=network.drawn,
         notes=(*data.reader.notes, *data.notes, *network.notes, *_of_half_precision(request, network)),
-        config=_config(request, network, device),
+        config={**_config(request, network, device), **_ended_by_nan(request, on_cpu)},
     )
+
+
+def _ended_by_nan(request: Request, made: Batch) -> dict[str, str]:
+    """Lengths that no file of lengths says, but the end of the numbers in every sequence."""
+    said = request.ragged is None or request.ragged.lengths is not None
+    return {} if said or made.lengths is None else {"lengths": "nan"}
 
 
 def _device(name: str) -> torch.device:

@@ -84,7 +84,8 @@ def _hand_written(request: Request, data: Data, device: torch.device) -> Network
         _require_no_contradiction(options, weights)
         # What the file does not hold, a readout, stays as it was drawn.
         load(model, {**model.state_dict(), **weights.tensors}, str(options.weights))
-    config = {"nonlinearity": model.rnn_cell.nonlinearity, "h_init": request.h_init}
+    bias = model.rnn_cell.input_to_hidden.bias is not None
+    config = {"nonlinearity": model.rnn_cell.nonlinearity, "h_init": request.h_init, "bias": bias}
     drawn = Drawn(None if options.weights else options.init, options.gain, request.run.seed)
     return Network(model.to(device), sizes, generator, config, _notes(weights, dtype), drawn)
 

@@ -228,6 +228,8 @@ def _require_files(request: Request) -> None:
 
 def _require_input(data: DataOptions) -> None:
     """Without --input, nothing that is about it."""
+    if data.columns is not None and not data.columns.replace(",", "").strip():
+        raise InputError(f"--columns {data.columns!r} names no column. Leave it out for all of them")
     if data.input is not None:
         return
     about: Mapping[str, Any] = vars(data)

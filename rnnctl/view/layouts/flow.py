@@ -14,6 +14,13 @@ def _picture(result: Any, terminal: Terminal) -> str:
     return heatmap(result.norms.tolist(), title, "source step t", terminal)
 
 
+def _nonfinite(scalars: Record) -> str:
+    """Of which step that is, and where."""
+    weight, gate = scalars["first_nonfinite_weight"], scalars["first_nonfinite_gate"]
+    where = "".join([f" of {weight}" if weight else "", f", gate {gate}" if gate else ""])
+    return f"{NONFINITE_NOTE}{where}"
+
+
 def _flow_notes(scalars: Record) -> Mapping[str, str]:
     return {
         "loss": "over all steps",
@@ -22,7 +29,7 @@ def _flow_notes(scalars: Record) -> Mapping[str, str]:
         "lag_to_one_percent": "steps back at which the median of ||dL_k/dstate|| has fallen to 1 % of lag 0",
         "median_reach": "||dL_k/dstate_0|| over ||dL_k/dstate_k||, for the last k",
         "largest_norm": "of all contributions",
-        "first_nonfinite_step": NONFINITE_NOTE,
+        "first_nonfinite_step": _nonfinite(scalars),
     }
 
 
@@ -33,7 +40,7 @@ def _truncation_notes(scalars: Record) -> Mapping[str, str]:
         "autograd_relative_error": agreement_note(scalars, "the full gradient"),
         "window_for_cosine_99": "the smallest of these windows from which on the cosine is at least 0.99",
         "window_for_cosine_999": f"the same for 0.999; T is {number(scalars['seq_len'])}",
-        "first_nonfinite_step": NONFINITE_NOTE,
+        "first_nonfinite_step": _nonfinite(scalars),
     }
 
 

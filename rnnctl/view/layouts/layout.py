@@ -82,6 +82,9 @@ _OF_NETWORK: tuple[_Said, ...] = (
 )
 _OF_SEQUENCES: tuple[_Said, ...] = (
     ("input_key", (None,), "key {}"),
+    ("delimiter", (None,), "delimiter {}"),
+    ("decimal", (None,), "decimal {}"),
+    ("header", (None,), "header {}"),
     ("columns", (None,), "columns {}"),
     ("skip_steps", (0,), "from step {}"),
     ("standardize", (False,), "standardized"),
@@ -102,15 +105,16 @@ def headline(schema: str, config: Record) -> str:
     """One line that says what was run, from the resolved configuration: every setting that is not the default."""
     if "file" in config:
         return f"{schema}: {config['file']}"
+    # What its results are called depends on the network.
+    question = schema.partition("-")[0]
     if config["seq_len"] is None:
         sizes = f"reference sizes, {config['nonlinearity']}"
         parts = [sizes, *_said(_OF_NETWORK, config), f"loss at {config['loss_at']}", config["dtype"]]
         return f"{schema}: {', '.join(parts)}"
     if "network" in config:
-        # The question: what its results are called depends on the network.
-        return f"{schema.partition('-')[0]} of {', '.join(_parts(config['network'], config))}"
+        return f"{question} of {', '.join(_parts(config['network'], config))}"
     sizes = f"FullRNN({config['input_size']}, {config['hidden_size']}, {config['output_size']})"
-    return f"{schema}: " + ", ".join(_parts(f"{sizes}, {config['nonlinearity']}", config))
+    return f"{question}: " + ", ".join(_parts(f"{sizes}, {config['nonlinearity']}", config))
 
 
 def _parts(network: str, config: Record) -> list[str]:
@@ -119,8 +123,7 @@ def _parts(network: str, config: Record) -> list[str]:
     of_cell = [("nonlinearity", (None, "tanh"), "{}")] if "network" in config else []
     start = ("h_init", (None, "normal" if runs_freely else "zeros"), "h_init {}")
     parts = [network, *_said((*of_cell, *_OF_NETWORK, start), config), length, f"batch {config['batch_size']}"]
-    if "loss_at" in config:
-        parts.append(_loss(config))
+    parts += [_loss(config)] if "loss_at" in config else _said((("loss", (None, "mse"), "loss {}"),), config)
     if not runs_freely:
         parts += [config.get("batch") or config["input"] or "random input", *_said(_OF_SEQUENCES, config)]
     return [*parts, *_said(_OF_RUN, config), f"seed {config['seed']}", f"{config['dtype']} on {config['device']}"]
@@ -187,7 +190,10 @@ def _times(count: int) -> str:
 def agreement_note(scalars: Record, what: str) -> str:
     """What a relative error against autograd compares."""
     trajectory = "" if scalars["states"] == "sweep" else ", along the states of the model's own pass"
-    return f"{what} against autograd's W_hh.grad{trajectory}; tolerance {number(scalars['autograd_tolerance'])}"
+    error, tolerance = scalars["autograd_relative_error"], scalars["autograd_tolerance"]
+    # The error is of what is left of terms that cancel, the tolerance of the terms.
+    of = " of the terms, which cancel" if None not in (error, tolerance) and error > tolerance else ""
+    return f"{what} against autograd's W_hh.grad{trajectory}; tolerance {number(tolerance)}{of}"
 
 
 NONFINITE_NOTE = "the first step at which h_t is not finite"
