@@ -308,3 +308,21 @@ def test_text_in_another_encoding_and_packed_files_are_named_with_a_remedy(tmp_p
         assert said in capsys.readouterr().err
     assert main(["forward", "--input", "macrodata", "--columns", ""]) == 2
     assert "--columns '' names no column" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("x;y\n1.304;2.500\n1.777;3.125\n", True),
+        ("x;y\n1.304;2.500\n0.777;3.125\n", False),
+        ("x;y\n1.304;2\n17;3\n", True),
+        ("x;y\n1.3;2.5\n1.7;3.1\n", False),
+        ("x,y\n1.304,2.500\n1.777,3.125\n", False),
+    ],
+)
+def test_points_that_may_stand_for_thousands_beside_semicolons_are_not_guessed(text, refused, tmp_path, capsys) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    assert main(["forward", "--input", str(path)]) == (2 if refused else 0)
+    assert ("in thousands, or has it a decimal point?" in capsys.readouterr().err) == refused
+    assert main(["forward", "--input", str(path), "--decimal", "."]) == 0

@@ -225,6 +225,12 @@ def _decimal(rows: tuple[Row, ...], delimiter: str | None, name: str) -> str:
     """The decimal mark, by what the cells show; InputError where they show both, or what may be thousands."""
     commas = [(row.line, c) for row in rows for c in row.cells if "," in c and WITH_COMMA.fullmatch(c)]
     if not commas:
+        points = [(row.line, c) for row in rows for c in row.cells if "." in c and WITH_POINT.fullmatch(c)]
+        if delimiter == ";" and points and all(THOUSANDS.fullmatch(cell.replace(".", ",")) for _, cell in points):
+            raise InputError(
+                f"{name}, line {points[0][0]}: is {points[0][1]!r} in thousands, or has it a decimal point? For a "
+                "decimal point say --decimal . and write thousands without a separator"
+            )
         return "."
     comma = commas[0]
     point = next(((row.line, c) for row in rows for c in row.cells if "." in c and WITH_POINT.fullmatch(c)), None)
