@@ -193,3 +193,10 @@ def test_a_scalar_without_a_value_does_not_pass_for_success(cli) -> None:
     code, _, err = cli("gradnorm", "--seq-len", "1", "--fail-on", "factor_per_step<0.9")
     assert code == 1
     assert "has no value here" in err
+
+
+@pytest.mark.parametrize("word", ["stable", "undecided"])
+def test_a_verdict_that_stands_alone_is_shown_how_to_ask(cli: Callable[..., tuple[int, str, str]], word: str) -> None:
+    code, out, err = cli("gradnorm", "--fail-on", word)
+    assert (code, out) == (2, "")
+    assert f"say 'verdict=={word}'" in err

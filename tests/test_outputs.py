@@ -574,3 +574,28 @@ def test_what_shapes_a_run_says_nothing_to_one_that_is_over(more: str, said: str
     ran = run(f"gradnorm --from run.jsonl {more}")
     assert (ran.code, ran.out) == (2, "")
     assert f"--from shows a run that is over; {said} be ignored. Leave it out" in ran.err
+
+
+class LastState(nn.Module):
+    """The states of all layers, then the outputs: with as many layers as sequences both look alike."""
+
+    def __init__(self, kind=nn.GRU):
+        super().__init__()
+        self.rnn, self.head = kind(3, 4, num_layers=2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        output, state = self.rnn(x)
+        return state, self.head(output)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("ask", [rnnctl.gradnorm, rnnctl.flow, rnnctl.truncation])
+@pytest.mark.parametrize("shape", [(2, 2, 3), (2, 5, 3)])
+def test_the_last_state_of_a_layer_is_no_output_over_time(ask, kind, shape):
+    torch.manual_seed(0)
+    model, x = LastState(kind), torch.randn(*shape)
+    settings = {"loss_at": "all"} if ask is rnnctl.gradnorm else {"only": "rnn.weight_hh_l1"}
+    with pytest.raises(rnnctl.InputError, match="is the last state of a layer"):
+        ask(model, x, **settings)
+    found = ask(model, x, output_key=1, **settings)
+    assert found.loss == pytest.approx(float(model(x)[1].detach().square().mean()), rel=1e-5)

@@ -326,3 +326,21 @@ def test_points_that_may_stand_for_thousands_beside_semicolons_are_not_guessed(t
     assert main(["forward", "--input", str(path)]) == (2 if refused else 0)
     assert ("in thousands, or has it a decimal point?" in capsys.readouterr().err) == refused
     assert main(["forward", "--input", str(path), "--decimal", "."]) == 0
+
+
+def test_a_first_column_that_counts_lines_is_said_whatever_the_others_do(tmp_path, capsys) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("n,a\n0,10\n1,12\n2,14\n3,16\n")
+    assert main(["forward", "--input", str(path)]) == 0
+    assert "n counts in even steps and is read as a feature; --columns a leaves it out" in capsys.readouterr().err
+    path.write_text("0,10\n1,12\n2,14\n3,16\n")
+    assert main(["forward", "--input", str(path)]) == 2
+    assert "is it an index or a feature?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[[1.5, 2], [3, 4]]", '{"a": [1, 2]}', '{"a": 1}\n{"a": 2}\n', "[1.5, 2]\n[3, 4]\n"])
+def test_json_is_named_as_what_it_is(text, tmp_path, capsys) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    assert main(["forward", "--input", str(path)]) == 2
+    assert "is JSON by its content" in capsys.readouterr().err

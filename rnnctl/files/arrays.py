@@ -1,5 +1,6 @@
 """Sequences from files, whose kind their content tells; from standard input; and by bundled names."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -214,10 +215,23 @@ def _found(source: str, input_format: str | None, reader: Reader) -> _Found:
     if kind is None:
         what = other_kind(data) if data else "it is empty"
         raise InputError(f"{source!r} is none of {', '.join(FORMATS)} by its content: {what}")
+    if kind == "csv" and _is_json(data):
+        raise InputError(f"{source!r} is JSON by its content; save the numbers as CSV, or by numpy.save")
     # Numpy's two are told apart where they are read.
     if suffix != kind and {suffix, kind} != {"npy", "npz"}:
         reader.notes.append(f"{source}: read as {kind}, which it is by its content")
     return _Found(data, kind, source, suffix)
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether it is a JSON document of lists or mappings, or lines of such."""
+    text = data.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for part in (text, text.partition(b"\n")[0]) if text[:1] in (b"[", b"{") else ():
+        try:
+            return isinstance(json.loads(part), (list, dict))
+        except (ValueError, RecursionError):
+            continue
+    return False
 
 
 def _format(data: bytes, input_format: str, name: str) -> str:

@@ -64,7 +64,7 @@ def _of_likenesses(lines: Lines, taken: Sequence[int]) -> list[str]:
 
 def _likeness(lines: Lines, i: int) -> str:
     """In what a column is like an index; nothing for any other."""
-    if counts_beside_others(lines, i):
+    if counts_beside_others(lines, i) or _counts_lines(lines, i):
         return "counts in even steps"
     if UNNAMED.fullmatch(lines.header[i]):
         return "has no name"
@@ -102,7 +102,7 @@ def _is_index(lines: Lines, i: int) -> bool:
         # Four quarters share a year, no two lines a number.
         strictly = len(set(values)) == len(values) or (title in CALENDAR and values[0] != values[-1])
         return title in NUMBERING | CALENDAR and strictly and _turns_never(values)
-    if counts_beside_others(lines, i) or _climbs_beside_others(lines, i):
+    if counts_beside_others(lines, i) or _counts_lines(lines, i) or _climbs_beside_others(lines, i):
         how = "counts in even steps" if _is_even(values) else "goes one way all along"
         raise InputError(
             f"{lines.name}, column {i + 1} {how} ({shown(cells, 3)}): is it an index or a feature? "
@@ -133,6 +133,12 @@ def counts_beside_others(lines: Lines, i: int) -> bool:
     """Whether a column is evenly spaced and another is not."""
     values = lines.numbers[i]
     return values is not None and _is_even(values) and any(other and not _is_even(other) for other in lines.numbers)
+
+
+def _counts_lines(lines: Lines, i: int) -> bool:
+    """Whether a first column counts up by ones, as a number of the line or of the day does, whatever others do."""
+    values = lines.numbers[i]
+    return i == 0 and values is not None and _is_even(values) and values[1] - values[0] == 1 and values[0] % 1 == 0
 
 
 def _climbs_beside_others(lines: Lines, i: int) -> bool:

@@ -70,7 +70,9 @@ class LossPasses:
         run = ModelRun(self._model, self._objective.x, None, self._objective.checked_axes)
         try:
             objective, output = run.posed(self._objective, run())
-            self.notes, self.output_key = run.notes, objective.over_time(output).key
+            part = objective.over_time(output)
+            run.require_no_state(part, output)
+            self.notes, self.output_key = run.notes, part.key
             self.losses = objective.at_every_step(output)
             self._choose()
         except InputError as error:

@@ -324,6 +324,8 @@ def _one_step(
         with torch.enable_grad(), probe(model, only=only, decay=True, lengths=lengths) as trace:
             posed, returned = run.posed(objective, run())
             part = posed.picked(returned)
+            if objective.loss_fn is None:
+                run.require_no_state(part, returned)
             if part.is_own_loss and lengths is not None:
                 require_takes_lengths(model)
             value = posed.value(returned)

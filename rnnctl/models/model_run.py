@@ -10,6 +10,7 @@ from rnnctl.models.inputs import Given, Inputs, TimeFirst, inputs_of
 from rnnctl.models.module_calls import ModuleCalls
 from rnnctl.models.objective import Objective, called, takes_time_first, turned_back
 from rnnctl.models.parameter_uses import nodes_in
+from rnnctl.models.returned import Picked, listed
 from rnnctl.models.seen_axes import Over, Seen, SeenCalls, counted, seen_in_graph
 from rnnctl.models.weight_uses import Reading
 
@@ -102,6 +103,20 @@ class ModelRun:
             return objective, output
         batch, time = self._axes[0]
         return objective.of_exchanged_axes, turned_back(output, [(time, batch)], self._states)
+
+    def require_no_state(self, picked: Picked, output: Any) -> None:
+        """Raise InputError where the output is the last state of a layer, whose axes may pass for (batch, time).
+
+        Args:
+            picked: of what the model returned, which is ``output``.
+        """
+        part = picked.part
+        if any(part is state for state in self._states) and part.dim() == 3 and len(part) > 1:
+            place = "what the model returned" if picked.key is None else f"output {picked.key} of the model"
+            raise InputError(
+                f"{place} is the last state of a layer, {tuple(part.shape)} being (layers, batch, ...). Name another "
+                f"output with --output-key, or try --loss-fn; there is {listed(output)}"
+            )
 
     def explained(self, error: InputError) -> InputError:
         """An error of a question that found nothing, with what may be the reason: of one sequence one step is made."""

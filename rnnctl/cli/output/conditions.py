@@ -78,7 +78,12 @@ def _unanswerable(condition: Condition, answers: Answers) -> str | None:
     """Why a result of this kind has no answer; None where it has one."""
     name, limit = condition.name, condition.limit
     if condition.comparison is None:
-        return None if name in answers.words else _why_unknown(name, answers.kinds, answers.words)
+        if name in answers.words:
+            return None
+        words = (scalar for scalar, kind in answers.kinds.items() if isinstance(kind, tuple) and name in kind)
+        if (scalar := next(words, None)) is not None:
+            return f"{name} is what {scalar} may be; say '{scalar}=={name}'"
+        return _why_unknown(name, answers.kinds, answers.words)
     kind = next((kind for pattern, kind in answers.kinds.items() if fnmatchcase(name, pattern)), None)
     if kind is None:
         return _why_unknown(name, answers.kinds, answers.words)
