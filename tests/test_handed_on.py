@@ -202,20 +202,41 @@ def test_a_forward_pass_that_no_gradient_comes_to_is_no_step_on_the_way_back(mad
     assert decays[1:] == pytest.approx(decays[:1] * 2, rel=1e-12)
 
 
-def test_of_sequences_that_no_gradient_links_the_longest_is_followed():
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("written", ["layer", "cell", "by hand"])
+def test_of_sequences_that_no_gradient_links_that_which_changes_most_is_told(written, swapped):
     class Both(nn.Module):
+        """One network on two sequences, of which one drives it into saturation."""
+
         def __init__(self):
             super().__init__()
-            self.rnn = nn.GRU(F, H, batch_first=True)
+            self.rnn, self.cell = nn.RNN(F, H, batch_first=True), nn.RNNCell(F, H)
+            self.W, self.into = nn.Parameter(nn.init.orthogonal_(torch.empty(H, H))), nn.Linear(F, H)
+
+        def over(self, x):
+            if written == "layer":
+                return self.rnn(x)[0][:, -1]
+            h = x.new_zeros(len(x), H)
+            for x_t in x.unbind(1):
+                h = self.cell(x_t, h) if written == "cell" else torch.tanh(self.into(x_t) + h @ self.W)
+            return h
 
         def forward(self, x):
-            return self.rnn(x[:, :3])[0][:, -1] + self.rnn(x[:, 3:])[0][:, -1]
+            parts = (0.01 * x, 20 * x)
+            return sum(self.over(part) for part in (reversed(parts) if swapped else parts))
 
     model, x = seeded(Both)
     with rnnctl.probe(model, decay=True) as trace:
         model(x).sum().backward()
-    with rnnctl.probe(model, decay=True) as alone:
-        (model.rnn(x[:, :3])[0][:, -1].detach() + model.rnn(x[:, 3:])[0][:, -1]).sum().backward()
-    (both,), (one,) = trace.values(), alone.values()
-    assert both.decay.first_over_last == pytest.approx(one.decay.first_over_last, rel=1e-9)
-    assert both.decay.steps == 4
+    ratios = []
+    for scale in (0.01, 20):
+        with rnnctl.probe(model, decay=True) as alone:
+            model.over(scale * x).sum().backward()
+        (weight,) = alone.values()
+        ratios.append(weight.decay.first_over_last)
+    (both,) = trace.values()
+    assert both.decay.first_over_last == pytest.approx(min(ratios), rel=1e-6)
+    assert min(ratios) < 1e-3 * max(ratios)
+    assert both.decay.chains == 2
+    found = rnnctl.gradnorm(model, x, loss_fn=lambda y, _: y.sum())
+    assert "of 2 sequences that no gradient links, that which changes most" in found.scalars["reason"]

@@ -780,3 +780,24 @@ def test_bundled_sequences_are_tensors_of_numbers_alone():
     torch.testing.assert_close(economy.std(1, correction=0), torch.ones(1, 12))
     with pytest.raises(InputError, match="Did you mean sunspots"):
         rnnctl.bundled_sequence("sunspot")
+
+
+def test_of_several_sequences_at_one_step_there_is_no_one_reach(path):
+    model = nn.GRU(3, 4, batch_first=True)
+    with rnnctl.watch(model, every=1, to=path):
+        (model(inputs(0))[0].sum() + 1e-5 * model(inputs(1))[0].sum()).backward()
+    assert lines(path)[0]["chains"] == 2
+    found = rnnctl.gradnorm_history(path)
+    assert found.scalars["reach_at_first_step"] is None
+    assert "of several sequences" in found.why["reach_at_first_step"]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_module_that_is_wholly_frozen_is_named_as_the_reason(path, kind):
+    model = nn.Sequential(nn.Linear(3, 3), kind(3, 4, batch_first=True))
+    model[1].requires_grad_(False)
+    with (
+        pytest.raises(InputError, match=r"brought nothing to 1\.weight_hh_l0, .*requires_grad=False"),
+        rnnctl.watch(model, every=1, to=path),
+    ):
+        model(inputs(0))[0].sum().backward()

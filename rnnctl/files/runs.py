@@ -59,6 +59,7 @@ class ProbedStep:
         agrees: with autograd; None where there was nothing to compare.
         states_agree: the module's states with those that its weights make.
         h_init_is_zero: the sequence started from zeros.
+        chains: how many sequences they are that no gradient links, one after the other or interleaved.
     """
 
     step: int
@@ -73,6 +74,7 @@ class ProbedStep:
     agrees: bool | None = None
     states_agree: bool = True
     h_init_is_zero: bool = False
+    chains: int = 1
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def _probed_step(record: Mapping[str, Any], place: str) -> ProbedStep:
         agrees=None if agrees is None else _field(record, "agrees", bool, place),
         states_agree=_field(record, "states_agree", bool, place),
         h_init_is_zero=_field(record, "h_init_is_zero", bool, place),
+        chains=_field({"chains": 1, **record}, "chains", int, place),
     )
 
 

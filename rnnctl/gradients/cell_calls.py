@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rnnctl.gradients.contributions import gate_contributions, step_norms, takes_products, wide_dtype
-from rnnctl.gradients.decay import Decay, decay_over_time, entry
+from rnnctl.gradients.decay import Decay, decay_from, entry, worst
 from rnnctl.gradients.layer_calls import StepNorms, unless_rounding
 from rnnctl.gradients.layer_sweep import layer_norms, state_errors
-from rnnctl.models.calls import CellCall, longest_chain, reached
+from rnnctl.models.calls import CellCall, chains_of, reached
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import Slopes, State
@@ -60,7 +60,9 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
         largest_input=max(float(each.x.abs().max()) for each in steps),
         seen=seen_together([each.seen() for each in steps]) if want_decay else None,
     )
-    return replace(found, decay=_decay(calls, found)) if want_decay else found
+    if not want_decay:
+        return found
+    return replace(found, decay=worst([_decay(calls, found, chain) for chain in chains_of(calls)]))
 
 
 def cells_seen(calls: Sequence[CellCall]) -> StatesSeen:
@@ -281,9 +283,8 @@ def _fit(grad: Tensor, like: Tensor) -> Tensor:
     return grad[: like.shape[0]] if short <= 0 else torch.nn.functional.pad(grad, (0, 0, 0, short))
 
 
-def _decay(calls: Sequence[CellCall], norms: StepNorms) -> Decay | None:
-    """Of a gradient that enters at the last step: as it is, or swept along a chain of calls."""
-    chain = longest_chain(calls)
+def _decay(calls: Sequence[CellCall], norms: StepNorms, chain: list[int]) -> Decay | None:
+    """Of a gradient that enters at the last step of a chain of calls: as it is, or swept along it."""
     state, entering = norms.grad_norm_state[chain], norms.entering[chain]
     chosen = reached(calls, lambda call: any(call is calls[number] for number in chain))
     calls = [call for call in chosen if isinstance(call, CellCall)]
@@ -294,7 +295,7 @@ def _decay(calls: Sequence[CellCall], norms: StepNorms) -> Decay | None:
     last = entry(entering)
     # NaN, where it is not known what enters, is neither nothing nor something.
     if not bool((entering[:last] != 0).any()):
-        return decay_over_time(state[: last + 1].log())
+        return decay_from(state.log(), last)
     # A state that goes round the cell is more than its W_hh carries.
     run = None if round_about else as_layer(calls[: last + 1])
     return None if run is None else layer_norms(run, want_decay=True, recorded=False).decay

@@ -1,8 +1,8 @@
 """How fast a gradient changes on its way back through time."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ class Decay:
         first_over_last: norm at step 0 over norm at the last step; None if the latter is 0.
         factor_of_older_half: ``factor_per_step`` of steps 0 to T // 2 alone.
         steps: T, up to the step at which the gradient enters.
+        chains: of how many sequences that no gradient links this is the one that changes most.
     """
 
     factor_per_step: float | None
@@ -37,6 +38,7 @@ class Decay:
     first_over_last: float | None
     factor_of_older_half: float | None = None
     steps: int | None = None
+    chains: int = 1
 
 
 def decay_scalars(decay: Decay | None) -> dict[str, float | int | None]:
@@ -74,6 +76,34 @@ def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:
         factor_of_older_half=_factor_per_step(*(each[: len(each) // 2 + 1] for each in (log_norm, usable))),
         steps=len(log_norm),
     )
+
+
+def decay_from(log_norm: Tensor, last: int) -> Decay:
+    """The decay from a step on at which the gradient enters.
+
+    Args:
+        log_norm: as of ``decay_over_time``, of all steps, shape (time,).
+        last: that step; the first of several is the end of the way as well.
+    """
+    if last == 0 and len(log_norm) > 1:
+        return Decay(None, 1, None, None, steps=1)
+    return decay_over_time(log_norm[: last + 1])
+
+
+def worst(decays: Sequence[Decay | None]) -> Decay | None:
+    """Of several sequences the one whose gradient changes most; None where one of them is not known."""
+    several = [each for each in decays if each is None or each.steps != 1] or list(decays)
+    known = [each for each in several if each is not None]
+    if not known or len(known) < len(several):
+        return None
+    return replace(max(known, key=_change), chains=len(known))
+
+
+def _change(decay: Decay) -> float:
+    ratio = decay.first_over_last
+    if ratio is None:
+        return -1.0
+    return math.inf if math.isnan(ratio) or ratio == 0 or math.isinf(ratio) else abs(math.log(ratio))
 
 
 def entry(entering: Tensor) -> int:

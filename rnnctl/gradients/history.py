@@ -109,7 +109,7 @@ class GradNormHistory(Result):
     @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
-        reach = "at that step it is not finite, not known, or 0 where the gradient enters"
+        reach = "at that step it is not finite, not known, 0 where the gradient enters, or of several sequences"
         return {
             "largest_norm": "no norm is a number",
             "reach_at_first_step": reach,
@@ -214,6 +214,8 @@ def _summary(probed: ProbedStep) -> Record:
 
 def _reach(probed: ProbedStep) -> float | None:
     """Of the gradient of the state: the far end of the recurrence over the end from which it comes."""
+    if probed.chains > 1:
+        return None
     norms = probed.grad_norm_state or probed.grad_norm_h
     far, near = norms[0], norms[-1]
     if probed.weight.endswith("_reverse"):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype, takes_products, wide_dtype
-from rnnctl.gradients.decay import Decay, decay_over_time, entry
+from rnnctl.gradients.decay import Decay, decay_from, entry
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.scaling import times_power_of_two
@@ -221,7 +221,7 @@ def _decay(run: LayerRun, steps: Reversible, log_grad_norm_state: Tensor) -> Dec
         log_grad_norm_state = torch.empty_like(log_grad_norm_state)
         for chunk in sweep_back(steps, *(_alone(part, last - run.seq_len) for part in run.entering)):
             log_grad_norm_state[chunk.start : chunk.stop] = chunk.log_norm_state
-    return decay_over_time(log_grad_norm_state[: last + 1].clone())
+    return decay_from(log_grad_norm_state.clone(), last)
 
 
 def _entry_of_packed(run: LayerRun, entering: Tensor) -> int:

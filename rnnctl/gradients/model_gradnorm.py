@@ -73,6 +73,7 @@ class ModelGradNorms(Result):
         padded_shares: weight -> the part of its gradient that falls on padding if nothing is packed or
             masked; empty where all sequences are as long.
         vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
+        lengths_differ: whether the sequences are of different lengths.
         own_loss: whether the loss is one that the model itself returned.
         output_key: where what is differentiated stands in what the model returned; None where it is all of it.
     """
@@ -107,6 +108,7 @@ class ModelGradNorms(Result):
     padded_shares: Mapping[str, float | None]
     vanish_below: float
     explode_above: float
+    lengths_differ: bool = False
     own_loss: bool = False
     output_key: str | None = None
 
@@ -203,7 +205,8 @@ class ModelGradNorms(Result):
             return Verdict("no gradient", no_gradient(weight.W_hh.dtype), conditions).because(remark)
         limits = Thresholds(self.vanish_below, self.explode_above)
         unknown = _why_unknown(weight)
-        return verdict_on(weight.decay, steps, limits, nonfinite=nonfinite, unknown=unknown).because(remark)
+        found = verdict_on(weight.decay, steps, limits, nonfinite=nonfinite, unknown=unknown).because(remark)
+        return found.because("it is of the longest sequences alone") if self.lengths_differ else found
 
     def _nonfinite(self, weight: ProbedWeight) -> str | None:
         """What is not finite, in words."""
@@ -291,6 +294,7 @@ def itemised(
         padded_shares=MappingProxyType(shares),
         vanish_below=vanish_below,
         explode_above=explode_above,
+        lengths_differ=lengths is not None and bool((lengths != lengths[0]).any()),
         own_loss=part.is_own_loss,
         output_key=part.key,
         notes=notes,

@@ -11,12 +11,12 @@ from torch import Tensor
 from rnnctl.errors import plain
 from rnnctl.gradients.agreement import TOLERANCES, UNDERFLOW_MARGIN, Agreement, compared
 from rnnctl.gradients.cell_calls import cell_norms
-from rnnctl.gradients.decay import Decay, decay_over_time, entry
+from rnnctl.gradients.decay import Decay, decay_from, entry, worst
 from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carried
 from rnnctl.gradients.tape_recording import NO_STEP, TapeRecording
 from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.use_steps import UseSteps
-from rnnctl.models.calls import CellCall, LayeredCall, longest_chain, reached
+from rnnctl.models.calls import CellCall, LayeredCall, chains_of, reached
 from rnnctl.models.modules import (
     has_own_forward,
     weight_names,
@@ -27,7 +27,7 @@ from rnnctl.recurrence.states_seen import seen_together
 from rnnctl.recurrence.weights import LayerWeights
 
 TAKES_NO_GRADIENT = "autograd brings nothing to it: it takes no gradient"
-ENTERS_OFTEN = "a gradient enters at several steps, and what enters at the last alone cannot be followed"
+ENTERS_OFTEN = "what enters at the last step alone cannot be followed on its way back"
 # A share that is vanishing by any measure.
 SURELY = 1e-4
 SEVERAL_PASSES = "several backward passes came by: how a gradient changes on its way back is a question of one of them"
@@ -298,8 +298,8 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
     # What no gradient links is no longer way back; the calls of a cell are told together.
-    chain = norms if len(norms) == 1 else [norms[number] for number in longest_chain(part.calls.kept)]
-    decay = chain[0].decay if len(chain) == 1 else _decay_of_calls(chain)
+    chains = [] if len(norms) == 1 else [[norms[number] for number in chain] for chain in chains_of(part.calls.kept)]
+    decay = worst([_decay_of_calls(chain) for chain in chains]) if chains else norms[0].decay
     tolerance = _tolerance(last, weights, max(each.largest_input for each in norms))
     seen = [each.seen for each in norms if each.seen is not None]
     agreement = sums.compared(part, tolerance, _narrowest(last))
@@ -340,10 +340,12 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
 
 def _decay_of_calls(norms: list[StepNorms]) -> Decay | None:
     """Over several calls only where nothing enters before the last step."""
+    if len(norms) == 1:
+        return norms[0].decay
     state, direct = (torch.cat([getattr(each, name) for each in norms]) for name in ("grad_norm_state", "entering"))
     last = entry(direct)
     # NaN, where it is not known what enters, is neither nothing nor something.
-    return None if bool((direct[:last] != 0).any()) else decay_over_time(state[: last + 1].log())
+    return None if bool((direct[:last] != 0).any()) else decay_from(state.log(), last)
 
 
 def _padded_share(part: _Part, lengths: Tensor | None) -> float | None:

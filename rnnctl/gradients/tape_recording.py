@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnctl.gradients.decay import Decay
+from rnnctl.gradients.decay import Decay, worst
 from rnnctl.gradients.norm_book import norm_of, widest
 from rnnctl.gradients.outside import Outside
 from rnnctl.gradients.use_norms import UseNorms
-from rnnctl.gradients.use_steps import UseSteps, decay_of, last_entry, longest, own_decay, use_steps, with_states
+from rnnctl.gradients.use_steps import UseSteps, decay_of, followed, last_entry, own_decay, use_steps, with_states
 from rnnctl.models.module_calls import ModuleCalls, owner_of
 from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
@@ -272,15 +272,16 @@ class _Decays:
         weight = self.norms.weights[index]
         if not self.wanted or not weight.recurs:
             return None, None
-        steps = longest(weight)
-        if any(step not in weight.states.of for step in steps):
+        chains = followed(weight)
+        if any(step not in weight.states.of for steps in chains for step in steps):
             return None, "; ".join(dict.fromkeys(weight.states.why.values()))
-        return own_decay(self.norms, index) or self._swept(index, weight, steps), None
+        found = [own_decay(self.norms, index, steps) or self._swept(index, weight, steps) for steps in chains]
+        return worst(found), None
 
     def _swept(self, index: int, weight: WeightUses, steps: Sequence[int]) -> Decay | None:
         """By one more pass, from the last state alone that something enters."""
-        steps = steps[: last_entry(self.norms, index, [weight.states.of[step] for step in steps]) + 1]
-        last = weight.states.of[steps[-1]].edges
+        entered = last_entry(self.norms, index, [weight.states.of[step] for step in steps])
+        last = weight.states.of[steps[entered]].edges
         seeds = {edge: part for edge in last if (part := self.norms.direct_at(index, edge)) is not None}
         key = (tuple(seeds), tuple(state.edges for state in weight.states.of.values()))
         if not seeds:
@@ -289,7 +290,7 @@ class _Decays:
             self._passes[key] = self._pass(weight, seeds)
         arrived = self._passes[key]
         values = [sum(arrived.get(e, 0.0) ** 2 for e in weight.states.of[step].edges) ** 0.5 for step in steps]
-        return decay_of(values)
+        return decay_of(values, entered)
 
     def _pass(self, weight: WeightUses, seeds: dict[Edge, Tensor]) -> dict[Edge, float]:
         """The norms of what arrives at the states."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rnnctl.gradients.decay import Decay, decay_over_time, entry
+from rnnctl.gradients.decay import Decay, decay_from, entry
 from rnnctl.gradients.norm_book import norm_of, widest
 from rnnctl.gradients.use_norms import REST, STATE, UseNorms, overlap, region_of
 from rnnctl.models.tape.beside import Edge
@@ -18,6 +18,8 @@ from rnnctl.models.tape.uses import Use
 from rnnctl.models.weight_uses import WeightUses
 from rnnctl.recurrence.states_seen import StatesSeen, of_states
 
+# More sequences through one weight are windows of one: to follow each would take as many passes.
+MOST_CHAINS = 16
 NOT_RECURRENT = "it does not recur: it has no state"
 
 
@@ -262,18 +264,18 @@ def _at(norms: UseNorms, index: int, state: State | None) -> tuple[float, float,
     return h, math.hypot(*(norms.direct_norm(index, edge) for edge in state.hidden)), c
 
 
-def own_decay(norms: UseNorms, index: int) -> Decay | None:
-    """Of the longest chain, where nothing enters its states before the last step; None elsewhere."""
+def own_decay(norms: UseNorms, index: int, steps: Sequence[int]) -> Decay | None:
+    """Of a chain of steps, where nothing enters its states before the last step; None elsewhere."""
     weight = norms.weights[index]
-    states = [weight.states.of.get(step) for step in longest(weight)]
+    states = [weight.states.of.get(step) for step in steps]
     known = [state for state in states if state is not None]
     if not weight.recurs or len(known) < len(states):
         return None
     last = last_entry(norms, index, known)
     if any(norms.direct_norm(index, edge) != 0 for state in known[:last] for edge in state.edges):
         return None
-    rows = [_at(norms, index, state) for state in known[: last + 1]]
-    return decay_of([math.hypot(h, c) for h, _, c in rows])
+    rows = [_at(norms, index, state) for state in known]
+    return decay_of([math.hypot(h, c) for h, _, c in rows], last)
 
 
 def last_entry(norms: UseNorms, index: int, states: Sequence[State]) -> int:
@@ -281,11 +283,12 @@ def last_entry(norms: UseNorms, index: int, states: Sequence[State]) -> int:
     return entry(torch.tensor([sum(norms.direct_norm(index, edge) for edge in state.edges) for state in states]))
 
 
-def decay_of(values: Sequence[float]) -> Decay:
-    """The decay of a norm over the steps of a chain."""
-    return decay_over_time(torch.tensor(values, dtype=torch.float64).log())
+def decay_of(values: Sequence[float], last: int) -> Decay:
+    """The decay of a norm over the steps of a chain, from that on at which the gradient enters."""
+    return decay_from(torch.tensor(values, dtype=torch.float64).log(), last)
 
 
-def longest(weight: WeightUses) -> tuple[int, ...]:
-    """The steps of the longest chain, of several the last."""
-    return max(reversed(weight.chains.chains), key=lambda chain: len(chain.steps)).steps
+def followed(weight: WeightUses) -> list[tuple[int, ...]]:
+    """The chains whose way back is followed: all, or where they are many one of the longest."""
+    chains = [chain.steps for chain in weight.chains.chains]
+    return chains if len(chains) <= MOST_CHAINS else [max(reversed(chains), key=len)]

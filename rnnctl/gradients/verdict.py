@@ -94,6 +94,8 @@ def verdict_on(
         "exploding": ratio > thresholds.explode_above if known and ratio is not None else None,
     }
     word, reason = _judged(decay, steps, thresholds, conditions, nonfinite, unknown)
+    if decay is not None and decay.chains > 1 and word in ("vanishing", "exploding", "stable"):
+        reason += f"; of {decay.chains} sequences that no gradient links, that which changes most"
     reason = none if word == "no gradient" else reason
     return Verdict(word, reason, conditions)
 
@@ -118,21 +120,29 @@ def _judged(
     if conditions["vanishing"] is None:
         return "undecided", "the gradient on its way back is not a number"
     if conditions["vanishing"]:
-        return "vanishing", f"first_over_last {ratio:.4g} < {low:.4g} (--vanish-below)"
+        return "vanishing", f"first_over_last {ratio:.4g} < {low:.4g} (--vanish-below){_unevenly(decay)}"
     if conditions["exploding"]:
         return "exploding", f"first_over_last {ratio:.4g} > {high:.4g} (--explode-above)"
     between = f"first_over_last {ratio:.4g} between {low:.4g} (--vanish-below) and {high:.4g} (--explode-above)"
     return "stable", f"over {steps} steps: {between}{_for_longer(decay, steps, thresholds)}"
 
 
+def _unevenly(decay: Decay) -> str:
+    """That no one factor goes through the whole sequence, such as of an LSTM whose h is lost at once and c is kept."""
+    factor, older = decay.factor_per_step, decay.factor_of_older_half
+    known = all(each is not None and 0 < each < math.inf for each in (factor, older)) and factor != 1
+    if not known or factor is None or older is None or EVEN[0] <= math.log(older) / math.log(factor) <= EVEN[1]:
+        return ""
+    return f"; {factor:.6g} a step, but {older:.6g} over the older half"
+
+
 def _for_longer(decay: Decay, steps: int, thresholds: Thresholds) -> str:
     """What the factor per step means for a longer sequence; nothing where it leads nowhere."""
-    factor, older = decay.factor_per_step, decay.factor_of_older_half
+    factor = decay.factor_per_step
     if factor is None or not 0 < factor < math.inf or factor == 1:
         return ""
-    if older is not None and 0 < older < math.inf and not EVEN[0] <= math.log(older) / math.log(factor) <= EVEN[1]:
-        # Such as an LSTM's, where h is lost at once and c is kept.
-        return f"; {factor:.6g} a step, but {older:.6g} over the older half: what a longer one does is unknown"
+    if uneven := _unevenly(decay):
+        return f"{uneven}: what a longer one does is unknown"
     limit = thresholds.vanish_below if factor < 1 else thresholds.explode_above
     if not 0 < limit < math.inf or (limit < 1) != (factor < 1):
         return ""

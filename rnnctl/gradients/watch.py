@@ -219,7 +219,13 @@ class Watch:
 
     def _require_steps(self) -> None:
         if self.steps == 0 and self._probing is not None:
-            _, missing = self._probing.results()
+            results, missing = self._probing.results()
+            if results:
+                names = ", ".join(results)
+                raise InputError(
+                    f"no training step was seen: the passes brought nothing to {names}, or to any weight of the same "
+                    "module (requires_grad=False)"
+                )
             raise InputError(f"no training step was seen; {self._probing.why_nothing(missing)}")
 
 
@@ -294,4 +300,5 @@ def _record(step: int, result: ProbedWeight) -> Mapping[str, Any]:
         "states_agree": result.states_agree,
         "h_init_is_zero": result.h_init_is_zero,
         "steps_per_call": list(result.steps_per_call),
+        "chains": len(result.steps_per_chain),
     }

@@ -202,10 +202,10 @@ def rows_of(module: nn.RNNBase, layer: int) -> slice:
     return slice(layer * count, (layer + 1) * count)
 
 
-def longest_chain(kept: Sequence[Call]) -> list[int]:
-    """The calls of the most steps each of which took the state of the one before, of those that a gradient came to.
+def chains_of(kept: Sequence[Call]) -> list[list[int]]:
+    """The numbers of the calls, by sequences each call of which took the state of the one before.
 
-    Of several as long the last; all where none came to any.
+    Only of those that a gradient came to; all calls in one where it came to none.
     """
     chains: dict[int, list[int]] = {}
     start_of: list[int] = []
@@ -214,15 +214,7 @@ def longest_chain(kept: Sequence[Call]) -> list[int]:
         start_of.append(number if before is None else start_of[before])
         chains.setdefault(start_of[-1], []).append(number)
     came = [chain for chain in chains.values() if any(kept[number].received for number in chain)]
-    steps = [sum(_steps_of(kept[number]) for number in chain) for chain in came]
-    longest = [chain for chain, count in zip(came, steps, strict=True) if count == max(steps)]
-    return longest[-1] if longest else list(range(len(kept)))
-
-
-def _steps_of(call: Call) -> int:
-    if isinstance(call, CellCall):
-        return 1
-    return call.x.shape[0] if call.batch_sizes is None else len(call.batch_sizes)
+    return came or [list(range(len(kept)))]
 
 
 def reached(kept: Sequence[Call], wanted: Callable[[Call], bool]) -> list[Call]:
