@@ -827,3 +827,22 @@ def test_the_environment_and_files_say_it_as_well(run: Run, tmp_path: Path, monk
     monkeypatch.setenv("RNNCTL_TIME_FIRST", "1")
     found.append(run(line))
     assert [len(document(each)["rows"]) for each in found] == [7, 7]
+
+
+@pytest.mark.parametrize("by", [lambda h: h.mean(), lambda h: h.mean(0), lambda h: h.sum(0)[:, None]])
+def test_a_weight_that_is_scaled_by_the_state_has_axes_of_its_own_alone(by):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W, self.into = nn.Parameter(0.5 * torch.randn(H, H)), nn.Linear(D, H)
+
+        def forward(self, x):
+            h, found = x.new_zeros(len(x), H), []
+            for x_t in x.unbind(1):
+                h = torch.tanh(self.into(x_t) + h @ (self.W * by(h)))
+                found.append(h)
+            return torch.stack(found, 1)
+
+    torch.manual_seed(0)
+    found = rnnctl.gradnorm(Scaled().double(), torch.randn(2, 5, D, dtype=torch.float64))
+    assert found.weights["W"].agrees is True

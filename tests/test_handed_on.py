@@ -240,3 +240,26 @@ def test_of_sequences_that_no_gradient_links_that_which_changes_most_is_told(wri
     assert both.decay.chains == 2
     found = rnnctl.gradnorm(model, x, loss_fn=lambda y, _: y.sum())
     assert "of 2 sequences that no gradient links, that which changes most" in found.scalars["reason"]
+
+
+def test_of_more_sequences_than_are_followed_it_is_said_that_one_of_them_is_meant():
+    class Windows(nn.Module):
+        """A state that is cut off from the one before it at every third step."""
+
+        def __init__(self):
+            super().__init__()
+            self.W, self.into = nn.Parameter(nn.init.orthogonal_(torch.empty(H, H))), nn.Linear(F, H)
+
+        def forward(self, x):
+            h, found = x.new_zeros(len(x), H), []
+            for t, x_t in enumerate(x.unbind(1)):
+                h = torch.tanh(self.into(x_t) + (h if t % 3 else h.detach()) @ self.W)
+                found.append(h)
+            return torch.stack(found[2::3])
+
+    torch.manual_seed(0)
+    model = Windows().double()
+    for count, said in ((17, "one of the longest"), (16, "that which changes most")):
+        x = torch.randn(B, 3 * count, F, dtype=torch.float64)
+        found = rnnctl.gradnorm(model, x, loss_fn=lambda y, _: y.square().sum())
+        assert f"of {count} sequences that no gradient links, {said}" in found.scalars["reason"]

@@ -237,3 +237,19 @@ def test_numbers_are_short_and_a_rest_is_never_rounded_away():
         "1.23 %",
     ]
     assert [short(value) for value in (13197.0, 5.04, 0.3, 1e-7)] == ["1.3e4", "5", "0.3", "1e-7"]
+
+
+def test_of_states_that_are_not_kept_nothing_is_said_but_where_they_fail():
+    model, x = ByHand("matrix", torch.relu), torch.ones(B, 30, F)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(300.0)
+    # Elementwise beside the product: what a step keeps is more than its state.
+    model.step = lambda x_t, h: torch.relu(model.into(x_t) + torch.einsum("bi,ij->bj", h, model.W * h.mean()))
+    found = rnnctl.gradnorm(model, x)
+    assert found.weights["W"].seen.silent is None
+    assert found.scalars["first_nonfinite_step"] is not None
+    for name in ("dead_fraction", "saturated_fraction"):
+        assert found.scalars[name] is None
+        assert found.why[name].startswith("of a weight that was found in autograd's graph")
+    assert found.scalars["largest_input"] == 1.0

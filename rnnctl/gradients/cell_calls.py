@@ -14,7 +14,7 @@ from rnnctl.gradients.contributions import gate_contributions, step_norms, takes
 from rnnctl.gradients.decay import Decay, decay_from, entry, worst
 from rnnctl.gradients.layer_calls import StepNorms, unless_rounding
 from rnnctl.gradients.layer_sweep import layer_norms, state_errors
-from rnnctl.models.calls import CellCall, chains_of, reached
+from rnnctl.models.calls import CellCall, chains_reached, taken
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import Slopes, State
@@ -62,7 +62,7 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
     )
     if not want_decay:
         return found
-    return replace(found, decay=worst([_decay(calls, found, chain) for chain in chains_of(calls)]))
+    return replace(found, decay=worst([_decay(calls, found, chain) for chain in chains_reached(calls)]))
 
 
 def cells_seen(calls: Sequence[CellCall]) -> StatesSeen:
@@ -286,8 +286,7 @@ def _fit(grad: Tensor, like: Tensor) -> Tensor:
 def _decay(calls: Sequence[CellCall], norms: StepNorms, chain: list[int]) -> Decay | None:
     """Of a gradient that enters at the last step of a chain of calls: as it is, or swept along it."""
     state, entering = norms.grad_norm_state[chain], norms.entering[chain]
-    chosen = reached(calls, lambda call: any(call is calls[number] for number in chain))
-    calls = [call for call in chosen if isinstance(call, CellCall)]
+    calls = taken(calls, chain)
     round_about = any(call.received.entering is not None for call in calls)
     if round_about:
         # Past the inputs of later calls, too: what goes into them is as much of the recurrence as the state is.

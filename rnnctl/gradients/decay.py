@@ -29,7 +29,8 @@ class Decay:
         first_over_last: norm at step 0 over norm at the last step; None if the latter is 0.
         factor_of_older_half: ``factor_per_step`` of steps 0 to T // 2 alone.
         steps: T, up to the step at which the gradient enters.
-        chains: of how many sequences that no gradient links this is the one that changes most.
+        chains: how many sequences there are that no gradient links.
+        followed: of how many of them this is the one that changes most.
     """
 
     factor_per_step: float | None
@@ -39,6 +40,7 @@ class Decay:
     factor_of_older_half: float | None = None
     steps: int | None = None
     chains: int = 1
+    followed: int = 1
 
 
 def decay_scalars(decay: Decay | None) -> dict[str, float | int | None]:
@@ -96,7 +98,7 @@ def worst(decays: Sequence[Decay | None]) -> Decay | None:
     known = [each for each in several if each is not None]
     if not known or len(known) < len(several):
         return None
-    return replace(max(known, key=_change), chains=len(known))
+    return replace(max(known, key=_change), chains=len(known), followed=len(known))
 
 
 def _change(decay: Decay) -> float:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from rnnctl.cells import FullRNN
 from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
-from rnnctl.gradients.decay import DECAY_KINDS, Decay, decay_scalars, why_no_decay
+from rnnctl.gradients.decay import Decay, decay_scalars, why_no_decay
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
 from rnnctl.gradients.verdict import (
+    JUDGED_KINDS,
     NO_GRADIENT,
-    VERDICTS,
     WORDS,
     Thresholds,
     Verdict,
@@ -27,7 +27,7 @@ from rnnctl.gradients.verdict import (
     verdict_on,
 )
 from rnnctl.memory import require_memory
-from rnnctl.models.hand_written import Problem, first_nonfinite_step, posed, require_batch_first, require_own_start
+from rnnctl.models.hand_written import Problem, posed, require_batch_first, require_own_start
 from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, lengths_apart
@@ -50,7 +50,6 @@ class GradNorms(Result):
         decay: how d(loss at the last step)/dh_t changes from step to step.
         agreement: the comparison with autograd, or None where it was not asked for.
         h_init_is_zero: G_0 is exactly 0 because h_init is.
-        first_nonfinite_step: the first step whose h_t is not finite, or None.
         seen: what the states and inputs are like.
         vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
     Units: loss per unit of weight or of hidden state.
@@ -61,12 +60,7 @@ class GradNorms(Result):
         "loss": float,
         "grad_W_hh_norm": float,
         **AGREEMENT_KINDS,
-        "cancellation": float,
-        **DECAY_KINDS,
-        "spectral_radius": float,
-        "spectral_norm": float,
-        "verdict": VERDICTS,
-        "reason": str,
+        **JUDGED_KINDS,
         "vanish_below": float,
         "explode_above": float,
         "first_nonfinite_step": float,
@@ -84,10 +78,14 @@ class GradNorms(Result):
     decay: Decay
     agreement: Agreement | None
     h_init_is_zero: bool
-    first_nonfinite_step: int | None
     seen: StatesSeen
     vanish_below: float
     explode_above: float
+
+    @property
+    def first_nonfinite_step(self) -> int | None:
+        """The first step whose h_t is not finite, or None."""
+        return self.seen.first_nonfinite
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -319,7 +317,6 @@ class _Swept:
             decay=self.norms.decay,
             agreement=compared,
             h_init_is_zero=not bool(problem.h_init.any()),
-            first_nonfinite_step=first_nonfinite_step(found.h, found.grad_W_hh),
             seen=self.seen,
             vanish_below=vanish_below,
             explode_above=explode_above,

@@ -12,11 +12,19 @@ from torch import Tensor, nn
 
 from rnnctl.errors import InputError, VerificationError
 from rnnctl.gradients.agreement import NOT_ASKED
-from rnnctl.gradients.decay import DECAY_KINDS, decay_scalars, why_no_decay
+from rnnctl.gradients.decay import decay_scalars, why_no_decay
 from rnnctl.gradients.probe import probe
 from rnnctl.gradients.probed import ENTERS_OFTEN
 from rnnctl.gradients.trace import ProbedWeight
-from rnnctl.gradients.verdict import VERDICTS, WORDS, Thresholds, Verdict, no_gradient, require_thresholds, verdict_on
+from rnnctl.gradients.verdict import (
+    JUDGED_KINDS,
+    WORDS,
+    Thresholds,
+    Verdict,
+    no_gradient,
+    require_thresholds,
+    verdict_on,
+)
 from rnnctl.models.inputs import Inputs
 from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import require_no_linear
@@ -89,12 +97,7 @@ class ModelGradNorms(Result):
         "padded_share": float,
         "weight": str,
         "grad_W_hh_norm": float,
-        "cancellation": float,
-        **DECAY_KINDS,
-        "spectral_radius": float,
-        "spectral_norm": float,
-        "verdict": VERDICTS,
-        "reason": str,
+        **JUDGED_KINDS,
         **SEEN_KINDS,
         "vanish_below": float,
         "explode_above": float,
@@ -347,11 +350,11 @@ def _one_step(
 
 def _with_input(weight: ProbedWeight, x: Tensor | Inputs) -> ProbedWeight:
     """With how far the model's input reaches, where that of the recurrence is not known."""
-    if weight.seen is None or not math.isnan(weight.seen.largest_input):
+    if weight.seen is None or weight.seen.largest_input is not None:
         return weight
     tensors = [x] if isinstance(x, Tensor) else [each for each in x.tensors if isinstance(each, Tensor)]
     sizes = [float(each.detach().abs().max()) for each in tensors if each.is_floating_point() and each.numel()]
-    return replace(weight, seen=replace(weight.seen, largest_input=max(sizes, default=math.nan)))
+    return replace(weight, seen=replace(weight.seen, largest_input=max(sizes, default=None)))
 
 
 def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carri
 from rnnctl.gradients.tape_recording import NO_STEP, TapeRecording
 from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.use_steps import UseSteps
-from rnnctl.models.calls import CellCall, LayeredCall, chains_of, reached
+from rnnctl.models.calls import CellCall, LayeredCall, chains_of, chains_reached, reached
 from rnnctl.models.modules import (
     has_own_forward,
     weight_names,
@@ -114,9 +114,7 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
     tolerance = max(TOLERANCES[dtype.to_real()] for dtype in dtypes)
     narrowest = max(dtypes, key=lambda dtype: torch.finfo(dtype).smallest_normal)
     agreement = _compared(total, tape.totals.get(last.name), magnitude, tolerance, narrowest)
-    decay, lost = last.decay if len(found) == 1 else None, _lost(last.grad_norm_state, narrowest)
-    if lost is not None and decay is not None:
-        decay = None
+    lost = _lost(last.grad_norm_state, narrowest)
     gates = last.pieces if all(each.pieces == last.pieces for each in found) else ()
     by_gate = torch.cat([each.grad_norm_pieces for each in found]) if gates else None
     cells = [each.grad_norm_c for each in found if each.grad_norm_c is not None]
@@ -139,7 +137,7 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
         recovered_error=None,
         states_agree=True,
         h_init_is_zero=float(norms[0]) == 0 and bool(norms.any()),
-        decay=decay,
+        decay=last.decay if len(found) == 1 and lost is None else None,
         padded_share=None,
         grad_norm_state=torch.cat([each.grad_norm_state for each in found]),
         grad_norm_W_xh=torch.cat(rest) if len(rest) == len(found) else None,
@@ -298,8 +296,10 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
     last, norms = part.last, part.norms
     weights = last.weights[part.index] if isinstance(last, LayeredCall) else last.weights
     # What no gradient links is no longer way back; the calls of a cell are told together.
-    chains = [] if len(norms) == 1 else [[norms[number] for number in chain] for chain in chains_of(part.calls.kept)]
-    decay = worst([_decay_of_calls(chain) for chain in chains]) if chains else norms[0].decay
+    decay = norms[0].decay
+    if len(norms) > 1:
+        chains = chains_reached(part.calls.kept)
+        decay = worst([_decay_of_calls([norms[number] for number in chain]) for chain in chains])
     tolerance = _tolerance(last, weights, max(each.largest_input for each in norms))
     seen = [each.seen for each in norms if each.seen is not None]
     agreement = sums.compared(part, tolerance, _narrowest(last))
@@ -366,14 +366,8 @@ def _steps_per_call(part: _Part) -> tuple[int, ...]:
 
 def _steps_per_chain(part: _Part) -> tuple[int, ...]:
     """Steps by sequences of calls each of which took the state of the one before."""
-    chains: dict[int, int] = {}
-    start_of: list[int] = []
-    for number, (call, steps) in enumerate(zip(part.calls.kept, _steps_per_call(part), strict=True)):
-        before = call.source if call.source is not None else call.derived
-        start = number if before is None else start_of[before]
-        start_of.append(start)
-        chains[start] = chains.get(start, 0) + steps
-    return tuple(chains.values())
+    steps = _steps_per_call(part)
+    return tuple(sum(steps[number] for number in chain) for chain in chains_of(part.calls.kept))
 
 
 def _starts_from_zeros(part: _Part) -> bool:

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -276,7 +276,8 @@ class _Decays:
         if any(step not in weight.states.of for steps in chains for step in steps):
             return None, "; ".join(dict.fromkeys(weight.states.why.values()))
         found = [own_decay(self.norms, index, steps) or self._swept(index, weight, steps) for steps in chains]
-        return worst(found), None
+        decay, count = worst(found), len(weight.chains.chains)
+        return (decay if decay is None or len(chains) == count else replace(decay, chains=count)), None
 
     def _swept(self, index: int, weight: WeightUses, steps: Sequence[int]) -> Decay | None:
         """By one more pass, from the last state alone that something enters."""

@@ -154,7 +154,7 @@ def with_states(steps: UseSteps, weight: WeightUses, operands: Sequence[Sequence
         found = of_states(states, has_ends=steps.state_made_by[:1] == ("Tanh",))
     elif bad is not None:
         # Where it is is known, and nothing else.
-        found = StatesSeen(len(operands), 0, None, torch.zeros(1, dtype=torch.bool), math.nan, None, None)
+        found = StatesSeen(len(operands), 0, None, None, None, None, None)
     else:
         return steps
     # The step that made what this one multiplies; before the first there is none.

@@ -7,10 +7,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from rnnctl.errors import InputError, plain
-from rnnctl.gradients.decay import Decay
+from rnnctl.gradients.decay import DECAY_KINDS, Decay
+from rnnctl.results import Kind
 
 VERDICTS = ("vanishing", "exploding", "stable", "nonfinite", "no gradient", "undecided")
 WORDS = ("nonfinite", "vanishing", "exploding")
+# What is said of the weight that a verdict is about, by name, and what it is.
+JUDGED_KINDS: Mapping[str, Kind] = {
+    "cancellation": float,
+    **DECAY_KINDS,
+    "spectral_radius": float,
+    "spectral_norm": float,
+    "verdict": VERDICTS,
+    "reason": str,
+}
 ONE_STEP = "one step alone has no change from step to step. Try a longer sequence"
 # How ln of the factor over the older half may differ from that over all steps for one factor to go on with.
 EVEN = (0.5, 2.0)
@@ -95,7 +105,8 @@ def verdict_on(
     }
     word, reason = _judged(decay, steps, thresholds, conditions, nonfinite, unknown)
     if decay is not None and decay.chains > 1 and word in ("vanishing", "exploding", "stable"):
-        reason += f"; of {decay.chains} sequences that no gradient links, that which changes most"
+        which = "that which changes most" if decay.followed == decay.chains else "one of the longest"
+        reason += f"; of {decay.chains} sequences that no gradient links, {which}"
     reason = none if word == "no gradient" else reason
     return Verdict(word, reason, conditions)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,7 @@ class CellCall:
 
 
 Call = LayeredCall | CellCall
+OneCall = TypeVar("OneCall", LayeredCall, CellCall, Call)
 
 
 def layer_weights(module: nn.RNNBase) -> list[tuple[LayerWeights, Tensor]]:
@@ -203,28 +204,30 @@ def rows_of(module: nn.RNNBase, layer: int) -> slice:
 
 
 def chains_of(kept: Sequence[Call]) -> list[list[int]]:
-    """The numbers of the calls, by sequences each call of which took the state of the one before.
-
-    Only of those that a gradient came to; all calls in one where it came to none.
-    """
+    """The numbers of the calls, by sequences each call of which took the state of the one before, or one made of it."""
     chains: dict[int, list[int]] = {}
     start_of: list[int] = []
     for number, call in enumerate(kept):
         before = _before(call)
         start_of.append(number if before is None else start_of[before])
         chains.setdefault(start_of[-1], []).append(number)
-    came = [chain for chain in chains.values() if any(kept[number].received for number in chain)]
+    return list(chains.values())
+
+
+def chains_reached(kept: Sequence[Call]) -> list[list[int]]:
+    """Those that a gradient came to; all calls in one where it came to none."""
+    came = [chain for chain in chains_of(kept) if any(kept[number].received for number in chain)]
     return came or [list(range(len(kept)))]
 
 
 def reached(kept: Sequence[Call], wanted: Callable[[Call], bool]) -> list[Call]:
     """Of the calls of a module, the forward passes of which a call is wanted, numbered anew."""
-    starts: list[int] = []
-    for number, call in enumerate(kept):
-        before = _before(call)
-        starts.append(number if before is None else starts[before])
-    chosen = {start for start, call in zip(starts, kept, strict=True) if wanted(call)}
-    numbers = [number for number, start in enumerate(starts) if start in chosen]
+    chains = (chain for chain in chains_of(kept) if any(wanted(kept[number]) for number in chain))
+    return taken(kept, sorted(number for chain in chains for number in chain))
+
+
+def taken(kept: Sequence[OneCall], numbers: Sequence[int]) -> list[OneCall]:
+    """Calls by their numbers, whole chains of them in order, numbered anew."""
     places = {number: place for place, number in enumerate(numbers)}
     return [_renumbered(kept[number], places) for number in numbers]
 
@@ -234,6 +237,6 @@ def _before(call: Call) -> int | None:
     return call.source if call.source is not None else call.derived
 
 
-def _renumbered(call: Call, places: Mapping[int, int]) -> Call:
+def _renumbered(call: OneCall, places: Mapping[int, int]) -> OneCall:
     source, derived = (None if each is None else places[each] for each in (call.source, call.derived))
     return replace(call, source=source, derived=derived)

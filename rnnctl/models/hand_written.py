@@ -15,7 +15,7 @@ from rnnctl.recurrence.elman import hidden_states
 from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES
 from rnnctl.recurrence.run import LayerRun
-from rnnctl.recurrence.states_seen import FirstNonfinite
+from rnnctl.recurrence.states_seen import FirstNonfinite, first_bad_step
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
 
@@ -119,20 +119,12 @@ def require_batch_first(time_first: TimeFirst) -> None:
 
 
 def nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> FirstNonfinite:
-    """The same with what it is of."""
-    step = first_nonfinite_step(h, grad_W_hh)
-    return FirstNonfinite(step, None if step is None else "rnn_cell.hidden_to_hidden.weight")
-
-
-def first_nonfinite_step(h: Tensor, grad_W_hh: Tensor) -> int | None:
-    """The first step whose h_t is not finite, looked for where the gradient is not; else None.
+    """Where h_t is not finite first, looked for where the gradient is not.
 
     Args:
         h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
         grad_W_hh: what came of it, of any shape.
     """
     # Of a sound run the states are not looked at: that would be one more pass over all of h.
-    if torch.isfinite(grad_W_hh).all():
-        return None
-    bad = ~torch.isfinite(h[1:]).flatten(1).all(dim=1)
-    return int(bad.nonzero()[0]) if bool(bad.any()) else None
+    step = None if bool(torch.isfinite(grad_W_hh).all()) else first_bad_step(h[1:])
+    return FirstNonfinite(step, None if step is None else "rnn_cell.hidden_to_hidden.weight")

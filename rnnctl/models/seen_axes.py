@@ -236,7 +236,8 @@ def _axes_beside(reading: Reading, use: Use) -> tuple[int, ...]:
             return (shape[0],) if len(shape) == len(weight) else (1,)
         if summed is not None:
             return tuple(size for axis, size in enumerate(shape) if axis != len(shape) + summed) or (1,)
-        # By elements: the weight is spread over the others.
-        spread = (*[1] * (len(shape) - len(weight)), *weight)[-len(shape) :]
-        return tuple(size for size, own in zip(shape, spread, strict=True) if own == 1) or shape
+        # By elements: each is spread over the axes that the other has alone.
+        axes = max(len(shape), len(weight))
+        beside, spread = ((*[1] * (axes - len(each)), *each) for each in (shape, weight))
+        return tuple(size for size, own in zip(beside, spread, strict=True) if own == 1) or shape
     return ()

@@ -32,8 +32,8 @@ class StatesSeen:
         steps: T.
         entries: numbers in all h_t; of packed sequences those of real steps.
         saturated: how many of them are beyond 0.99; None where h has no end there.
-        silent: units that are 0 at every step of every sequence, (hidden,), boolean.
-        largest_input: the largest |x|; NaN where it is not known.
+        silent: units that are 0 at every step of every sequence, (hidden,), boolean; None where it is not known.
+        largest_input: the largest |x|; None where it is not known.
         first_nonfinite: the first step that the recurrence came to whose h_t is not finite, in the order of the
             sequence; None where all are.
         gate: the first gate there that gets what is not finite; None without gates.
@@ -44,8 +44,8 @@ class StatesSeen:
     steps: int
     entries: int
     saturated: int | None
-    silent: Tensor
-    largest_input: float
+    silent: Tensor | None
+    largest_input: float | None
     first_nonfinite: int | None
     gate: str | None
     is_whole: bool = True
@@ -56,18 +56,20 @@ class StatesSeen:
         return None if self.saturated is None or not self.entries else self.saturated / self.entries
 
     @property
-    def dead_fraction(self) -> float:
+    def dead_fraction(self) -> float | None:
         """Of all units."""
-        return float(self.silent.double().mean())
+        return None if self.silent is None else float(self.silent.double().mean())
 
     @property
     def remark(self) -> str | None:
         """One line with the remedy, where most of h passes no gradient on."""
-        saturated, dead = self.saturated_fraction or 0.0, self.dead_fraction
+        saturated, dead = self.saturated_fraction or 0.0, self.dead_fraction or 0.0
         if self.first_nonfinite is not None or saturated + dead < MOSTLY:
             return None
         said = [f"{percent(saturated)} of h beyond {BEYOND}"] if saturated > 0 else []
         said += [f"{percent(dead)} of the units at 0 at every step"] if dead > 0 else []
+        if self.largest_input is None:
+            return " and ".join(said)
         if self.largest_input > FAR:
             return f"{' and '.join(said)}: x reaches {short(self.largest_input)}; try --standardize"
         if self.largest_input == 0:
@@ -168,24 +170,27 @@ def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> State
     """
     size = h.abs() if mask is None else h.abs() * mask
     largest = size.flatten(0, 1).amax(0)
-    first = None
-    if not bool(torch.isfinite(largest).all()):
-        bad = ~torch.isfinite(h).flatten(1).all(dim=1)
-        first = int(bad.nonzero()[0])
     return StatesSeen(
         steps=len(h),
         entries=h.numel() if mask is None else int(mask.sum()) * h.shape[-1],
         saturated=_count_beyond(size, largest) if has_ends else None,
         silent=(largest < torch.finfo(h.dtype).eps).cpu(),
-        largest_input=math.nan,
-        first_nonfinite=first,
+        largest_input=None,
+        first_nonfinite=None if bool(torch.isfinite(largest).all()) else first_bad_step(h),
         gate=None,
     )
 
 
+def first_bad_step(h: Tensor) -> int | None:
+    """The first of the states, shape (steps, batch, hidden), that is not finite, or None."""
+    bad = ~torch.isfinite(h).flatten(1).all(dim=1)
+    return int(bad.nonzero()[0]) if bool(bad.any()) else None
+
+
 def seen_together(found: Sequence[StatesSeen]) -> StatesSeen:
-    """Of several calls, one after the other."""
+    """Of several calls, one after the other, of whose states and inputs all is known."""
     saturated = [each.saturated for each in found if each.saturated is not None]
+    inputs = [each.largest_input for each in found if each.largest_input is not None]
     start, first, gate = 0, None, None
     for each in found:
         if each.first_nonfinite is not None:
@@ -196,11 +201,9 @@ def seen_together(found: Sequence[StatesSeen]) -> StatesSeen:
         steps=sum(each.steps for each in found),
         entries=sum(each.entries for each in found),
         saturated=sum(saturated) if len(saturated) == len(found) else None,
-        silent=torch.stack([each.silent for each in found]).all(dim=0),
+        silent=torch.stack([each.silent for each in found if each.silent is not None]).all(dim=0),
         # NaN stays, whatever its place.
-        largest_input=math.nan
-        if any(math.isnan(each.largest_input) for each in found)
-        else max(each.largest_input for each in found),
+        largest_input=max(inputs, key=lambda value: (math.isnan(value), value)),
         first_nonfinite=first,
         gate=gate,
     )
@@ -213,7 +216,9 @@ def seen_scalars(seen: StatesSeen | None) -> dict[str, float | None]:
 
 def why_not_seen(seen: StatesSeen | None) -> dict[str, str]:
     """Of each of these that is None, why."""
-    return dict.fromkeys(SEEN_KINDS, UNSEEN if seen is None else "h has no end at 1")
+    if seen is None or seen.silent is None:
+        return dict.fromkeys(SEEN_KINDS, UNSEEN)
+    return {"saturated_fraction": "h has no end at 1", "largest_input": "no input is of floating-point numbers"}
 
 
 def _count_beyond(size: Tensor, largest: Tensor) -> int:
