@@ -104,6 +104,16 @@ def test_in_float16_what_is_lost_on_the_way_back_is_not_called_vanishing(scale):
         assert "underflow" in found["reason"]
 
 
+def test_in_float16_what_has_fallen_far_enough_is_vanishing_whatever_is_lost() -> None:
+    torch.manual_seed(0)
+    model, x = Raw(scale=100.0), torch.randn(4, 8, 3)
+    with torch.no_grad():
+        model.W.mul_(0.05)
+    found = rnnctl.gradnorm(model.half(), x.half()).scalars
+    exact = rnnctl.gradnorm(model.double(), x.double()).scalars
+    assert (found["verdict"], exact["verdict"]) == ("vanishing", "vanishing")
+
+
 def test_raw_data_is_vanishing_for_every_way_to_write_the_network(capsys):
     found = [
         scalars(capsys, "gradnorm", "--input", "macrodata", *network)

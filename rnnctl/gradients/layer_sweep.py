@@ -219,7 +219,7 @@ def _decay(run: LayerRun, steps: Reversible, log_grad_norm_state: Tensor) -> Dec
     # Where nothing enters earlier the sweep that has just ended was this one.
     if bool((entering[:last] != 0).any()):
         log_grad_norm_state = torch.empty_like(log_grad_norm_state)
-        for chunk in sweep_back(steps, *(_alone(part, last - run.seq_len) for part in run.entering)):
+        for chunk in sweep_back(steps, *(_from(part, run.seq_len - last) for part in run.entering)):
             log_grad_norm_state[chunk.start : chunk.stop] = chunk.log_norm_state
     return decay_from(log_grad_norm_state.clone(), last)
 
@@ -233,17 +233,13 @@ def _entry_of_packed(run: LayerRun, entering: Tensor) -> int:
     return entry(counted) if bool(counted.any()) else 0 if bool(entering.any()) else run.seq_len - 1
 
 
-def _alone(direct: Tensor, step: int) -> Tensor:
-    """What enters at one step, counted from the end, and zeros after it.
+def _from(direct: Tensor, count: int) -> Tensor:
+    """What enters at the last so many steps, of which the first is the last that anything enters to go further back.
 
     Args:
         direct: of one part of the state at the last n steps, shape (n, batch, units).
     """
-    if -step > len(direct):
-        return torch.zeros_like(direct[-1:])
-    found = torch.zeros_like(direct[step:])
-    found[0] = direct[step]
-    return found
+    return direct[-count:] if count <= len(direct) else torch.zeros_like(direct[-1:])
 
 
 def state_errors(found: Tensor, made: Tensor) -> Tensor:

@@ -215,9 +215,8 @@ def chains_of(kept: Sequence[Call]) -> list[list[int]]:
 
 
 def chains_reached(kept: Sequence[Call]) -> list[list[int]]:
-    """Those that a gradient came to; all calls in one where it came to none."""
-    came = [chain for chain in chains_of(kept) if any(kept[number].received for number in chain)]
-    return came or [list(range(len(kept)))]
+    """Those that a gradient came to."""
+    return [chain for chain in chains_of(kept) if any(kept[number].received for number in chain)]
 
 
 def reached(kept: Sequence[Call], wanted: Callable[[Call], bool]) -> list[Call]:
