@@ -1,7 +1,7 @@
 """Lyapunov exponents along a sequence or of the free-running network, by QR at every step."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -12,18 +12,17 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from rnnctl.cells import FullRNN
+from rnnctl.dynamics.growth import Growth
 from rnnctl.dynamics.meanfield import MeanField, prediction
 from rnnctl.dynamics.spectrum import layer_to_measure
-from rnnctl.dynamics.trajectory import STRETCH_BYTES, Measured, Stretch, computed_in, ended_at, trajectory
-from rnnctl.errors import InputError, RnnctlError
+from rnnctl.dynamics.trajectory import STRETCH_BYTES, Measured, computed_in, trajectory
+from rnnctl.errors import InputError
 from rnnctl.gradients.gradnorm import own_gradnorm
-from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, own_layer, widened
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.models.hand_written import posed, require_batch_first
 from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.recurrence.cell_kind import StepKind
-from rnnctl.recurrence.slopes import StepMaps
 from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
@@ -227,14 +226,26 @@ def lyapunov(
     warmup, steps = _span(layer, steps, warmup, autonomous)
     start = layer.state_init
     count = _count(count, start.shape[1], layer.kind)
-    run = _Run(layer, start, count, warmup, steps, generator)
+    run = Growth(layer, start, count, warmup, steps, generator)
     with threads_for(start.shape[0] * count, start.shape[1]):
         run.along(trajectory(layer, warmup + steps), progress)
     run.require_measured("--warmup or --gain" if isinstance(model, FullRNN) else OTHERS_REMEDY)
-    return run.result(
+    return Lyapunov(
+        *_estimates(run.logs),
+        convergence=_convergence(run.logs),
+        state_size=start.shape[1],
+        steps=run.logs.shape[0],
+        warmup=warmup,
         autonomous=autonomous,
         factor_per_step=None if autonomous else _factor_per_step(model, layer, target),
         theory=_theory(layer, None if autonomous else warmup + steps, init, gain),
+        first_nonfinite_step=run.first_nonfinite_step,
+        lost_sequences=int(run.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
+        stands_still=run.stands_still,
+        kind=layer.kind,
+        first_step=layer.first_step,
+        computed_in=computed_in(layer),
+        notes=layer.notes,
     )
 
 
@@ -268,88 +279,6 @@ def kaplan_yorke_dimension(exponents: list[float], state_size: int) -> float | N
             return i + total / -exponent
         total += exponent
     return float(state_size) if len(exponents) == state_size else None
-
-
-class _Run:
-    """The perturbations of every sequence in the batch, and ln of their growth at every counted step."""
-
-    def __init__(
-        self,
-        layer: Measured,
-        start: Float[Tensor, "batch state"],
-        count: int,
-        warmup: int,
-        steps: int,
-        generator: Generator,
-    ) -> None:
-        batch, state = start.shape
-        require_memory(
-            8 * batch * count * (steps + 6 * state), f"{count} exponents over {steps} steps of {batch} sequences"
-        )
-        self.layer, self.start, self.warmup, self.steps = layer, start, warmup, steps
-        drawn = torch.randn(batch, state, count, generator=generator, dtype=torch.float64)
-        self.Q = torch.linalg.qr(drawn).Q
-        self.logs = torch.empty(steps, batch, count, dtype=torch.float64)
-        self.stands_still = True
-        self.first_nonfinite_step: int | None = None
-
-    def along(self, trajectory: Iterator[Stretch], progress: Callable[[float], None] | None) -> None:
-        """Follow the trajectory; where it overflows, keep what was measured before."""
-        done, total = 0, self.warmup + self.steps
-        for stretch in trajectory:
-            self.stands_still &= bool((stretch.state == self.start).all())
-            for J in stretch.slopes:
-                growth = self.step(J)
-                if done >= self.warmup:
-                    self.logs[done - self.warmup] = growth
-                done += 1
-                if progress is not None:
-                    progress(done / total)
-        self.first_nonfinite_step = ended_at(self.layer, done, total)
-        if done < total:
-            self.logs = self.logs[: max(0, done - self.warmup)]
-
-    def require_measured(self, smaller: str) -> None:
-        """Raise RnnctlError where the trajectory ended before the first step that counts; ``smaller``: what to try."""
-        if not self.logs.shape[0]:
-            raise RnnctlError(
-                f"h_t is not finite at step {self.first_nonfinite_step}, before a step was measured (warmup "
-                f"{self.warmup}). Try a smaller {smaller}"
-            )
-
-    def result(self, *, autonomous: bool, factor_per_step: float | None, theory: MeanField) -> Lyapunov:
-        """What was measured, beside what is known from elsewhere."""
-        return Lyapunov(
-            *_estimates(self.logs),
-            convergence=_convergence(self.logs),
-            state_size=self.start.shape[1],
-            steps=self.logs.shape[0],
-            warmup=self.warmup,
-            autonomous=autonomous,
-            factor_per_step=factor_per_step,
-            theory=theory,
-            first_nonfinite_step=self.first_nonfinite_step,
-            lost_sequences=int(self.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
-            stands_still=self.stands_still,
-            kind=self.layer.kind,
-            first_step=self.layer.first_step,
-            computed_in=computed_in(self.layer),
-            notes=self.layer.notes,
-        )
-
-    def step(self, J: StepMaps) -> Float[Tensor, "batch count"]:
-        """Carry the perturbations one step on; ln of the growth of each."""
-        moved = J(self.Q)
-        sizes, order = moved.abs().amax(dim=2).sort(dim=1, descending=True)
-        # Large rows first: saturated units scale the rows over many magnitudes, and in any
-        # other order rounding of the large ones buries the small exponents.
-        place = order.unsqueeze(2).expand_as(moved)
-        Q, R = torch.linalg.qr(moved.gather(1, place))
-        self.Q = torch.empty_like(Q).scatter_(1, place, Q)
-        growth = R.diagonal(dim1=1, dim2=2).abs()
-        noise = J.rounding * sizes[:, : growth.shape[1]]
-        # Below the rounding of its own row nothing is left but noise: the direction is lost.
-        return torch.where(growth > noise, growth, 0.0).log()
 
 
 def _running_freely(
