@@ -12,20 +12,20 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from rnnctl.cells import FullRNN
+from rnnctl.dynamics.followed_drive import followed, is_stationary, strengths
 from rnnctl.dynamics.growth import Growth
-from rnnctl.dynamics.meanfield import MeanField, prediction
+from rnnctl.dynamics.meanfield import MeanField, iid_sigma_w, prediction
 from rnnctl.dynamics.spectrum import layer_to_measure
-from rnnctl.dynamics.trajectory import STRETCH_BYTES, Measured, computed_in, trajectory
+from rnnctl.dynamics.trajectory import Measured, computed_in, trajectory
 from rnnctl.errors import InputError
 from rnnctl.gradients.gradnorm import own_gradnorm
-from rnnctl.models.driven import DrivenLayer, own_layer, widened
+from rnnctl.models.driven import DrivenLayer, own_layer
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.models.hand_written import posed, require_batch_first
 from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.recurrence.cell_kind import StepKind
 from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.recurrence.threads import threads_for
-from rnnctl.recurrence.weights import LayerWeights
 from rnnctl.results import Kind, Result, numbers
 
 # Steps that a free-running network is measured over unless told; blocks for the standard error.
@@ -238,7 +238,7 @@ def lyapunov(
         warmup=warmup,
         autonomous=autonomous,
         factor_per_step=None if autonomous else _factor_per_step(model, layer, target),
-        theory=_theory(layer, None if autonomous else warmup + steps, init, gain),
+        theory=_theory(layer, warmup, run.logs.shape[0], autonomous, init, gain),
         first_nonfinite_step=run.first_nonfinite_step,
         lost_sequences=int(run.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
         stands_still=run.stands_still,
@@ -256,13 +256,16 @@ def _factor_per_step(model: nn.Module | DrivenLayer, layer: Measured, target: Te
     return own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init)).decay.factor_per_step
 
 
-def _theory(layer: Measured, steps: int | None, init: str | None, gain: float) -> MeanField:
-    """The mean-field prediction along so many inputs, None for inputs of zeros; or why there is none."""
+def _theory(layer: Measured, warmup: int, steps: int, autonomous: bool, init: str | None, gain: float) -> MeanField:
+    """The mean-field prediction along the inputs of these steps, on which autonomous says nothing; or why not."""
     f = layer.kind.nonlinearity
     if f is None or isinstance(layer, GraphSteps):
         return MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.kind.name}")
-    x = layer.x[:1, :1] if steps is None else layer.x[:, :steps]
-    return prediction(init, gain, _source_variance(layer.wide_weights, x), f.name)
+    x = layer.x[:1, :1] if autonomous else layer.x[:, : warmup + steps]
+    strength, sigma_w = strengths(layer.wide_weights, x), iid_sigma_w(init, gain)
+    if sigma_w is None or f.homogeneous_share is not None or is_stationary(strength):
+        return prediction(init, gain, float(strength.mean()), f.name)
+    return followed(layer.wide_weights, x, layer.h_init, f, sigma_w, warmup)
 
 
 def kaplan_yorke_dimension(exponents: list[float], state_size: int) -> float | None:
@@ -368,16 +371,6 @@ def _convergence(logs: Float[Tensor, "steps batch count"]) -> tuple[Mapping[str,
     steps = logs.shape[0]
     lengths = sorted({max(1, steps // part) for part in (8, 4, 2, 1)})
     return tuple({"steps": n, "largest": float(logs[:n].mean(dim=(0, 1)).max())} for n in lengths)
-
-
-def _source_variance(weights: LayerWeights, x: Tensor) -> float:
-    """Mean square of W_xh x_t + b_xh + b_hh over units, sequences and steps, x being (batch, time, input)."""
-    b_h = weights.b_h
-    total, rows = 0.0, max(1, STRETCH_BYTES // (8 * x.shape[0] * weights.W_hh.shape[0]))
-    for start in range(0, x.shape[1], rows):
-        source = torch.matmul(widened(x[:, start : start + rows]), weights.W_ih.t())
-        total += float(source.add_(0 if b_h is None else b_h).square_().mean(dim=(0, 2)).sum())
-    return total / x.shape[1]
 
 
 def _or_none(value: float) -> float | None:
