@@ -16,9 +16,9 @@ from rnnctl.models.driven import widened
 from rnnctl.recurrence.nonlinearities import Nonlinearity
 from rnnctl.recurrence.weights import LayerWeights
 
-# The normal's quadrature: its reach, and nodes on each side that leave an error below 1e-6 up to this sqrt(variance) of
-# what tanh is taken of, whose poles are pi/2 away; of a larger one more, in proportion.
-REACH, NODES, ROOT = 6.5, 24, 2.0
+# The normal's quadrature: its reach, and nodes on each side that leave an error below 1e-6, at the least, and in
+# proportion to the standard deviation of what tanh is taken of, whose poles are pi/2 away.
+REACH, FEWEST_NODES, NODES = 6.5, 10, 15.0
 # A drive is constant whose size varies by less than this of it.
 CONSTANT = 1e-9
 # Lags whose correlations are looked at, at most; standard deviations that chance is given, here and where the size is
@@ -170,7 +170,7 @@ def _step(source: Float[Tensor, "batch hidden"], before: Tensor, f: Nonlinearity
     """Of a drive, and the mean square of h_{t-1}, shape (batch,)."""
     recurrent = variance * before
     root = recurrent.sqrt()
-    z, weight = _normal_nodes(math.ceil(NODES * max(1.0, float(root.max()) / ROOT)))
+    z, weight = _normal_nodes(max(FEWEST_NODES, math.ceil(NODES * float(root.max()))))
     a = source.unsqueeze(2) + root[:, None, None] * z
     h = f.activate(a.clone())
     slope = f.exact_slope(h, a.clone).square()
@@ -178,7 +178,7 @@ def _step(source: Float[Tensor, "batch hidden"], before: Tensor, f: Nonlinearity
     return _Step(recurrent + source.square().mean(dim=1), before, *means)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _normal_nodes(half: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the trapezoidal rule for E[g(z)], z normal, so many on each side, shape (nodes,) each."""
     z = torch.linspace(-REACH, REACH, 2 * half + 1, dtype=torch.float64)
