@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 ONE_PERCENT = 0.01
+# 0.1**2 is not 0.01 to the last digit; in float32, which has no 0.1, it is 3e-10 above.
+ROUNDING = 1e-9
 # What results call its fields, and what they are.
 DECAY_KINDS = {"factor_per_step": float, "fitted_steps": float, "steps_to_one_percent": float, "first_over_last": float}
 TOO_FEW_STEPS = "it takes two steps whose gradient is neither 0 nor infinite"
@@ -25,7 +27,7 @@ class Decay:
             step back. None for fewer than two such steps.
         fitted_steps: how many steps the fit rests on.
         steps_to_one_percent: the fewest steps back from the last after which the norm is at most
-            1 % of that at the last step; None if that does not happen within the sequence.
+            1 % of that at the last step, within 1e-9; None if that does not happen within the sequence.
         first_over_last: norm at step 0 over norm at the last step; None if the latter is 0.
         factor_of_older_half: ``factor_per_step`` of steps 0 to T // 2 alone.
         steps: T, up to the step at which the gradient enters.
@@ -41,6 +43,16 @@ class Decay:
     steps: int | None = None
     chains: int = 1
     followed: int = 1
+
+
+def first_at_one_percent(ratios: Float[Tensor, " lags"]) -> int | None:
+    """The first lag at which something has fallen to 1 % of what it was at lag 0; None where it does not.
+
+    Args:
+        ratios: what is left at each lag, of 1, shape (lags,); NaN is nothing that has fallen.
+    """
+    reached = (ratios <= ONE_PERCENT + ROUNDING).nonzero()
+    return int(reached[0]) if reached.numel() else None
 
 
 def decay_scalars(decay: Decay | None) -> dict[str, float | int | None]:
@@ -73,7 +85,7 @@ def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:
     return Decay(
         factor_per_step=_factor_per_step(log_norm, usable),
         fitted_steps=int(usable.sum()),
-        steps_to_one_percent=_steps_to(relative, math.log(ONE_PERCENT)) if known else None,
+        steps_to_one_percent=first_at_one_percent(relative.flip(0).exp()) if known else None,
         first_over_last=float(relative[0].exp()) if known else None,
         factor_of_older_half=_factor_per_step(*(each[: len(each) // 2 + 1] for each in (log_norm, usable))),
         steps=len(log_norm),
@@ -126,8 +138,3 @@ def _factor_per_step(log_norm: Tensor, usable: Tensor) -> float | None:
     t_centred = t - t.mean()
     slope = t_centred @ log_norm[usable] / (t_centred @ t_centred)
     return float((-slope).exp())
-
-
-def _steps_to(relative: Tensor, level: float) -> int | None:
-    reached = (relative.flip(0) <= level).nonzero()
-    return int(reached[0]) if reached.numel() else None

@@ -16,6 +16,7 @@ from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
+from rnnctl.gradients.decay import first_at_one_percent
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
@@ -27,8 +28,6 @@ from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
 from rnnctl.recurrence.sweep import chunk_steps
 from rnnctl.results import Kind
-
-ONE_PERCENT = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +84,12 @@ class Flow(OfEveryLoss):
 
     def _lag_to_one_percent(self) -> tuple[int | None, str]:
         """It, or why there is none."""
-        for lag, median in enumerate(self.lag_profile["median"].tolist()):
-            if math.isnan(median):
-                # What lies further back may be reached sooner: an unknown lag is not one that is not reached.
-                return None, f"the median of ||dL_k/dstate|| is not known at lag {lag}"
-            if median <= ONE_PERCENT:
-                return lag, ""
-        return None, "the median of ||dL_k/dstate|| does not fall to 1 % within this sequence"
+        medians = self.lag_profile["median"]
+        lag, unknown = first_at_one_percent(medians), torch.isnan(medians).nonzero()
+        # It may have been reached at an unknown lag before: that is not one at which it is not reached.
+        if unknown.numel() and (lag is None or int(unknown[0]) < lag):
+            return None, f"the median of ||dL_k/dstate|| is not known at lag {int(unknown[0])}"
+        return lag, "the median of ||dL_k/dstate|| does not fall to 1 % within this sequence"
 
     @property
     def why(self) -> Mapping[str, str]:
