@@ -6,6 +6,7 @@ Autograd itself says dL/dh_t of every call, so nothing is swept: what is left is
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -71,13 +72,13 @@ def cells_seen(calls: Sequence[CellCall]) -> StatesSeen:
         return seen_together([_Steps.of(chunk).seen() for chunk in _chunks(calls)])
 
 
-def window_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) -> Tensor:
-    """The sum of the G_t of the last so many steps up to one, for every window, (windows, rows, hidden), float64.
+def band_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) -> Tensor:
+    """The sum of the G_t from one window back to the next, (windows, rows, hidden), float64.
 
     Args:
         calls: one a step.
         last: the step at which the windows end.
-        windows: how many steps, the last one included.
+        windows: how many steps, the last one included, in order.
     """
     with torch.inference_mode():
         found: Tensor | None = None
@@ -86,9 +87,9 @@ def window_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) ->
             delta, before = steps.delta, steps.before[0]
             if found is None:
                 found = delta.new_zeros(len(windows), delta.shape[2], before.shape[2])
-            for place, window in enumerate(windows):
-                # Empty where the window ends before this chunk or begins after it, which adds nothing.
-                seen = slice(max(0, last + 1 - window - start), max(0, last + 1 - start))
+            for place, (near, far) in enumerate(pairwise((0, *windows))):
+                # Empty where the band ends before this chunk or begins after it, which adds nothing.
+                seen = slice(max(0, last + 1 - far - start), max(0, last + 1 - near - start))
                 found[place].addmm_(delta[seen].flatten(0, 1).t(), before[seen].flatten(0, 1))
             start += delta.shape[0]
         assert found is not None

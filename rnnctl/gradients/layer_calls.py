@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -98,13 +99,13 @@ def layer_seen(call: LayeredCall, index: int) -> StatesSeen:
     return seen_in(Geometry.of(call, None).run(call, layer, reverse, None), reverse=bool(reverse))
 
 
-def layer_window_sums(call: LayeredCall, index: int, last: int, windows: Sequence[int]) -> Tensor:
-    """The sum of the G_t of the last so many steps up to one, for every window, (windows, rows, hidden), float64.
+def layer_band_sums(call: LayeredCall, index: int, last: int, windows: Sequence[int]) -> Tensor:
+    """The sum of the G_t from one window back to the next, (windows, rows, hidden), float64.
 
     Args:
         index: of the weight in the call's module.
         last: the step at which the windows end.
-        windows: how many steps, the last one included.
+        windows: how many steps, the last one included, in order.
     """
     geometry, count = Geometry.of(call, None), directions(call.module)
     (layer, reverse), above = divmod(index, count), geometry.received(call)
@@ -113,8 +114,8 @@ def layer_window_sums(call: LayeredCall, index: int, last: int, windows: Sequenc
         grads = [layer_norms(run, want_grad_x=True).grad_x for run in runs]
         above = geometry.below(call, each, [grad for grad in grads if grad is not None])
     run = geometry.run(call, layer, reverse, above)
-    steps = torch.arange(run.seq_len)
-    chosen = torch.stack([(steps > last - window) & (steps <= last) for window in windows])
+    lags = last - torch.arange(run.seq_len)
+    chosen = torch.stack([(lags >= near) & (lags < far) for near, far in pairwise((0, *windows))])
     return chosen_sums(run, chosen.flip(1) if reverse else chosen)
 
 

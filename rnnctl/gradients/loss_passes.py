@@ -1,5 +1,6 @@
 """Anybody's model run forward once with hooks on, and what the loss of every step then did to one recurrent weight."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
-from rnnctl.gradients.cell_calls import cells_seen, window_sums
-from rnnctl.gradients.layer_calls import layer_seen, layer_window_sums
+from rnnctl.gradients.cell_calls import band_sums, cells_seen
+from rnnctl.gradients.layer_calls import layer_band_sums, layer_seen
 from rnnctl.gradients.probed import probed
 from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.use_norms import UseNorms
@@ -37,7 +38,7 @@ class LossPasses:
         only: as of ``probe``; it must leave one recurrent weight.
     Attributes:
         name: of the weight, once the forward pass has run.
-        windows: of a weight that is found in the graph, those that ``window_sums`` will be asked for.
+        windows: of a weight that is found in the graph, those that ``band_sums`` will be asked for.
         losses: of every step, each of shape ().
         output_key: where the output stands in what the model returned; None where it is all of it.
         notes: what is to be told of the steps that the model ran, once it has.
@@ -215,24 +216,24 @@ class LossPasses:
                 "truncation ask how far back the past reaches. gradnorm takes any model"
             )
 
-    def window_sums(self, k: int, windows: Sequence[int]) -> Tensor:
-        """The contributions of the last steps up to k to what the loss at step k has just brought, summed.
+    def band_sums(self, k: int, windows: Sequence[int]) -> Tensor:
+        """The contributions to what the loss at step k has just brought, summed from one window back to the next.
 
         Args:
-            windows: how many steps, step k included.
+            windows: how many of the last steps up to k each has, step k included, in order.
         Returns:
-            Shape (windows, rows of the weight, hidden), float64.
+            Shape (windows, rows of the weight, hidden), float64: what each adds to the one before.
         Raises:
             InputError: several calls of a layer.
         """
         if self._in_graph is not None:
-            return self._in_graph.window_sums()
+            return self._in_graph.band_sums()
         kept = self.calls.kept
         cells = [call for call in kept if isinstance(call, CellCall)]
         if len(cells) == len(kept):
-            return window_sums(cells, k, windows)
+            return band_sums(cells, k, windows)
         if len(kept) == 1 and isinstance(kept[0], LayeredCall):
-            return layer_window_sums(kept[0], self.index, k, windows)
+            return layer_band_sums(kept[0], self.index, k, windows)
         raise InputError(
             f"truncation takes a layer that is called once over all steps, or a cell that is called once a step; "
             f"{self.name} was called {len(kept)} times"
@@ -323,8 +324,8 @@ class _InGraph:
         self._norms.settle()
         return use_steps(self._norms, 0, None, None) if self._norms.reached else None
 
-    def window_sums(self) -> Tensor:
-        """The contributions of the last steps up to that of the loss, summed for every window."""
+    def band_sums(self) -> Tensor:
+        """The contributions of the steps up to that of the loss, summed from one window back to the next."""
         assert self._sums is not None
         return self._sums
 
@@ -335,15 +336,16 @@ class _InGraph:
         return compared(grad_W_hh, self._of_state(expected), magnitude, TOLERANCES[weight.dtype], "model")
 
     def _add(self, weight: WeightUses, step: int, whole: Tensor) -> None:
-        """A contribution comes by: it belongs to the windows that reach back to its step."""
+        """A contribution comes by: it belongs to the first window that reaches back to its step."""
         windows, whole = self._passes.windows, self._of_state(whole)
         if not windows:
             return
         if self._sums is None:
             self._sums = torch.zeros(len(windows), *whole.shape, dtype=torch.float64, device=whole.device)
-        for place, window in enumerate(windows):
-            if step > self._k - window:
-                self._sums[place] += whole
+        place = bisect_right(windows, self._k - step)
+        # Behind the last window nobody asks.
+        if place < len(windows):
+            self._sums[place] += whole
 
     def _of_state(self, whole: Tensor) -> Tensor:
         """The columns that multiply the state, of a tensor in the shape of the weight."""

@@ -1,5 +1,6 @@
 """What a shorter window of backpropagation through time would lose."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +18,14 @@ from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
+from rnnctl.gradients.norm_book import norm_of
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_first, require_own_start
 from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
 from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
+from rnnctl.recurrence.sweep_all_losses import LossBlock
 from rnnctl.results import Kind
 
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
@@ -35,6 +38,7 @@ class Truncation(OfEveryLoss):
     Attributes:
         windows: K, how many steps back every loss step sees, its own step included; the last is T.
         gradients: the gradient for each window, (windows, hidden, hidden), float64.
+        omitted_norms: norm of what each window leaves out of the full gradient, (windows,), float64.
     ``rows`` have window, norm_ratio, relative_error and cosine, against the full gradient.
     """
 
@@ -53,14 +57,15 @@ class Truncation(OfEveryLoss):
     }
     windows: tuple[int, ...]
     gradients: Tensor
+    omitted_norms: Tensor
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """One record per window; None where the full gradient is 0."""
-        full = self.gradients[-1]
+        full, by_window = self.gradients[-1], (self.windows, self.gradients, self.omitted_norms.tolist())
         return tuple(
-            {"window": window, **_compared(gradient, full)}
-            for window, gradient in zip(self.windows, self.gradients, strict=True)
+            {"window": window, **_compared(gradient, omitted, full)}
+            for window, gradient, omitted in zip(*by_window, strict=True)
         )
 
     @cached_property
@@ -71,7 +76,7 @@ class Truncation(OfEveryLoss):
             {
                 "seq_len": self.windows[-1],
                 "loss": self.loss,
-                "grad_W_hh_norm": float(torch.linalg.vector_norm(self.gradients[-1])),
+                "grad_W_hh_norm": norm_of(self.gradients[-1]),
                 **scalars_of(self.agreement),
                 **{name: self.smallest_window(cosine) for name, cosine in GOOD_COSINES.items()},
                 **self.nonfinite.scalars(),
@@ -82,7 +87,7 @@ class Truncation(OfEveryLoss):
     @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
-        full = float(torch.linalg.vector_norm(self.gradients[-1]))
+        full = norm_of(self.gradients[-1])
         no_ratio = "the full gradient is 0" if full == 0 else "the gradient of this window is 0"
         no_window = "the full gradient is 0" if full == 0 else "the gradients are not finite"
         return {
@@ -146,7 +151,7 @@ def truncation(
         require_memory(3 * 8 * len(chosen) * hidden**2, f"{len(chosen)} gradients of shape ({hidden}, {hidden})")
         require_room_for_blocks(problem)
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), chosen, progress), verify)
-        return swept.result(chosen, compared, nonfinite_step(swept.h, swept.gradients))
+        return swept.result(chosen, compared, nonfinite_step(swept.h, swept.grad_W_hh))
     require_own_start(h_init)
     objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key, time_first=time_first)
     with LossPasses(model, objective, only) as passes:
@@ -164,21 +169,36 @@ model_truncation = truncation
 
 @dataclass(frozen=True)
 class _Swept:
-    """What a sweep of all losses tells: ``gradients`` by window, (windows, rows, hidden); else as of ``flow``."""
+    """What a sweep of all losses tells.
+
+    ``bands`` are the contributions summed over the lags from one window up to the next, (windows, rows, hidden),
+    float64: of what a window leaves out, neither what is summed nor what is left of it comes by way of a difference.
+    The others as of ``rnnctl.gradients.autograd.Swept``.
+    """
 
     loss: float
-    gradients: Tensor
+    bands: Tensor
     magnitude: float
     h: Tensor
 
-    @property
+    @cached_property
     def grad_W_hh(self) -> Tensor:
-        return self.gradients[-1]
+        return self.bands.sum(0)
 
     def result(self, windows: tuple[int, ...], agreement: Agreement | None, nonfinite: FirstNonfinite) -> Truncation:
         """The ``Truncation``."""
-        gradients = self.gradients.clone()
-        return Truncation(windows, gradients, loss=self.loss, agreement=agreement, nonfinite=nonfinite)
+        # A copy, because tensors made in inference mode refuse autograd.
+        gradients, omitted = self.bands.cumsum(0).clone(), torch.tensor(_norms_after(self.bands), dtype=torch.float64)
+        return Truncation(windows, gradients, omitted, loss=self.loss, agreement=agreement, nonfinite=nonfinite)
+
+
+def _norms_after(bands: Tensor) -> list[float]:
+    """The norm of the sum of all bands behind each of them."""
+    behind, norms = torch.zeros_like(bands[0]), list[float]()
+    for band in reversed(bands.unbind(0)):
+        norms.append(norm_of(behind))
+        behind = behind + band
+    return norms[::-1]
 
 
 def _swept(steps: LossSteps, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
@@ -189,37 +209,62 @@ def _swept(steps: LossSteps, windows: tuple[int, ...], progress: Callable[[float
     """
     h = steps.h
     with torch.inference_mode():
-        gradients: Tensor | None = None
+        bands: Tensor | None = None
         norms_h, magnitude = step_norms(h[:-1]), 0.0
-        loss_steps = torch.arange(steps.seq_len - 1, -1, -1, device=h.device)
-        limits = torch.tensor(windows, device=h.device)[:, None]
+        by_lag = _BandsByLag(windows, h)
         for rows, block in steps.blocks(progress):
-            # A loss step sees itself and the window - 1 steps before it.
-            seen = loss_steps[rows] < block.t + limits
-            summed = (seen * block.weights) @ block.delta.flatten(1)
-            summed = summed.view(len(windows), *block.delta.shape[1:])
-            if gradients is None:
-                gradients = h.new_zeros(len(windows), block.delta.shape[2], h.shape[2], dtype=torch.float64)
+            summed = by_lag.summed(rows, block)
+            if bands is None:
+                bands = h.new_zeros(len(windows), block.delta.shape[2], h.shape[2], dtype=torch.float64)
             # h begins with h_init, so that h[t] is the state before step t.
-            gradients += summed.mT @ h[block.t]
+            bands.baddbmm_(summed.mT, h[block.t].double().expand(len(windows), -1, -1))
             magnitude += float((steps.norm_delta(block) * block.weights).sum() * norms_h[block.t])
-        assert gradients is not None
-        return _Swept(steps.loss, gradients, magnitude, h)
+        assert bands is not None
+        return _Swept(steps.loss, bands, magnitude, h)
+
+
+class _BandsByLag:
+    """Which band of lags a loss step falls into at every source step.
+
+    Args:
+        windows: in order, the last being T.
+        like: a tensor of the dtype and device of the sweep, of any shape.
+    """
+
+    def __init__(self, windows: tuple[int, ...], like: Tensor) -> None:
+        # A loss step sees itself and the window - 1 steps before it: lag K is the first that window K leaves out.
+        bounds, lags = (torch.tensor(each, device=like.device) for each in (windows, range(windows[-1] - 1, -1, -1)))
+        # By lag from T - 1 down, as the rows of a block come.
+        self._band = torch.bucketize(lags, bounds, right=True)
+        self._within = (self._band == torch.arange(len(windows), device=like.device)[:, None]).to(like.dtype)
+        self._none = torch.full((len(windows),), torch.inf, dtype=torch.float64, device=like.device)
+
+    def summed(self, rows: slice, block: LossBlock) -> Tensor:
+        """The deltas of a block summed over each band, (bands, batch, gates * hidden), float64."""
+        lags = slice(rows.start + block.t, rows.stop + block.t)
+        band, delta = self._band[lags], block.delta
+        # The rows of one band beside its largest, so that no sum of small ones leaves the range of float32.
+        least = self._none.scatter_reduce(0, band, block.exponents, "amin")
+        weights = self._within[:, lags] * torch.exp2(least[band] - block.exponents).to(delta.dtype)
+        summed = (weights @ delta.flatten(1)).view(len(least), *delta.shape[1:])
+        return summed.double().mul_(torch.exp2(-least)[:, None, None])
 
 
 def _by_passes(passes: LossPasses, windows: tuple[int, ...], progress: Callable[[float], None] | None) -> _Swept:
-    """One backward pass for every loss, whose contributions are summed over each window."""
-    found, magnitude = list[Tensor](), 0.0
+    """One backward pass for every loss, whose contributions are summed over each band."""
+    bands: Tensor | None = None
+    magnitude = 0.0
     passes.windows = windows
     for k, weight in passes:
         if weight is not None:
-            found.append(passes.window_sums(k, windows))
+            summed = passes.band_sums(k, windows)
+            bands = summed if bands is None else bands + summed
             magnitude += weight.magnitude
         if progress is not None:
             progress((k + 1) / passes.seq_len)
-    if not found:
+    if bands is None:
         raise InputError(f"the loss of no step reaches {passes.name}")
-    return _Swept(passes.loss, torch.stack(found).sum(0), magnitude, found[0].new_empty(0))
+    return _Swept(passes.loss, bands, magnitude, bands.new_empty(0))
 
 
 def default_windows(seq_len: int) -> list[int]:
@@ -239,10 +284,12 @@ def chosen_windows(windows: Sequence[int] | None, seq_len: int) -> tuple[int, ..
     return tuple(sorted({*windows, seq_len}))
 
 
-def _compared(gradient: Tensor, full: Tensor) -> dict[str, float | None]:
-    norm, full_norm = (float(torch.linalg.vector_norm(g)) for g in (gradient, full))
+def _compared(gradient: Tensor, omitted: float, full: Tensor) -> dict[str, float | None]:
+    norm, full_norm = norm_of(gradient), norm_of(full)
     if full_norm == 0:
         return {"norm_ratio": None, "relative_error": None, "cosine": None}
-    error = float(torch.linalg.vector_norm(gradient - full))
-    cosine = float((gradient * full).sum()) / (norm * full_norm) if norm > 0 else None
-    return {"norm_ratio": norm / full_norm, "relative_error": error / full_norm, "cosine": cosine}
+    # Of a full gradient that is not finite nothing is left out, of which nobody knows how much.
+    error = omitted / full_norm if math.isfinite(full_norm) else math.nan
+    # Each by its norm first: products of tiny numbers would vanish.
+    cosine = float((gradient / norm * (full / full_norm)).sum()) if norm != 0 else None
+    return {"norm_ratio": norm / full_norm, "relative_error": error, "cosine": cosine}
