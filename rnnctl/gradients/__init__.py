@@ -14,5 +14,6 @@ To read:
   ``use_steps`` (norms by step); ``outside`` (what comes to a known cell's states past its later calls).
 - all losses: ``flow`` and ``truncation``, on ``loss_steps`` (one sweep for all of them), which ``loss_layout`` lays
   out for anybody's model; where that cannot be, ``loss_passes`` (one backward pass for each).
+- what is not finite: ``in_float64`` runs it once more there (a ``training_step``, or the hand-written network).
 - ``agreement``: all sums are held against autograd's own gradient.
 """

@@ -16,10 +16,18 @@ from rnnctl.gradients.decay import Decay, decay_from, entry, worst
 from rnnctl.gradients.layer_calls import StepNorms, unless_rounding
 from rnnctl.gradients.layer_sweep import layer_norms, state_errors
 from rnnctl.models.calls import CellCall, chains_reached, taken
+from rnnctl.models.replay import calls_in_float64
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import Slopes, State
-from rnnctl.recurrence.states_seen import StatesSeen, seen_states, seen_together
+from rnnctl.recurrence.states_seen import (
+    UNREPEATED,
+    InFloat64,
+    StatesSeen,
+    first_bad_step,
+    seen_states,
+    seen_together,
+)
 from rnnctl.recurrence.weights import LayerWeights
 
 # Calls taken together: their blocks stay in the cache, and a long run needs no memory of its length squared.
@@ -59,7 +67,7 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
         decay=None,
         padded=padded,
         largest_input=max(float(each.x.abs().max()) for each in steps),
-        seen=seen_together([each.seen() for each in steps]) if want_decay else None,
+        seen=_seen(calls, steps) if want_decay else None,
     )
     if not want_decay:
         return found
@@ -69,7 +77,29 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
 def cells_seen(calls: Sequence[CellCall]) -> StatesSeen:
     """What the states and inputs of all calls are like."""
     with torch.inference_mode():
-        return seen_together([_Steps.of(chunk).seen() for chunk in _chunks(calls)])
+        return _seen(calls, [_Steps.of(chunk) for chunk in _chunks(calls)])
+
+
+def _seen(calls: Sequence[CellCall], steps: "Sequence[_Steps]") -> StatesSeen:
+    """The same of blocks that are there, and where states are not finite what they would be in float64."""
+    dtype = calls[0].after[0].dtype
+    found = replace(seen_together([each.seen() for each in steps]), dtype=dtype)
+    if found.first_nonfinite is None or dtype == torch.float64:
+        return found
+    return replace(found, in_float64=_in_float64(as_layer(calls), found.first_nonfinite))
+
+
+def _in_float64(run: LayerRun | None, first: int) -> InFloat64:
+    """Of a chain of calls, if they are one, whose h_t is not finite first at a step."""
+    if run is None:
+        return UNREPEATED
+    bad = first_bad_step(run.x)
+    if bad is not None:
+        # Behind that step an input may be one that the states have made.
+        return InFloat64(was_given=True) if bad <= first else UNREPEATED
+    step = first_bad_step(calls_in_float64(run))
+    given = (run.h[0], run.c_init, *run.weights.tensors)
+    return InFloat64.of_states(step, before=first, given=given)
 
 
 def band_sums(calls: Sequence[CellCall], last: int, windows: Sequence[int]) -> Tensor:

@@ -17,9 +17,10 @@ from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, w
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.decay import first_at_one_percent
+from rnnctl.gradients.in_float64 import told_of_model, told_of_problem
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
-from rnnctl.gradients.loss_steps import LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
+from rnnctl.gradients.loss_steps import ALL_FINITE, LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_first, require_own_start
 from rnnctl.models.inputs import Given, TimeFirst
@@ -57,6 +58,7 @@ class Flow(OfEveryLoss):
         "median_reach": float,
         "largest_norm": float,
         **NONFINITE_KINDS,
+        "nonfinite_reason": str,
     }
     norms: Tensor
     sensitivity: Tensor
@@ -79,6 +81,7 @@ class Flow(OfEveryLoss):
                 "median_reach": _or_none(float(median[-1])),
                 "largest_norm": float(self.norms.max()),
                 **self.nonfinite.scalars(),
+                "nonfinite_reason": self.nonfinite_reason,
             }
         )
 
@@ -88,7 +91,8 @@ class Flow(OfEveryLoss):
         lag, unknown = first_at_one_percent(medians), torch.isnan(medians).nonzero()
         # It may have been reached at an unknown lag before: that is not one at which it is not reached.
         if unknown.numel() and (lag is None or int(unknown[0]) < lag):
-            return None, f"the median of ||dL_k/dstate|| is not known at lag {int(unknown[0])}"
+            reason = f"the median of ||dL_k/dstate|| is not known at lag {int(unknown[0])}"
+            return None, self.because_not_finite(reason)
         return lag, "the median of ||dL_k/dstate|| does not fall to 1 % within this sequence"
 
     @property
@@ -97,9 +101,15 @@ class Flow(OfEveryLoss):
         return {
             **why_not_compared(self.agreement),
             "lag_to_one_percent": self._lag_to_one_percent()[1],
-            "median_reach": "no loss step is known to reach step 0, or to reach its own step",
+            "median_reach": self.because_not_finite("no loss step is known to reach step 0, or to reach its own step"),
             **self.nonfinite.why(),
+            "nonfinite_reason": ALL_FINITE,
         }
+
+    @property
+    def whole_gradient(self) -> Tensor:
+        """The sum of all contributions."""
+        return self.grad_W_hh
 
     @cached_property
     def lag_profile(self) -> Mapping[str, Tensor]:
@@ -180,9 +190,10 @@ def flow(
         _require_room(problem.seq_len)
         require_room_for_blocks(problem)
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), progress), verify)
-        return swept.result(
+        found = swept.result(
             compared, nonfinite_step(swept.h, swept.grad_W_hh), model.rnn_cell.hidden_to_hidden.weight.dtype
         )
+        return replace(found, nonfinite=told_of_problem(problem, found.nonfinite, found.loss, found.grad_W_hh))
     require_own_start(h_init)
     objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key, time_first=time_first)
     with LossPasses(model, objective, only) as passes:
@@ -191,6 +202,8 @@ def flow(
         swept = _by_passes(passes, progress) if steps is None else _swept(steps, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
         nonfinite = passes.nonfinite()
+    # Not before, as the copy would have the hooks as well.
+    nonfinite = told_of_model(model, objective, only, nonfinite, swept.loss, swept.grad_W_hh)
     return replace(
         swept.result(compared, nonfinite, swept.grad_W_hh.dtype), output_key=passes.output_key, notes=passes.notes
     )

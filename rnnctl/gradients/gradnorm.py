@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from rnnctl.cells import FullRNN
 from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.decay import Decay, decay_scalars, why_no_decay
+from rnnctl.gradients.in_float64 import problem_in_float64
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
 from rnnctl.gradients.verdict import (
@@ -32,7 +33,16 @@ from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, lengths_apart
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
-from rnnctl.recurrence.states_seen import FINITE, SEEN_KINDS, StatesSeen, seen_in, seen_scalars, why_not_seen
+from rnnctl.recurrence.states_seen import (
+    FINITE,
+    SEEN_KINDS,
+    UNREPEATED,
+    InFloat64,
+    StatesSeen,
+    seen_in,
+    seen_scalars,
+    why_not_seen,
+)
 from rnnctl.results import Kind, Result
 
 
@@ -52,6 +62,7 @@ class GradNorms(Result):
         h_init_is_zero: G_0 is exactly 0 because h_init is.
         seen: what the states and inputs are like.
         vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
+        in_float64: of a run that is not finite, what it would be in float64.
     Units: loss per unit of weight or of hidden state.
     """
 
@@ -81,6 +92,7 @@ class GradNorms(Result):
     seen: StatesSeen
     vanish_below: float
     explode_above: float
+    in_float64: InFloat64 = UNREPEATED
 
     @property
     def first_nonfinite_step(self) -> int | None:
@@ -148,8 +160,9 @@ class GradNorms(Result):
     def judged(self) -> Verdict:
         """The verdict with its reason."""
         seq_len, step = self.grad_norm_W_hh.shape[0], self.first_nonfinite_step
-        left = "the loss or a gradient is not finite"
-        nonfinite = None if self.is_finite else left if step is None else f"h_t overflows first at step {step}"
+        does = "is not finite" if self.in_float64.was_given else "overflows"
+        what = "the loss or a gradient is not finite" if step is None else f"h_t {does} first at step {step}"
+        nonfinite = None if self.is_finite else f"{what}: {self.in_float64.words(self.W_hh.dtype)}"
         limits = Thresholds(self.vanish_below, self.explode_above)
         none = no_gradient(self.W_hh.dtype)
         found = verdict_on(self.decay, seq_len, limits, nonfinite=nonfinite, unknown=None, none=none)
@@ -268,7 +281,10 @@ def own_gradnorm(
     """
     _require_room(problem.model, problem.x, problem.loss_at)
     swept, compared = along_states(problem, lambda h: _Swept.along(problem, h, progress), verify)
-    return swept.result(problem, compared, vanish_below, explode_above)
+    found = swept.result(problem, compared, vanish_below, explode_above)
+    if found.is_finite:
+        return found
+    return replace(found, in_float64=problem_in_float64(problem, before=found.first_nonfinite_step))
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from rnnctl.gradients.layer_sweep import LayerNorms, chosen_sums, direct_norms, 
 from rnnctl.models.arriving_gradients import Received
 from rnnctl.models.calls import LayeredCall
 from rnnctl.models.modules import directions
+from rnnctl.models.replay import in_float64
 from rnnctl.models.sequences import Geometry, ordered, with_received
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import State
-from rnnctl.recurrence.states_seen import StatesSeen, seen_in
+from rnnctl.recurrence.states_seen import InFloat64, StatesSeen, first_bad_step, seen_in
 
 # A difference below so many units in the last place of its terms is rounding.
 ROUNDING = 64
@@ -84,6 +85,9 @@ def layered_norms(call: LayeredCall, want_decay: bool = False, lengths: Tensor |
         swept = [layer_norms(run, want_grad_x=layer > 0, want_decay=want_decay) for run in runs]
         replayed = call.below[layer].error if layer < call.module.num_layers - 1 else 0.0
         found = [_in_time(norms, bool(reverse), replayed, runs[reverse]) for reverse, norms in enumerate(swept)] + found
+        if want_decay:
+            seen = [_seen(call, layer * count + reverse, run) for reverse, run in enumerate(runs)]
+            found[:count] = [replace(norms, seen=each) for norms, each in zip(found, seen, strict=False)]
         grads = [norms.grad_x for norms in swept if norms.grad_x is not None]
         from_above = geometry.below(call, layer, grads) if layer > 0 else None
     return found
@@ -96,7 +100,22 @@ def layer_seen(call: LayeredCall, index: int) -> StatesSeen:
         index: of the weight in the call's module.
     """
     layer, reverse = divmod(index, directions(call.module))
-    return seen_in(Geometry.of(call, None).run(call, layer, reverse, None), reverse=bool(reverse))
+    return _seen(call, index, Geometry.of(call, None).run(call, layer, reverse, None))
+
+
+def _seen(call: LayeredCall, index: int, run: LayerRun) -> StatesSeen:
+    """The same of a run that is there, and where its states are not finite what they would be in float64."""
+    layer, reverse = divmod(index, directions(call.module))
+    found = seen_in(run, reverse=bool(reverse))
+    if found.first_nonfinite is None or run.h.dtype == torch.float64:
+        return found
+    batch, units = run.h.shape[1:]
+    with torch.inference_mode():
+        output = Geometry.of(call, None).steps(in_float64(call, layer), batch)
+        step = first_bad_step(ordered(output[..., reverse * units : (reverse + 1) * units], reverse))
+    step = len(output) - 1 - step if step is not None and reverse else step
+    given = (call.x, *(call.initial or ()), *(part for weights in call.weights for part in weights.tensors))
+    return replace(found, in_float64=InFloat64.of_states(step, before=found.first_nonfinite, given=given))
 
 
 def layer_band_sums(call: LayeredCall, index: int, last: int, windows: Sequence[int]) -> Tensor:
@@ -213,7 +232,7 @@ def _in_time(norms: LayerNorms, reverse: bool, replayed: float, run: LayerRun) -
         decay=norms.decay,
         padded=None if norms.padded is None else _both_ordered(norms.padded, reverse),
         largest_input=float(run.x.abs().max()),
-        seen=None if norms.decay is None else seen_in(run, reverse=reverse),
+        seen=None,
         ends=None if norms.grad_init is None else (tuple(part[-1] for part in run.entering), norms.grad_init),
     )
 

@@ -259,7 +259,9 @@ class LossPasses:
         if expected is None and weight.states_agree:
             return None
         expected = torch.full_like(grad_W_hh, torch.nan) if expected is None else expected
-        found = compared(grad_W_hh, expected, magnitude, weight.autograd_tolerance, "model")
+        # Of what autograd brought the sum is kept in float64, which it was not computed in.
+        dtype = self.calls.kept[-1].parameters[self.index].dtype
+        found = compared(grad_W_hh, expected, magnitude, weight.autograd_tolerance, "model", dtype)
         # The probe's own comparison covers a weight of several names, and states that its weights do not make.
         against = weight.agrees is False or not weight.states_agree
         return replace(found, holds=False, why=None) if against else found

@@ -5,6 +5,7 @@ step, through the layers from the one that the losses are read out of down to th
 model cannot be laid out that way, ``rnnctl.gradients.loss_passes`` runs one backward pass for every loss.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ Progress = Callable[[float], None] | None
 # Blocks of a hand-written network's size over all steps (states, slopes, gradients, what they are made of), and
 # of all losses at one step.
 OVER_ALL_STEPS, AT_ONE_STEP = 6, 6
+# Why there is no reason, where there is none.
+ALL_FINITE = "the loss, its gradient and every h_t are finite"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,20 @@ class OfEveryLoss(Result):
     def first_nonfinite_step(self) -> int | None:
         """The first step whose h_t is not finite, or None."""
         return self.nonfinite.step
+
+    @property
+    @abstractmethod
+    def whole_gradient(self) -> Tensor:
+        """dL/dW_hh over all steps, shape of the weight."""
+
+    @property
+    def nonfinite_reason(self) -> str | None:
+        """What is not finite, where it comes from, and whether float64 holds it; None where everything is."""
+        return self.nonfinite.of_run(self.loss, self.whole_gradient) or self.nonfinite.words
+
+    def because_not_finite(self, reason: str) -> str:
+        """A reason for what is not known, with the other one behind it, where there is one."""
+        return reason if self.nonfinite_reason is None else f"{reason}: {self.nonfinite_reason}"
 
     @property
     def settled(self) -> Mapping[str, Any]:

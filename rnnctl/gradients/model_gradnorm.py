@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rnnctl.errors import InputError, VerificationError
+from rnnctl.errors import VerificationError
 from rnnctl.gradients.agreement import NOT_ASKED
 from rnnctl.gradients.decay import decay_scalars, why_no_decay
-from rnnctl.gradients.probe import probe
+from rnnctl.gradients.in_float64 import step_in_float64
 from rnnctl.gradients.probed import ENTERS_OFTEN
 from rnnctl.gradients.trace import ProbedWeight
+from rnnctl.gradients.training_step import tensors_of, training_step
 from rnnctl.gradients.verdict import (
     JUDGED_KINDS,
     WORDS,
@@ -25,23 +26,20 @@ from rnnctl.gradients.verdict import (
     require_thresholds,
     verdict_on,
 )
-from rnnctl.models.inputs import Inputs
-from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import (
     Objective,
-    backward,
     lengths_apart,
     must_have_lengths,
-    require_takes_lengths,
     without_padding,
 )
-from rnnctl.models.returned import Picked
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
 from rnnctl.recurrence.states_seen import (
     NONFINITE_KINDS,
     SEEN_KINDS,
+    UNREPEATED,
     FirstNonfinite,
+    InFloat64,
     first_nonfinite,
     seen_scalars,
     why_not_seen,
@@ -84,6 +82,7 @@ class ModelGradNorms(Result):
         lengths_differ: whether the sequences are of different lengths.
         own_loss: whether the loss is one that the model itself returned.
         output_key: where what is differentiated stands in what the model returned; None where it is all of it.
+        in_float64: of a step that is not finite, what it would be in float64.
     """
 
     schema: ClassVar[str] = "gradnorm-modules"
@@ -114,6 +113,7 @@ class ModelGradNorms(Result):
     lengths_differ: bool = False
     own_loss: bool = False
     output_key: str | None = None
+    in_float64: InFloat64 = UNREPEATED
 
     @property
     def settled(self) -> Mapping[str, Any]:
@@ -149,7 +149,9 @@ class ModelGradNorms(Result):
     @cached_property
     def nonfinite(self) -> FirstNonfinite:
         """Where a state is not finite first."""
-        return first_nonfinite({name: weight.seen for name, weight in self.weights.items()})
+        found = first_nonfinite({name: weight.seen for name, weight in self.weights.items()})
+        dtypes = [weight.W_hh.dtype.to_real() for weight in self.weights.values()]
+        return found.within(min(dtypes, key=lambda dtype: torch.finfo(dtype).max), self.in_float64)
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
@@ -213,10 +215,7 @@ class ModelGradNorms(Result):
 
     def _nonfinite(self, weight: ProbedWeight) -> str | None:
         """What is not finite, in words."""
-        if math.isfinite(self.loss) and _is_finite(weight):
-            return None
-        what = "a gradient of it is not finite" if math.isfinite(self.loss) else f"the loss is {self.loss}"
-        return what if self.nonfinite.words is None else f"{what}: {self.nonfinite.words}"
+        return self.nonfinite.of_run(self.loss, *tensors_of(weight))
 
     @property
     def conditions(self) -> Mapping[str, bool | None]:
@@ -283,25 +282,28 @@ def itemised(
     if objective.loss_fn is None:
         real = without_padding(objective.target, lengths, objective.x.shape[1])
         objective = replace(objective, target=real)
-    trace, value, part, notes = _one_step(model, objective, lengths, only)
+    step = training_step(model, objective, lengths, only)
     shares: dict[str, float | None] = {}
     if lengths is not None:
         # The audit: the loss as it would be without packing, padding included.
         careless = objective if must_have_lengths(model) else replace(objective, lengths=None)
-        audited, *_ = _one_step(model, careless, lengths, only)
-        shares = {name: weight.padded_share for name, weight in audited.items()}
-    return ModelGradNorms(
-        weights=MappingProxyType(dict(trace)),
-        loss=value,
+        audited = training_step(model, careless, lengths, only)
+        shares = {name: weight.padded_share for name, weight in audited.weights.items()}
+    found = ModelGradNorms(
+        weights=MappingProxyType(dict(step.weights)),
+        loss=step.loss,
         verify=verify,
         padded_shares=MappingProxyType(shares),
         vanish_below=vanish_below,
         explode_above=explode_above,
         lengths_differ=lengths is not None and bool((lengths != lengths[0]).any()),
-        own_loss=part.is_own_loss,
-        output_key=part.key,
-        notes=notes,
+        own_loss=step.part.is_own_loss,
+        output_key=step.part.key,
+        notes=step.notes,
     )
+    if not found.conditions["nonfinite"]:
+        return found
+    return replace(found, in_float64=step_in_float64(model, objective, only, before=found.nonfinite.step))
 
 
 def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **settings: Any) -> ModelGradNorms:
@@ -320,41 +322,6 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
     inputs, lengths = lengths_apart(model, x, settings.pop("lengths", None))
     settings["lengths"] = lengths
     return itemised(model, Objective(inputs, target, **settings), only, **judged)  # type: ignore[arg-type]
-
-
-def _one_step(
-    model: nn.Module, objective: Objective, lengths: Tensor | None, only: str | None
-) -> tuple[Mapping[str, ProbedWeight], float, Picked, tuple[str, ...]]:
-    """Forward and backward once, the model's ``.grad`` left alone, with notes; ``lengths`` tell what is padding."""
-    run = ModelRun(model, objective.x, objective.lengths, objective.checked_axes)
-    try:
-        with torch.enable_grad(), probe(model, only=only, decay=True, lengths=lengths) as trace:
-            posed, returned = run.posed(objective, run())
-            part = posed.picked(returned)
-            if objective.loss_fn is None:
-                run.require_no_state(part, returned)
-            if part.is_own_loss and lengths is not None:
-                require_takes_lengths(model)
-            value = posed.value(returned)
-            backward(value, model)
-    except InputError as error:
-        # Kept from the pass, which was ours: as what it is.
-        raise error.__cause__ or run.explained(error) from None
-    return (
-        {name: _with_input(weight, objective.x) for name, weight in trace.items()},
-        float(value.detach()),
-        part,
-        run.notes,
-    )
-
-
-def _with_input(weight: ProbedWeight, x: Tensor | Inputs) -> ProbedWeight:
-    """With how far the model's input reaches, where that of the recurrence is not known."""
-    if weight.seen is None or weight.seen.largest_input is not None:
-        return weight
-    tensors = [x] if isinstance(x, Tensor) else [each for each in x.tensors if isinstance(each, Tensor)]
-    sizes = [float(each.detach().abs().max()) for each in tensors if each.is_floating_point() and each.numel()]
-    return replace(weight, seen=replace(weight.seen, largest_input=max(sizes, default=None)))
 
 
 def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -426,9 +393,3 @@ def _any_of(holds: Iterable[bool | None]) -> bool | None:
     """Whether one of them holds; None where none is known to, and one is not known."""
     found = set(holds)
     return True if True in found else None if None in found else False
-
-
-def _is_finite(weight: ProbedWeight) -> bool:
-    # NaN of a state that is not known is none of the gradient's.
-    states = (weight.grad_norm_h,) if "grad_norm_state" not in weight.why else ()
-    return all(bool(torch.isfinite(tensor).all()) for tensor in (weight.grad_norm_W_hh, weight.grad_W_hh, *states))

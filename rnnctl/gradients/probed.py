@@ -23,7 +23,7 @@ from rnnctl.models.modules import (
     why_own_forward,
 )
 from rnnctl.models.recording import Calls, Recording
-from rnnctl.recurrence.states_seen import seen_together
+from rnnctl.recurrence.states_seen import first_nonfinite, seen_together
 from rnnctl.recurrence.weights import LayerWeights
 
 TAKES_NO_GRADIENT = "autograd brings nothing to it: it takes no gradient"
@@ -52,14 +52,24 @@ def probed(
     """
     results, missing = _of_modules(recording, only, want_decay, lengths)
     if tape is None:
-        return results, missing
+        return _explained(results), missing
     by_name: dict[str, list[UseSteps]] = {}
     for each in tape.found:
         by_name.setdefault(each.name, []).append(each)
     results |= {name: of_uses(found, tape) for name, found in by_name.items() if name not in results}
     missing = {name: why for name, why in {**missing, **tape.missing}.items() if name not in results}
     order = {name: i for i, (name, _) in enumerate(tape.model.named_parameters(remove_duplicate=False))}
-    return dict(sorted(results.items(), key=lambda item: order.get(item[0], len(order)))), missing
+    return _explained(dict(sorted(results.items(), key=lambda item: order.get(item[0], len(order))))), missing
+
+
+def _explained(results: Mapping[str, ProbedWeight]) -> dict[str, ProbedWeight]:
+    """The same, which say of norms that are not finite which state is not either, where that is known."""
+    told = {}
+    for name, weight in results.items():
+        states = first_nonfinite({} if weight.seen is None else {name: weight.seen})
+        reason = None if bool(torch.isfinite(weight.grad_norm_W_hh).all()) else states.words
+        told[name] = weight if reason is None else replace(weight, why={**weight.why, "grad_norm_W_hh": reason})
+    return told
 
 
 def _of_modules(

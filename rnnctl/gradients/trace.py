@@ -66,7 +66,8 @@ class ProbedWeight:
             tensors the norms are. Empty of others, and where the state is not known.
         seen: what the states and inputs of all calls are like, where ``decay`` was asked for; of a weight that was
             found in autograd's graph what of it can be told; else None.
-        why: of a field that is NaN or None without being 0, the reason.
+        why: of a field that is NaN or None without being 0, the reason; with ``decay``, of a ``grad_norm_W_hh`` that is
+            not finite, which state is not either and whether float64 holds it.
     Units: loss per unit of weight or of state.
     """
 

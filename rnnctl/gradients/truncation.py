@@ -15,9 +15,10 @@ from rnnctl.errors import InputError
 from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
+from rnnctl.gradients.in_float64 import told_of_model, told_of_problem
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
-from rnnctl.gradients.loss_steps import LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
+from rnnctl.gradients.loss_steps import ALL_FINITE, LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
 from rnnctl.gradients.norm_book import norm_of
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_first, require_own_start
@@ -51,6 +52,7 @@ class Truncation(OfEveryLoss):
         "window_for_cosine_99": float,
         "window_for_cosine_999": float,
         **NONFINITE_KINDS,
+        "nonfinite_reason": str,
         "norm_ratio_at_*": float,
         "relative_error_at_*": float,
         "cosine_at_*": float,
@@ -80,6 +82,7 @@ class Truncation(OfEveryLoss):
                 **scalars_of(self.agreement),
                 **{name: self.smallest_window(cosine) for name, cosine in GOOD_COSINES.items()},
                 **self.nonfinite.scalars(),
+                "nonfinite_reason": self.nonfinite_reason,
                 **named,
             }
         )
@@ -89,13 +92,19 @@ class Truncation(OfEveryLoss):
         """The reason of every scalar that is None."""
         full = norm_of(self.gradients[-1])
         no_ratio = "the full gradient is 0" if full == 0 else "the gradient of this window is 0"
-        no_window = "the full gradient is 0" if full == 0 else "the gradients are not finite"
+        no_window = "the full gradient is 0" if full == 0 else self.because_not_finite("the gradients are not finite")
         return {
             **why_not_compared(self.agreement),
             **dict.fromkeys(GOOD_COSINES, no_window),
             **self.nonfinite.why(),
+            "nonfinite_reason": ALL_FINITE,
             **{f"{name}_at_{row['window']}": no_ratio for row in self.rows for name in row if name != "window"},
         }
+
+    @property
+    def whole_gradient(self) -> Tensor:
+        """That of the longest window."""
+        return self.gradients[-1]
 
     def smallest_window(self, cosine: float) -> int | None:
         """The smallest of the windows from which on every cosine is at least this."""
@@ -151,7 +160,8 @@ def truncation(
         require_memory(3 * 8 * len(chosen) * hidden**2, f"{len(chosen)} gradients of shape ({hidden}, {hidden})")
         require_room_for_blocks(problem)
         swept, compared = along_states(problem, lambda h: _swept(own_loss_steps(problem, h), chosen, progress), verify)
-        return swept.result(chosen, compared, nonfinite_step(swept.h, swept.grad_W_hh))
+        first = nonfinite_step(swept.h, swept.grad_W_hh)
+        return swept.result(chosen, compared, told_of_problem(problem, first, swept.loss, swept.grad_W_hh))
     require_own_start(h_init)
     objective = Objective(of_one_length(model, x), target, loss, "all", output_key=output_key, time_first=time_first)
     with LossPasses(model, objective, only) as passes:
@@ -160,6 +170,8 @@ def truncation(
         swept = _by_passes(passes, chosen, progress) if steps is None else _swept(steps, chosen, progress)
         compared = passes.agreement(swept.grad_W_hh, swept.magnitude) if verify else None
         nonfinite = passes.nonfinite()
+    # Not before, as the copy would have the hooks as well.
+    nonfinite = told_of_model(model, objective, only, nonfinite, swept.loss, swept.grad_W_hh)
     return replace(swept.result(chosen, compared, nonfinite), output_key=passes.output_key, notes=passes.notes)
 
 

@@ -1,6 +1,7 @@
 """The hand-written network with a batch and a loss, checked once; and the run that they lead to."""
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -72,6 +73,24 @@ class Problem:
             loss = sequence_loss(y, target, self.loss)
             (direct,) = torch.autograd.grad(loss, leaf)
         return float(loss.detach()), direct
+
+    def in_float64(self) -> "Problem":
+        """The same in float64, on the CPU, which has it; the model is a copy."""
+        target = self.target
+        if target is not None:
+            target = target.to("cpu", torch.float64 if target.is_floating_point() else target.dtype)
+        return replace(
+            self,
+            model=deepcopy(self.model).to("cpu", torch.float64),
+            x=self.x.to("cpu", torch.float64),
+            h_init=self.h_init.to("cpu", torch.float64),
+            target=target,
+        )
+
+    @property
+    def given(self) -> list[Tensor | None]:
+        """Weights, inputs and targets, of any shapes."""
+        return [*self.model.parameters(), self.x, self.h_init, self.target]
 
     def run(self, h: Tensor, direct: Tensor) -> LayerRun:
         """The network's one layer along these states.

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnctl.models.calls import Below, LayeredCall, RefusedCallError, rows_of
+from rnnctl.recurrence.run import LayerRun
 
 
 def layers_below(call: LayeredCall, rng: Tensor | None) -> tuple[Below, ...]:
@@ -33,6 +34,33 @@ def layers_below(call: LayeredCall, rng: Tensor | None) -> tuple[Below, ...]:
     if not same:
         raise RefusedCallError(_unknown_masks(module, "could not be drawn again"))
     return below
+
+
+def in_float64(call: LayeredCall, layer: int) -> Tensor:
+    """The outputs of one layer once more in float64, the layers below it likewise, from the same inputs and weights.
+
+    Returns:
+        (time, batch, directions * hidden), or packed (steps, directions * hidden), on the CPU, which has float64.
+    """
+    x = _wide(call.x)
+    for each in range(layer + 1):
+        rows = rows_of(call.module, each)
+        initial = [_wide(part[rows]) for part in initial_states(call)]
+        weights = [part.to(torch.float64).cpu() for part in call.weights[rows]]
+        output, _ = call.kind.outputs(x, call.batch_sizes, initial, weights)
+        noise = call.below[each].noise if each < len(call.below) else None
+        x = output if noise is None else output * _wide(noise)
+    return output
+
+
+def calls_in_float64(run: LayerRun) -> Tensor:
+    """The states of a chain of calls of a cell once more in float64, along their inputs, (time, batch, hidden)."""
+    initial = [_wide(part).unsqueeze(0) for part in (run.h[0], run.c_init) if part is not None]
+    return run.kind.outputs(_wide(run.x), None, initial, [run.weights.to(torch.float64).cpu()])[0]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float64)
 
 
 def _unknown_masks(module: nn.RNNBase, why: str) -> str:

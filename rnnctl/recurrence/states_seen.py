@@ -1,12 +1,15 @@
 """What the states of a run tell of why a gradient does not come through: ends of their range, silence, no number."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rnnctl.errors import plain
+from rnnctl.recurrence.finite import nonfinite_count
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.weights import pre_activations
 
@@ -22,6 +25,63 @@ UNSEEN = "of a weight that was found in autograd's graph not all states are kept
 MOSTLY = 0.5
 # Inputs of unit variance rarely reach as far.
 FAR = 5.0
+
+
+@dataclass(frozen=True)
+class InFloat64:
+    """What a run that is not finite would be in float64, from the same weights and inputs.
+
+    Attributes:
+        is_finite: None where it was not repeated.
+        step: the first whose h_t is not finite there either; None where the states are.
+        was_given: whether what it is given is not finite, and no range of a dtype is to blame.
+        is_whole: whether the loss and its gradient were repeated as well, and not the states alone.
+    """
+
+    is_finite: bool | None = None
+    step: int | None = None
+    was_given: bool = False
+    is_whole: bool = True
+
+    @classmethod
+    def of_states(cls, step: int | None, *, before: int | None, given: Iterable[Any]) -> "InFloat64":
+        """Of states alone; as ``repeated``."""
+        return replace(cls.repeated(step is None, step, before=before, given=given), is_whole=False)
+
+    @classmethod
+    def repeated(cls, is_finite: bool, step: int | None, *, before: int | None, given: Iterable[Any]) -> "InFloat64":
+        """From what came of it.
+
+        Args:
+            is_finite: whether all of it is.
+            step: the first whose h_t is not finite in float64, or None.
+            before: the same of the run that is repeated.
+            given: weights, inputs and targets; what is no tensor counts as finite.
+        """
+        # What is given and not finite stops both at the same place.
+        bad = (isinstance(each, Tensor) and nonfinite_count(each) > 0 for each in given)
+        was_given = not is_finite and step == before and any(bad)
+        return cls(is_finite, step, was_given)
+
+    def words(self, dtype: torch.dtype) -> str:
+        """Of a run in a dtype, why it is not finite and whether float64 helps."""
+        if self.was_given:
+            return "what it is given is not finite"
+        ends = f"{plain(dtype)} ends at {short(torch.finfo(dtype).max)}"
+        if dtype == torch.float64:
+            return ends
+        if self.is_finite is None:
+            return f"{ends}; whether float64 holds it is not known: try --dtype float64"
+        if self.is_finite and self.is_whole:
+            return f"{ends}; in float64 it is finite (--dtype float64)"
+        if self.is_finite:
+            return f"{ends}; in float64 it is finite at every step (--dtype float64); of the loss that is not known"
+        if self.step is None:
+            return f"{ends}; in float64 h_t is finite, and the loss or a gradient is not"
+        return f"{ends}; in float64 it is not finite either, first at step {self.step}"
+
+
+UNREPEATED = InFloat64()
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +109,8 @@ class StatesSeen:
     first_nonfinite: int | None
     gate: str | None
     is_whole: bool = True
+    dtype: torch.dtype | None = None
+    in_float64: InFloat64 = UNREPEATED
 
     @property
     def saturated_fraction(self) -> float | None:
@@ -99,12 +161,16 @@ class FirstNonfinite:
         weight: of which recurrence, by the name of its weight.
         gate: the first gate there that gets what is not finite; None without gates.
         is_known: whether all states were looked at.
+        dtype: of the run; None where it is not known.
+        in_float64: what the run would be there, if it is not finite.
     """
 
     step: int | None = None
     weight: str | None = None
     gate: str | None = None
     is_known: bool = True
+    dtype: torch.dtype | None = None
+    in_float64: InFloat64 = UNREPEATED
 
     @property
     def words(self) -> str | None:
@@ -112,7 +178,31 @@ class FirstNonfinite:
         if self.step is None:
             return None
         gate = "" if self.gate is None else f", gate {self.gate}"
-        return f"h_t is not finite first at step {self.step} ({self.weight}{gate})"
+        return f"h_t is not finite first at step {self.step} ({self.weight}{gate}){self._why}"
+
+    @property
+    def _why(self) -> str:
+        return "" if self.dtype is None else f": {self.in_float64.words(self.dtype)}"
+
+    def within(self, dtype: torch.dtype | None, in_float64: InFloat64 = UNREPEATED) -> "FirstNonfinite":
+        """The same of a run in a dtype that counts where that of the states is not known, and with what is known of it.
+
+        Args:
+            in_float64: what stands before what the states alone tell, where the whole run was repeated.
+        """
+        known = self.in_float64 if in_float64.is_finite is None else in_float64
+        return replace(self, dtype=self.dtype or dtype, in_float64=known)
+
+    def of_run(self, loss: float, *gradients: Tensor) -> str | None:
+        """What of a whole run is not finite, in words; None where everything is.
+
+        Args:
+            gradients: of any shapes.
+        """
+        if math.isfinite(loss) and all(bool(torch.isfinite(each).all()) for each in gradients):
+            return None
+        what = "a gradient of it is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        return f"{what}{self._why}" if self.words is None else f"{what}: {self.words}"
 
     def scalars(self) -> dict[str, int | str | None]:
         """What a result says of it, by name."""
@@ -129,7 +219,7 @@ class FirstNonfinite:
 def first_nonfinite(seen: Mapping[str, StatesSeen | None]) -> FirstNonfinite:
     """Of several recurrences, by the names of their weights: the one that comes to it first."""
     bad = [
-        FirstNonfinite(each.first_nonfinite, name, each.gate)
+        FirstNonfinite(each.first_nonfinite, name, each.gate, dtype=each.dtype, in_float64=each.in_float64)
         for name, each in seen.items()
         if each is not None and each.first_nonfinite is not None
     ]
@@ -178,6 +268,7 @@ def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> State
         largest_input=None,
         first_nonfinite=None if bool(torch.isfinite(largest).all()) else first_bad_step(h),
         gate=None,
+        dtype=h.dtype,
     )
 
 
@@ -197,6 +288,8 @@ def seen_together(found: Sequence[StatesSeen]) -> StatesSeen:
             first, gate = start + each.first_nonfinite, each.gate
             break
         start += each.steps
+    # Where others go on from it, what these would be in float64 is not known.
+    alone = found[0].in_float64 if len(found) == 1 else UNREPEATED
     return StatesSeen(
         steps=sum(each.steps for each in found),
         entries=sum(each.entries for each in found),
@@ -206,6 +299,8 @@ def seen_together(found: Sequence[StatesSeen]) -> StatesSeen:
         largest_input=max(inputs, key=lambda value: (math.isnan(value), value)),
         first_nonfinite=first,
         gate=gate,
+        dtype=found[0].dtype,
+        in_float64=alone,
     )
 
 

@@ -34,6 +34,16 @@ class LayerWeights:
         """The same weights in another dtype."""
         return self._each(lambda part: part.to(dtype))
 
+    def cpu(self) -> "LayerWeights":
+        """The same weights on the CPU."""
+        return self._each(Tensor.cpu)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that are there."""
+        parts = (self.W_ih, self.W_hh, self.b_ih, self.b_hh, self.W_hr)
+        return [part for part in parts if part is not None]
+
     def detached(self) -> "LayerWeights":
         """The same weights, apart from autograd."""
         return self._each(Tensor.detach)

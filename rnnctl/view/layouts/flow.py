@@ -44,7 +44,16 @@ def _truncation_notes(scalars: Record) -> Mapping[str, str]:
     }
 
 
-HIDDEN = ("seq_len", "autograd_tolerance", "states", "*_at_*", "first_nonfinite_weight", "first_nonfinite_gate")
+HIDDEN = (
+    *("seq_len", "autograd_tolerance", "states", "*_at_*"),
+    *("first_nonfinite_weight", "first_nonfinite_gate", "nonfinite_reason"),
+)
+
+
+def _caption(scalars: Record) -> str:
+    """Of numbers that are none, why: a sentence of its own below the tables."""
+    return scalars["nonfinite_reason"] or ""
+
 
 FLOW = Layout(
     (),
@@ -65,6 +74,7 @@ FLOW = Layout(
         )
     },
     picture=_picture,
+    caption=_caption,
 )
 TRUNCATION = Layout(
     (
@@ -80,4 +90,5 @@ TRUNCATION = Layout(
     ),
     _truncation_notes,
     HIDDEN,
+    caption=_caption,
 )
