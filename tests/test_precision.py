@@ -4,11 +4,15 @@ import copy
 
 import pytest
 import torch
+from shell import document, runner
 from torch import nn
 
 import rnnctl
 from rnnctl import FullRNN
 from rnnctl.cells import ManualRNNCell
+from rnnctl.cli.commands.gradnorm import GradnormOptions
+from rnnctl.cli.options.mapping import options_from
+from rnnctl.cli.setup.experiment import experiment
 from rnnctl.gradients.decay import first_at_one_percent
 from rnnctl.models.torch_layers import LayeredRNN
 
@@ -397,3 +401,109 @@ def test_autograd_is_said_to_overflow_in_the_dtype_that_it_ran_in():
     torch.manual_seed(0)
     found = rnnctl.flow(growing(Relu(), 10.0), torch.randn(2, T, F), verify=True)
     assert found.why["autograd_relative_error"] == "autograd's own gradient is not finite in float32"
+
+
+# ---- every command in both dtypes ---------------------------------------------------------------
+
+# What says how far rounding itself goes, or how much of it is allowed, is another number in another dtype.
+OF_ROUNDING = {"autograd_relative_error", "autograd_tolerance", "recovered_error", "largest_relative_error"}
+# The last digits of sums over many steps, of what a window leaves out 1e-4; a growing network makes more of them.
+BOUND = 1e-5
+LARGE = "--seq-len 40 --hidden-size 48 --batch-size 5"
+LINES = [
+    *("cell", "cell --nonlinearity relu --batch-size 1", "check --seq-len 9", "check --seq-len 1 --batch-size 1"),
+    *("forward", "forward --cell lstm --num-layers 2 --bidirectional", "forward --nonlinearity relu --seq-len 1"),
+    *("unroll", "unroll --cell gru", f"unroll --cell lstm {LARGE}"),
+    *("gradnorm", "gradnorm --seq-len 1 --batch-size 1", f"gradnorm --loss-at all {LARGE}"),
+    *("gradnorm --nonlinearity relu --loss sum --gain 2 --verify", "gradnorm --loss cross-entropy --loss-at all"),
+    "gradnorm --cell rnn --num-layers 2 --seq-len 30 --batch-size 1",
+    f"gradnorm --cell gru --bidirectional --loss-at all {LARGE}",
+    *("gradnorm --cell lstm --num-layers 2", "gradnorm --cell coupled-lstm", "gradnorm --cell lstm --seq-len 1"),
+    *("flow", "flow --seq-len 1 --batch-size 1", f"flow {LARGE}", f"flow --cell lstm {LARGE}"),
+    *("flow --cell gru --batch-size 1 --seq-len 30", "flow --cell rnn --num-layers 2 --module rnn.weight_hh_l0"),
+    *("truncation --seq-len 50", f"truncation {LARGE}", "truncation --seq-len 1 --batch-size 1"),
+    *(
+        "truncation --cell lstm --seq-len 30",
+        "truncation --cell gru --num-layers 2 --module rnn.weight_hh_l0 --seq-len 40",
+    ),
+    *("spectrum", f"spectrum --nonlinearity relu {LARGE}", "spectrum --cell gru", "spectrum --cell lstm --seq-len 1"),
+    *("lyapunov", "lyapunov --autonomous --gain 2 --steps 50", f"lyapunov --cell lstm --count 3 {LARGE}"),
+    "lyapunov --cell rnn --nonlinearity relu --seq-len 30 --batch-size 1",
+]
+
+
+def require_alike(narrow, wide):
+    """Every scalar, to what float32 holds; counts, steps and words to the letter."""
+    assert narrow.keys() == wide.keys()
+    for name in narrow.keys() - OF_ROUNDING:
+        found, expected = narrow[name], wide[name]
+        if isinstance(expected, float) and isinstance(found, float):
+            bound = 10 * BOUND if name.startswith("relative_error_at") else BOUND
+            assert found == pytest.approx(expected, rel=bound, abs=0), name
+        else:
+            assert (type(found), found) == (type(expected), expected), name
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    return runner(capsys, monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_answers_alike_in_both_dtypes(line, run):
+    narrow, wide = (document(run(f"{line} --json --dtype {dtype}")) for dtype in ("float32", "float64"))
+    require_alike(narrow["scalars"], wide["scalars"])
+    assert narrow.get("why", {}).keys() == wide.get("why", {}).keys()
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {},
+        {"cell": "lstm", "num-layers": 2},
+        {"h-init": "normal", "init": "orthogonal", "loss": "cross-entropy"},
+    ],
+)
+def test_both_dtypes_have_the_same_network_and_numbers(mapping):
+    """Drawn in float32 and converted: what is compared is the arithmetic alone."""
+    narrow, wide = (
+        experiment(options_from(GradnormOptions, {**mapping, "seed": 3, "dtype": dtype}))
+        for dtype in ("float32", "float64")
+    )
+    for name, weight in wide.model.state_dict().items():
+        assert torch.equal(narrow.model.state_dict()[name].double(), weight)
+    for name in ("x", "target", "h_init"):
+        one, other = getattr(narrow, name), getattr(wide, name)
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one.to(other.dtype), other)
+
+
+LIBRARY = [*ASKED, rnnctl.spectrum, rnnctl.lyapunov]
+
+
+@pytest.mark.parametrize("question", LIBRARY)
+@pytest.mark.parametrize("kind", ["own", "LSTM"])
+@pytest.mark.parametrize("sizes", [(1, 30), (B, 9)])
+def test_code_of_the_users_is_answered_alike_in_both_dtypes(sizes, kind, question):
+    torch.manual_seed(0)
+    model, x, only = InALoop(kind), torch.randn(*sizes, F), "back*" if kind == "own" else "cell*"
+    narrow = question(model, x, only=only)
+    wide = question(copy.deepcopy(model).double(), x.double(), only=only)
+    stated = {"computed_in"}
+    require_alike(
+        *({name: value for name, value in each.scalars.items() if name not in stated} for each in (narrow, wide))
+    )
+
+
+@pytest.mark.parametrize("kind", ["own", "GRU"])
+def test_a_watched_training_step_is_told_alike_in_both_dtypes(kind, tmp_path):
+    torch.manual_seed(0)
+    model, x = InALoop(kind), torch.randn(B, T, F)
+    told = []
+    for dtype in (torch.float32, torch.float64):
+        each, path = copy.deepcopy(model).to(dtype), tmp_path / f"{dtype}.jsonl"
+        with rnnctl.watch(each, every=1, to=path):
+            each(x.to(dtype)).square().mean().backward()
+        # But for when it began.
+        told.append({**rnnctl.gradnorm_history(path).scalars, "run": None})
+    require_alike(*told)
