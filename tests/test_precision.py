@@ -256,6 +256,7 @@ THEIRS = {
     "a direction": (lambda: Relu(both_ways=True), "*l0"),
     "cell": (ReluInALoop, "cell*"),
 }
+WRITTEN_BY_HAND = (lambda: ReluInALoop(own=True), "back*")
 ASKED = [rnnctl.gradnorm, rnnctl.flow, rnnctl.truncation]
 
 
@@ -330,6 +331,17 @@ def test_a_run_that_overflows_in_float64_too_says_where(name, question):
     assert own.endswith("float64 ends at 1.8e308")
 
 
+def test_in_reverse_it_is_the_step_of_the_sequence_in_float64_too():
+    torch.manual_seed(0)
+    model, x = growing(Relu(both_ways=True), 1e20), torch.randn(2, T, F)
+    with torch.no_grad():
+        model.rnn.weight_hh_l0_reverse.copy_(1e20 * torch.eye(H))
+    h = copy.deepcopy(model).double().rnn(x.double())[0][..., H:]
+    step = int((~h.isfinite()).flatten(2).any(2).any(0).nonzero()[-1])
+    reason = reason_of(rnnctl.gradnorm, model, x, only="*reverse")
+    assert reason.endswith(f"in float64 it is not finite either, first at step {step}")
+
+
 @pytest.mark.parametrize("question", ASKED)
 @pytest.mark.parametrize("name", OURS)
 def test_a_loss_alone_that_overflows_is_told_apart(name, question):
@@ -368,12 +380,13 @@ def test_half_precision_says_where_it_ends(dtype, question):
 
 
 @pytest.mark.parametrize("question", ASKED[::2])
-@pytest.mark.parametrize("name", [*OURS, "cell", "upper layer"])
+@pytest.mark.parametrize("name", [*OURS, "cell", "upper layer", "own"])
 @pytest.mark.parametrize("where", ["x", "weight"])
-def test_no_range_is_blamed_for_what_was_given(name, where, question):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_range_is_blamed_for_what_was_given(name, where, question, dtype):
     torch.manual_seed(0)
-    make, only = (OURS[name], None) if name in OURS else THEIRS[name]
-    model, x = make(), torch.randn(2, 9, F)
+    make, only = (OURS[name], None) if name in OURS else THEIRS.get(name, WRITTEN_BY_HAND)
+    model, x = make().to(dtype), torch.randn(2, 9, F, dtype=dtype)
     if where == "x":
         x[1, 4] = torch.nan
     else:
@@ -382,6 +395,28 @@ def test_no_range_is_blamed_for_what_was_given(name, where, question):
     reason = reason_of(question, model, x, only=only)
     assert reason.endswith("what it is given is not finite")
     assert f"h_t is not finite first at step {4 if where == 'x' else 0}" in reason
+
+
+@pytest.mark.parametrize("question", ASKED)
+@pytest.mark.parametrize("make", [OURS["hand-written"], OURS["nn.RNN"], Relu])
+def test_what_was_given_later_than_it_overflows_is_not_to_blame(make, question):
+    torch.manual_seed(0)
+    model, x = growing(make(), 1e10), torch.randn(2, 9, F)
+    x[:, 8] = torch.nan
+    reason = reason_of(question, model, x)
+    assert first_bad(model, x) < 8
+    assert reason.endswith("float32 ends at 3.4e38; in float64 it is not finite either, first at step 8")
+
+
+def test_an_upper_layer_is_made_of_the_one_below_it_in_float64_too():
+    torch.manual_seed(0)
+    model, x = Relu(2), torch.randn(2, T, F)
+    with torch.no_grad():
+        model.rnn.weight_hh_l1.copy_(1e20 * torch.eye(H))
+    step = first_bad(copy.deepcopy(model).double(), x.double())
+    for only in (None, "*l1"):
+        reason = reason_of(rnnctl.gradnorm, model, x, only=only)
+        assert reason.endswith(f"in float64 it is not finite either, first at step {step}")
 
 
 def test_a_probe_says_it_of_the_weights_that_are_not_finite():

@@ -84,7 +84,7 @@ def _seen(calls: Sequence[CellCall], steps: "Sequence[_Steps]") -> StatesSeen:
     """The same of blocks that are there, and where states are not finite what they would be in float64."""
     dtype = calls[0].after[0].dtype
     found = replace(seen_together([each.seen() for each in steps]), dtype=dtype)
-    if found.first_nonfinite is None or dtype == torch.float64:
+    if found.first_nonfinite is None:
         return found
     return replace(found, in_float64=_in_float64(as_layer(calls), found.first_nonfinite))
 

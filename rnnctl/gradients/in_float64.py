@@ -12,7 +12,14 @@ from rnnctl.gradients.loss_steps import require_room_for_blocks
 from rnnctl.gradients.training_step import tensors_of, training_step
 from rnnctl.models.hand_written import Problem
 from rnnctl.models.objective import Objective
-from rnnctl.recurrence.states_seen import UNREPEATED, FirstNonfinite, InFloat64, first_bad_step, first_nonfinite
+from rnnctl.recurrence.states_seen import (
+    UNREPEATED,
+    FirstNonfinite,
+    InFloat64,
+    are_finite,
+    first_bad_step,
+    first_nonfinite,
+)
 
 # Whose modules do the same whenever they run; those of the user may do anything.
 KNOWN = ("torch", "rnnctl")
@@ -26,8 +33,6 @@ def problem_in_float64(problem: Problem, *, before: int | None) -> InFloat64:
     Args:
         before: the first step whose h_t is not finite in its own dtype, or None.
     """
-    if problem.model.rnn_cell.hidden_to_hidden.weight.dtype == torch.float64:
-        return UNREPEATED
     try:
         require_room_for_blocks(problem)
         wide = problem.in_float64()
@@ -49,10 +54,10 @@ def step_in_float64(model: nn.Module, objective: Objective, only: str | None, *,
         before: as above.
     """
     x, target = objective.x, objective.target
+    given = [*model.parameters(), x, target]
     if not isinstance(x, Tensor) or objective.loss_fn is not None or not all(map(_is_repeatable, model.modules())):
-        return UNREPEATED
-    if all(parameter.dtype == torch.float64 for parameter in model.parameters()):
-        return UNREPEATED
+        # What is not finite before anything has run needs no other run to tell.
+        return InFloat64(was_given=not are_finite(given))
     try:
         twin = deepcopy(model).to("cpu", torch.float64)
         posed = replace(objective, x=_wide(x), target=_wide(target) if isinstance(target, Tensor) else target)
@@ -63,7 +68,7 @@ def step_in_float64(model: nn.Module, objective: Objective, only: str | None, *,
     found = first_nonfinite({name: weight.seen for name, weight in step.weights.items()})
     parts = [part for weight in step.weights.values() for part in tensors_of(weight)]
     is_finite = found.of_run(step.loss, *parts) is None
-    return InFloat64.repeated(is_finite, found.step, before=before, given=[*model.parameters(), x, target])
+    return InFloat64.repeated(is_finite, found.step, before=before, given=given)
 
 
 def told_of_problem(problem: Problem, found: FirstNonfinite, loss: float, gradient: Tensor) -> FirstNonfinite:

@@ -56,12 +56,10 @@ class InFloat64:
             is_finite: whether all of it is.
             step: the first whose h_t is not finite in float64, or None.
             before: the same of the run that is repeated.
-            given: weights, inputs and targets; what is no tensor counts as finite.
+            given: weights, inputs and targets, as of ``are_finite``.
         """
         # What is given and not finite stops both at the same place.
-        bad = (isinstance(each, Tensor) and nonfinite_count(each) > 0 for each in given)
-        was_given = not is_finite and step == before and any(bad)
-        return cls(is_finite, step, was_given)
+        return cls(is_finite, step, was_given=not is_finite and step == before and not are_finite(given))
 
     def words(self, dtype: torch.dtype) -> str:
         """Of a run in a dtype, why it is not finite and whether float64 helps."""
@@ -82,6 +80,11 @@ class InFloat64:
 
 
 UNREPEATED = InFloat64()
+
+
+def are_finite(given: Iterable[Any]) -> bool:
+    """Whether weights, inputs and targets are; what is no tensor counts as finite."""
+    return all(nonfinite_count(each) == 0 for each in given if isinstance(each, Tensor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +193,8 @@ class FirstNonfinite:
         Args:
             in_float64: what stands before what the states alone tell, where the whole run was repeated.
         """
-        known = self.in_float64 if in_float64.is_finite is None else in_float64
+        states_alone = in_float64.is_finite is None and self.in_float64 != UNREPEATED
+        known = self.in_float64 if states_alone else in_float64
         return replace(self, dtype=self.dtype or dtype, in_float64=known)
 
     def of_run(self, loss: float, *gradients: Tensor) -> str | None:
