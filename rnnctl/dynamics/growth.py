@@ -15,6 +15,8 @@ from rnnctl.recurrence.slopes import StepMaps
 class Growth:
     """The perturbations of every sequence in the batch, and ln of their growth at every counted step.
 
+    A perturbation's growth is that of what is orthogonal to those before it, whatever comes after it.
+
     Attributes:
         logs: nats, shape (steps, batch, count), float64; fewer steps where the trajectory ended early.
         stands_still: whether no state ever left the start.
@@ -35,8 +37,9 @@ class Growth:
             8 * batch * count * (steps + 6 * state), f"{count} exponents over {steps} steps of {batch} sequences"
         )
         self.layer, self.start, self.warmup, self.steps = layer, start, warmup, steps
-        drawn = torch.randn(batch, state, count, generator=generator, dtype=torch.float64)
-        self.Q = torch.linalg.qr(drawn).Q
+        # One after the other, so that the first are the same however many there are; of all sequences the same.
+        drawn = [torch.randn(state, generator=generator, dtype=torch.float64) for _ in range(count)]
+        self.Q = torch.linalg.qr(torch.stack(drawn, dim=1)).Q.expand(batch, -1, -1)
         self.logs = torch.empty(steps, batch, count, dtype=torch.float64)
         self.stands_still = True
         self.first_nonfinite_step: int | None = None

@@ -12,12 +12,15 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from rnnctl.cells import FullRNN
+from rnnctl.dynamics.copies import shares
 from rnnctl.dynamics.followed_drive import followed, is_stationary, strengths
 from rnnctl.dynamics.growth import Growth
 from rnnctl.dynamics.meanfield import MeanField, iid_sigma_w, prediction
 from rnnctl.dynamics.spectrum import layer_to_measure
+from rnnctl.dynamics.standard_error import standard_errors, why_no_error
 from rnnctl.dynamics.trajectory import Measured, computed_in, trajectory
 from rnnctl.errors import InputError
+from rnnctl.gradients.decay import ONE_PERCENT
 from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.models.driven import DrivenLayer, own_layer
 from rnnctl.models.graph_steps import GraphSteps
@@ -28,10 +31,12 @@ from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.results import Kind, Result, numbers
 
-# Steps that a free-running network is measured over unless told; blocks for the standard error.
+# Steps that a free-running network is measured over unless told.
 AUTONOMOUS_STEPS = 1000
-# Neighbouring steps grow alike, so that only means of several steps vary as independent numbers do.
-SHORTEST_BLOCK, MOST_BLOCKS = 10, 20
+# An exponent within so many eps of the weights' dtype, or so many of its standard errors, is not told from 0.
+FEW_EPS, FEW_ERRORS = 8, 2
+# Relative to 1 %: so close to it is at it.
+AT_ONE_PERCENT = 1e-9
 # Where another model's trajectory ends before anything could be measured.
 OTHERS_REMEDY = "warmup, and look whether x and the initial state are finite"
 
@@ -41,9 +46,12 @@ class Lyapunov(Result):
     """Lyapunov exponents, nats per step.
 
     Attributes:
-        exponents: falling, shape (count,), float64; -inf for a direction that is lost in one step
-            (a dead unit, a W_hh without full rank, in an LSTM a gate that is closed beyond float64's digits).
-        stderr: standard errors from block averages, shape (count,), NaN where there are too few.
+        exponents: of a perturbation, of one orthogonal to it, and so on, shape (count,), float64. They fall but for
+            what is left of the start in a finite sequence: sorted, the first would depend on how many there are.
+            -inf for a direction that is lost in one step (a dead unit, a W_hh without full rank, in an LSTM a gate
+            that is closed beyond float64's digits).
+        stderr: standard errors, as of ``standard_errors``, shape (count,), NaN where there is none.
+        rounding: an exponent as near to 0 as this is not told from it.
         convergence: records steps, largest: the estimate of the largest from the first steps alone.
         state_size: how many exponents there are in all, which the sum needs: H; where the state is h_t
             and c_t, H + H, with a projection proj + H.
@@ -63,17 +71,19 @@ class Lyapunov(Result):
     schema: ClassVar[str] = "lyapunov"
     kinds: ClassVar[Mapping[str, Kind]] = {
         **numbers("largest", "largest_stderr", "exp_largest", "factor_per_step", "sum", "kaplan_yorke_dimension"),
+        **numbers("entropy_rate", "log_condition"),
         **numbers("efolding_steps", "steps_to_one_percent", "theory_largest", "theory_factor", "theory_q"),
         **numbers("theory_chi", "steps", "warmup", "lost_sequences", "state_size", "first_step"),
         **numbers("first_nonfinite_step"),
         "theory": ("none", "mean field"),
         **dict.fromkeys(("theory_note", "cell", "state", "nonlinearity", "computed_in"), str),
-        **dict.fromkeys(("autonomous", "stands_still"), bool),
+        **dict.fromkeys(("autonomous", "stands_still", "marginal"), bool),
     }
     words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     exponents: Float[Tensor, " count"]
     stderr: Float[Tensor, " count"]
+    rounding: float
     convergence: tuple[Mapping[str, Any], ...]
     state_size: int
     steps: int
@@ -93,11 +103,18 @@ class Lyapunov(Result):
         """The kind's name: "RNN", "GRU", "LSTM", ..."""
         return self.kind.name
 
+    @property
+    def marginal(self) -> bool:
+        """Whether the largest exponent is within its error of 0, and perturbations neither grow nor shrink for sure."""
+        error = _or_none(float(self.stderr[0])) or 0.0
+        return abs(float(self.exponents[0])) <= max(self.rounding, FEW_ERRORS * error)
+
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """Name -> number or text; None where a quantity has no value here."""
         exponents = self.exponents.tolist()
         largest = exponents[0]
+        told = not self.marginal
         return MappingProxyType(
             {
                 "largest": largest,
@@ -105,9 +122,12 @@ class Lyapunov(Result):
                 "exp_largest": math.exp(largest),
                 "factor_per_step": self.factor_per_step,
                 "sum": sum(exponents) if len(exponents) == self.state_size else None,
-                "kaplan_yorke_dimension": kaplan_yorke_dimension(exponents, self.state_size),
-                "efolding_steps": 1 / abs(largest) if largest != 0 else None,
-                "steps_to_one_percent": max(1, math.ceil(math.log(0.01) / largest)) if largest < 0 else None,
+                "kaplan_yorke_dimension": kaplan_yorke_dimension(exponents, self.state_size) if told else None,
+                "entropy_rate": self._entropy_rate,
+                "log_condition": self._log_condition,
+                "efolding_steps": 1 / abs(largest) if told else None,
+                "steps_to_one_percent": _steps_to_one_percent(largest) if told and largest < 0 else None,
+                "marginal": self.marginal,
                 "theory_largest": self.theory.exponent,
                 "theory_factor": self.theory.factor_per_step,
                 "theory_q": self.theory.q,
@@ -141,6 +161,22 @@ class Lyapunov(Result):
         return {"convergence": self.convergence}
 
     @property
+    def _entropy_rate(self) -> float | None:
+        """The sum of the positive exponents; None where one that is left out may be positive."""
+        last, error = float(self.exponents[-1]), _or_none(float(self.stderr[-1])) or 0.0
+        if len(self.exponents) < self.state_size and last + FEW_ERRORS * error > 0:
+            return None
+        return float(self.exponents.clamp(min=0).sum())
+
+    @property
+    def _log_condition(self) -> float | None:
+        """ln of how many times more the product of all step Jacobians stretches one direction than another."""
+        if len(self.exponents) < self.state_size:
+            return None
+        least, most = (float(value) for value in self.exponents.aminmax())
+        return math.inf if least == -math.inf else (most - least) * self.steps
+
+    @property
     def _why_no_factor(self) -> str:
         if self.first_nonfinite_step is not None:
             return f"h_t overflows first at step {self.first_nonfinite_step}"
@@ -150,13 +186,16 @@ class Lyapunov(Result):
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
         left_out = "--count leaves exponents out that it takes"
+        marginal = "the largest exponent is within its error of 0" if self.marginal else ""
         return {
-            "largest_stderr": "too few steps for it",
+            "largest_stderr": why_no_error(float(self.exponents[0]), self.steps),
             "factor_per_step": self._why_no_factor,
             "sum": left_out,
-            "kaplan_yorke_dimension": left_out,
-            "efolding_steps": "the largest exponent is 0",
-            "steps_to_one_percent": "a perturbation does not shrink",
+            "kaplan_yorke_dimension": marginal or left_out,
+            "entropy_rate": "--count leaves exponents out that may be positive",
+            "log_condition": left_out,
+            "efolding_steps": marginal,
+            "steps_to_one_percent": marginal or "a perturbation does not shrink",
             **dict.fromkeys(("theory_largest", "theory_factor", "theory_q", "theory_chi"), self.theory.note),
             "nonlinearity": "this cell has several",
             "first_nonfinite_step": FINITE,
@@ -231,7 +270,9 @@ def lyapunov(
         run.along(trajectory(layer, warmup + steps), progress)
     run.require_measured("--warmup or --gain" if isinstance(model, FullRNN) else OTHERS_REMEDY)
     return Lyapunov(
-        *_estimates(run.logs),
+        exponents=run.logs.mean(dim=(0, 1)),
+        stderr=standard_errors(run.logs, _shares(layer, warmup + run.logs.shape[0], autonomous)),
+        rounding=_rounding(layer),
         convergence=_convergence(run.logs),
         state_size=start.shape[1],
         steps=run.logs.shape[0],
@@ -240,7 +281,7 @@ def lyapunov(
         factor_per_step=None if autonomous else _factor_per_step(model, layer, target),
         theory=_theory(layer, warmup, run.logs.shape[0], autonomous, init, gain),
         first_nonfinite_step=run.first_nonfinite_step,
-        lost_sequences=int(run.logs.mean(dim=0).amax(dim=1).isneginf().sum()),
+        lost_sequences=int(run.logs[:, :, 0].mean(dim=0).isneginf().sum()),
         stands_still=run.stands_still,
         kind=layer.kind,
         first_step=layer.first_step,
@@ -302,7 +343,7 @@ def _running_freely(
                 "so that none can be left out. Give it zeros as x (--input), without autonomous"
             )
         start = layer.state_init
-        # Sequences that start alike run alike, and would make the standard error too small.
+        # Sequences that start alike run alike.
         kept = slice(0, 1) if (start == start[:1]).all() else slice(None)
         zeros = layer.x.new_zeros(1, 1, 1).expand(len(start[kept]), steps, layer.x.shape[2])
         c_init = None if layer.c_init is None else layer.c_init[kept]
@@ -353,24 +394,35 @@ def _count(count: int | None, state: int, kind: StepKind) -> int:
     return count
 
 
-def _estimates(logs: Float[Tensor, "steps batch count"]) -> tuple[Tensor, Tensor]:
-    """Exponents, falling, and their standard errors."""
-    steps, batch, count = logs.shape
-    exponents, order = logs.mean(dim=(0, 1)).sort(descending=True, stable=True)
-    blocks = min(MOST_BLOCKS, max(1, steps // SHORTEST_BLOCK))
-    if blocks * batch < 2:
-        return exponents, torch.full_like(exponents, math.nan)
-    # What does not fill the last block is left out of the error, not of the mean.
-    used = logs[: blocks * (steps // blocks)].view(blocks, -1, batch, count)
-    means = used.mean(dim=1).flatten(0, 1)
-    return exponents, means.std(dim=0)[order] / math.sqrt(means.shape[0])
+def _steps_to_one_percent(exponent: float) -> int:
+    """The first step after which a perturbation of this exponent, below 0, is at most 1 % of what it was."""
+    return max(1, math.ceil((math.log(ONE_PERCENT) + AT_ONE_PERCENT) / exponent))
+
+
+def _rounding(layer: Measured) -> float:
+    """How far from 0 the rounding of the weights may take an exponent, nats per step."""
+    eps = torch.finfo(layer.dtype).eps
+    W_hh = layer.W_hh if isinstance(layer, GraphSteps) else layer.weights.W_hh
+    # Drawn or kept in float32 they are no better for having been widened since.
+    narrow = W_hh is not None and torch.equal(W_hh.float().to(W_hh), W_hh)
+    return FEW_EPS * (max(eps, torch.finfo(torch.float32).eps) if narrow else eps)
+
+
+def _shares(layer: Measured, steps: int, autonomous: bool) -> Float[Tensor, " batch"]:
+    """The part of the batch that each sequence stands for; copies of one are one, and their error no smaller."""
+    if isinstance(layer, GraphSteps):
+        states = torch.stack([layer.state(step) for step in range(-1, steps)], dim=1)
+        # Rows of a batch are not always rounded alike.
+        return shares([states], math.sqrt(torch.finfo(layer.dtype).eps))
+    starts = [layer.state_init]
+    return shares(starts if autonomous else [*starts, layer.x[:, :steps]])
 
 
 def _convergence(logs: Float[Tensor, "steps batch count"]) -> tuple[Mapping[str, Any], ...]:
     """The largest exponent as the first eighth, quarter, half and all of the steps give it."""
     steps = logs.shape[0]
     lengths = sorted({max(1, steps // part) for part in (8, 4, 2, 1)})
-    return tuple({"steps": n, "largest": float(logs[:n].mean(dim=(0, 1)).max())} for n in lengths)
+    return tuple({"steps": n, "largest": float(logs[:n].mean(dim=(0, 1))[0])} for n in lengths)
 
 
 def _or_none(value: float) -> float | None:

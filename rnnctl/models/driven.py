@@ -97,6 +97,11 @@ class DrivenLayer:
         return self.weights.W_hh.shape[1] + (self.hidden_size if self.kind.has_cell_state else 0)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of W_hh, as it was given."""
+        return self.weights.W_hh.dtype
+
+    @property
     def state_init(self) -> Tensor:
         """h_init, with c_init after it where there is one, shape (batch, state), float64."""
         return stacked([widened(part) for part in (self.h_init, self.c_init) if part is not None])

@@ -47,13 +47,16 @@ def _spectrum_notes(scalars: Record) -> Mapping[str, str]:
 def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
     span = f"{number(scalars['steps'])} steps after {number(scalars['warmup'])} of warm-up"
     way = "of the free-running network" if scalars["autonomous"] else "along the sequence"
+    marginal = "within its error of 0; " if scalars["marginal"] else ""
     return {
-        "largest": f"nats per step {way}, {span}",
-        "largest_stderr": "from block averages",
+        "largest": f"{marginal}nats per step {way}, {span}",
+        "largest_stderr": "within two of them lies the true exponent, in about 95 of 100 cases",
         "exp_largest": "factor per step of a perturbation, exp(largest)",
         "factor_per_step": "of gradnorm: each step back multiplies d(loss at the last step)/dh by this",
         "sum": "of all exponents: mean ln |det J_t|",
         "kaplan_yorke_dimension": "how many exponents sum to 0; 0 where all trajectories meet",
+        "entropy_rate": "sum of the positive exponents; the entropy made per step is at most that (Pesin 1977)",
+        "log_condition": "of the product of all step Jacobians: (largest - smallest) x steps (Vogt et al. 2020)",
         "efolding_steps": "until a perturbation has changed by a factor e",
         "steps_to_one_percent": "until a perturbation has shrunk to 1 %",
         "theory_largest": "0.5 ln chi, to hold beside largest",
@@ -127,7 +130,7 @@ LYAPUNOV = Layout(
     ),
     _lyapunov_notes,
     (
-        *("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still"),
+        *("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still", "marginal"),
         *("cell", "state", "state_size", "nonlinearity"),
     ),
     more={
