@@ -60,7 +60,7 @@ def gated(kind):
 MEASURED = {
     "FullRNN": lambda **more: rnnctl.lyapunov(network(random(9, 2.0)), inputs(3, 50, 2), **more),
     "contracting": lambda **more: rnnctl.lyapunov(network(random(9, 0.5)), inputs(4, 40, 2), warmup=0, **more),
-    "free": lambda **more: rnnctl.lyapunov(network(random(40, 3.0)), autonomous=True, steps=80, **more),
+    "free": lambda **more: rnnctl.lyapunov(network(random(40, 3.0)), autonomous=True, steps=60, **more),
     "relu": lambda **more: rnnctl.lyapunov(network(random(9, 1.5), "relu"), inputs(2, 40, 2), **more),
     "low rank": lambda **more: rnnctl.lyapunov(network(random(9)[:, :3] @ random(9)[:3]), inputs(2, 40, 2), **more),
     "GRU": lambda **more: rnnctl.lyapunov(gated("GRU"), **more),
@@ -72,7 +72,7 @@ MEASURED = {
 @pytest.mark.parametrize("case", MEASURED)
 def test_count_changes_nothing_but_how_many_are_shown(case):
     every = MEASURED[case]()
-    for count in {1, 2, 3, every.state_size // 2, every.state_size - 1}:
+    for count in {1, 2, every.state_size // 2, every.state_size - 1}:
         few = MEASURED[case](count=count)
         torch.testing.assert_close(few.exponents, every.exponents[:count], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(few.stderr, every.stderr[:count], rtol=1e-7, atol=1e-9, equal_nan=True)
