@@ -164,6 +164,13 @@ def test_errors_hold_for_sequences_that_share_nothing_or_their_fluctuation(tau, 
         assert 0.9 <= covered(estimates, 0, found)[0] <= 0.99
 
 
+def test_two_sequences_that_differ_by_chance_are_seldom_taken_for_unlike_ones():
+    logs = batch_of_series(0.05, 2, 1000, seed=8)
+    found, exact = of_batch(logs)[1], 1 / math.sqrt(2 * 278)
+    assert found.quantile(0.5) == pytest.approx(exact, rel=0.15)
+    assert found.quantile(0.98) < 3.5 * exact
+
+
 @pytest.mark.parametrize("batch", [2, 3, 4, 8, 30])
 @pytest.mark.parametrize("own", [1e-9, 0.3])
 def test_errors_hold_for_sequences_with_exponents_of_their_own(own, batch):

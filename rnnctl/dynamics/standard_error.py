@@ -21,6 +21,8 @@ FIRST_PARTS = (8, 4, 2)
 BEYOND_CHANCE = 2
 # Nats: what rounding leaves between steps that grow alike, for a growth near 1.
 ROUNDING = 32 * torch.finfo(torch.float64).eps
+# Sequences whose means spread so many times as widely as they do over time have exponents of their own.
+UNLIKE = 3
 # Student's t, two-sided 95 %, for 1, 2, ... degrees of freedom; 2 beyond.
 STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
@@ -131,6 +133,8 @@ def _between_sequences(
     weight = shares.unsqueeze(1)
     squares = (weight * (means - (weight * means).sum(dim=0)).square()).sum(dim=0)
     of_mean = squares * shares.square().sum() / (1 - shares.square().sum())
-    # Few sequences show too small a spread too often.
+    beyond = (of_mean - over_time.square()).clamp(min=0).sqrt()
+    # Few sequences show too small a spread too often. Not of all, or every second pair would seem six times as unlike
+    # as it is by chance.
     wider = STUDENT[freedom - 1] / 2 if freedom <= len(STUDENT) else 1.0
-    return wider * (of_mean - over_time.square()).clamp(min=0).sqrt()
+    return torch.where(of_mean.sqrt() > UNLIKE * over_time, wider * beyond, beyond)
