@@ -73,6 +73,9 @@ class CellKind:
         slopes: from the same and the states after, what a gradient is multiplied with, as autograd rounds it.
         exact: consecutive steps from x (time, batch, input) and the states before them, (batch, units) each, in
             float64, the slopes to all their digits: saturated units have small ones, whose logarithms count.
+        units: one step as ``exact`` has it, of units that know what reaches their gates, whatever sends it: from
+            W_ih x + b_ih and W_hh h + b_hh, (1, batch, gates, units) each, the states before it, (1, batch, units),
+            and the weights that the slopes stand around.
         reversible: of a ``LayerRun``, which knows its kind, what a sweep walks back for one loss.
         nonlinearity: f_h, of the Elman cell, whose step is f_h of one sum and nothing more.
         projects: whether h may be a projection of the units.
@@ -88,6 +91,7 @@ class CellKind:
     next_states: Callable[[Tensor, State, LayerWeights], State]
     slopes: Callable[[Tensor, State, State, LayerWeights], Slopes]
     exact: Callable[[Tensor, State, LayerWeights], Linearized]
+    units: Callable[[Tensor, Tensor, State, LayerWeights], Linearized]
     reversible: Callable[..., Reversible]
     nonlinearity: Nonlinearity | None = None
     projects: bool = False

@@ -7,6 +7,7 @@ Source: Greff et al. 2017, "LSTM: a search space odyssey", arXiv:1503.04069, whe
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -135,15 +136,33 @@ def exact_coupled(x: Tensor, before: State, weights: LayerWeights) -> Linearized
     """
     h, _ = _outputs(x, None, [part.unsqueeze(0) for part in before], [weights])
     earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
-    a = pre_activations(x, earlier, weights, 3, None)
+    found = _linearized(pre_activations(x, earlier, weights, 3, None), before[1], weights)
+    return replace(found, states=(h, found.states[1]))
+
+
+def coupled_units(from_x: Tensor, from_h: Tensor, before: State, weights: LayerWeights) -> Linearized:
+    """What the units make of what reaches their gates in one step, as for the LSTM.
+
+    Args:
+        from_x, from_h: W_ih x + b_ih and W_hh h + b_hh, gate by gate, shape (1, batch, 3, hidden).
+        before: h and c before the step, each (1, batch, hidden).
+        weights: those that the slopes stand around.
+    """
+    return _linearized(from_x + from_h, before[1][0], weights)
+
+
+def _linearized(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
+    """Consecutive steps from the pre-activations of f, g, o, (steps, batch, 3, hidden), and the first c."""
     gates, opposite = a.sigmoid(), (-a).sigmoid()
     gates[..., 1, :] = a[..., 1, :].tanh()
-    c = coupled_cell_states(gates, before[1])
+    c = coupled_cell_states(gates, c_init)
     f, g, o = gates.unbind(2)
     not_f, _, not_o = opposite.unbind(2)
-    slopes = [f * not_f * (c[:-1] - g), not_f * a[..., 1, :].cosh().pow(-2), o * not_o * c[1:].tanh()]
+    tanh_c = c[1:].tanh()
+    slopes = [f * not_f * (c[:-1] - g), not_f * a[..., 1, :].cosh().pow(-2), o * not_o * tanh_c]
     to_cell = o * c[1:].cosh().pow(-2)
-    return Linearized((h, c[1:]), gates, CellSlopes(weights.W_hh, torch.stack(slopes, dim=2), f, to_cell))
+    around = CellSlopes(weights.W_hh, torch.stack(slopes, dim=2), f, to_cell)
+    return Linearized((o * tanh_c, c[1:]), gates, around)
 
 
 ARITHMETIC = CellArithmetic(coupled_gates, keep=0, cell_states=coupled_cell_states, slopes=coupled_slopes)
@@ -160,6 +179,7 @@ COUPLED_LSTM = CellKind(
     next_states=ARITHMETIC.next_states,
     slopes=ARITHMETIC.slopes_of,
     exact=exact_coupled,
+    units=coupled_units,
     reversible=ARITHMETIC.reversible,
     marker="coupled_gates",
 )

@@ -129,6 +129,7 @@ def elman_kind(nonlinearity: Nonlinearity) -> CellKind:
         next_states=partial(_next_states, nonlinearity),
         slopes=partial(_slopes, nonlinearity),
         exact=partial(exact_elman, nonlinearity),
+        units=partial(elman_units, nonlinearity),
         reversible=partial(ElmanSteps, nonlinearity),
         nonlinearity=nonlinearity,
     )
@@ -150,6 +151,20 @@ def exact_elman(f: Nonlinearity, x: Tensor, before: State, weights: LayerWeights
 
     slope = f.exact_slope(h[1:], a)
     return Linearized((h[1:],), None, HiddenSlopes(weights.W_hh, slope.unsqueeze(2)))
+
+
+def elman_units(f: Nonlinearity, from_x: Tensor, from_h: Tensor, before: State, weights: LayerWeights) -> Linearized:
+    """What the units make of what reaches them, with slopes to all their digits.
+
+    Args:
+        f: f_h.
+        from_x, from_h: W_xh x + b_xh and W_hh h + b_hh, shape (steps, batch, 1, hidden).
+        before: h before every step, of which a step takes no more than W_hh h.
+        weights: those that the slopes stand around.
+    """
+    a = (from_x + from_h).squeeze(2)
+    h = f.activate(a.clone())
+    return Linearized((h,), None, HiddenSlopes(weights.W_hh, f.exact_slope(h, a.clone).unsqueeze(2)))
 
 
 def _outputs(

@@ -6,6 +6,8 @@ h' = (1 - z) n + z h, with h the state before the step.
 Source: Cho et al. 2014, arXiv:1406.1078, in the form of ``torch.nn.GRU``.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -134,13 +136,24 @@ def exact_gru(x: Tensor, before: State, weights: LayerWeights) -> Linearized:
     shape = (*h.shape[:2], 3, h.shape[2])
     from_x = affine(x, weights.W_ih, weights.b_ih).view(shape)
     from_h = affine(earlier, weights.W_hh, weights.b_hh).view(shape)
-    rz = from_x[..., :2, :] + from_h[..., :2, :]
+    return replace(gru_units(from_x, from_h, (earlier,), weights), states=(h,))
+
+
+def gru_units(from_x: Tensor, from_h: Tensor, before: State, weights: LayerWeights) -> Linearized:
+    """What the units make of what reaches their gates, with slopes to all their digits.
+
+    Args:
+        from_x, from_h: W_ih x + b_ih and W_hh h + b_hh, gate by gate, shape (steps, batch, 3, hidden).
+        before: h before every step, shape (steps, batch, hidden).
+        weights: those that the slopes stand around.
+    """
+    earlier, rz = before[0], from_x[..., :2, :] + from_h[..., :2, :]
     (r, z), (not_r, not_z) = rz.sigmoid().unbind(2), (-rz).sigmoid().unbind(2)
     a_n = from_x[..., 2, :] + r * from_h[..., 2, :]
     n, to_n = a_n.tanh(), not_z * a_n.cosh().pow(-2)
     slopes = [r * not_r * from_h[..., 2, :] * to_n, z * not_z * (earlier - n), r * to_n]
     gates = torch.stack([r, z, n], dim=2)
-    return Linearized((h,), gates, HiddenSlopes(weights.W_hh, torch.stack(slopes, dim=2), z))
+    return Linearized((torch.lerp(n, earlier, z),), gates, HiddenSlopes(weights.W_hh, torch.stack(slopes, dim=2), z))
 
 
 GRU = CellKind(
@@ -152,5 +165,6 @@ GRU = CellKind(
     next_states=gru_states,
     slopes=_slopes_of,
     exact=exact_gru,
+    units=gru_units,
     reversible=GRUSteps,
 )

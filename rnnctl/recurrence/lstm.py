@@ -7,6 +7,8 @@ Source: Hochreiter & Schmidhuber 1997, Gers et al. 2000, in the form of ``torch.
 projections: Sak et al. 2014, arXiv:1402.1128.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -80,16 +82,32 @@ def exact_lstm(x: Tensor, before: State, weights: LayerWeights) -> Linearized:
     """
     h, _ = fused("LSTM")(x, None, [part.unsqueeze(0).contiguous() for part in before], [weights])
     earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
-    a = pre_activations(x, earlier, weights, 4, None)
+    found = _linearized(pre_activations(x, earlier, weights, 4, None), before[1], weights)
+    return replace(found, states=(h, found.states[1]))
+
+
+def lstm_units(from_x: Tensor, from_h: Tensor, before: State, weights: LayerWeights) -> Linearized:
+    """What the units make of what reaches their gates in one step, with slopes to all their digits.
+
+    Args:
+        from_x, from_h: W_ih x + b_ih and W_hh h + b_hh, gate by gate, shape (1, batch, 4, hidden).
+        before: h and c before the step, each (1, batch, hidden).
+        weights: those that the slopes stand around.
+    """
+    return _linearized(from_x + from_h, before[1][0], weights)
+
+
+def _linearized(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
+    """Consecutive steps from the pre-activations of i, f, g, o, (steps, batch, 4, hidden), and the first c."""
     gates, opposite = a.sigmoid(), (-a).sigmoid()
     gates[..., 2, :] = a[..., 2, :].tanh()
-    c = cell_states(gates, before[1])
+    c = cell_states(gates, c_init)
     i, f, g, o = gates.unbind(2)
     tanh_c, slope_c = c[1:].tanh(), c[1:].cosh().pow(-2)
     slopes = gates * opposite
     slopes[..., 2, :] = a[..., 2, :].cosh().pow(-2)
     slopes *= torch.stack([g, c[:-1], i, tanh_c], dim=2)
-    return Linearized((h, c[1:]), gates, CellSlopes(weights.W_hh, slopes, f, o * slope_c, weights.W_hr))
+    return Linearized((o * tanh_c, c[1:]), gates, CellSlopes(weights.W_hh, slopes, f, o * slope_c, weights.W_hr))
 
 
 ARITHMETIC = CellArithmetic(gates=lstm_gates, keep=1, cell_states=cell_states, slopes=lstm_slopes)
@@ -107,6 +125,7 @@ LSTM = CellKind(
     next_states=ARITHMETIC.next_states,
     slopes=ARITHMETIC.slopes_of,
     exact=exact_lstm,
+    units=lstm_units,
     reversible=ARITHMETIC.reversible,
     projects=True,
 )

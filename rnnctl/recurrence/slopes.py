@@ -162,6 +162,10 @@ class Slopes(StepMaps):
             out: where it is written to; the place of c may be that of ``grads``.
         """
 
+    @abstractmethod
+    def moved(self, received: Tensor, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
+        """J V from V and what the gates receive of it, W_hh V, shape (batch, gates * hidden, k)."""
+
     def input_delta(self, grads: State, delta: Tensor) -> Tensor:
         """The gradient of W_ih x_t, shape (..., batch, gates * hidden), from what ``delta`` takes and returns."""
         # In most cells x reaches the gates as h does.
@@ -220,10 +224,13 @@ class HiddenSlopes(Slopes):
         return (kept,)
 
     def __call__(self, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
+        return self.moved(self.W_hh @ V if self.is_plain else _product(self.W_hh, V), V)
+
+    def moved(self, received: Tensor, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
         if self.is_plain:
-            return self.slopes.mT * (self.W_hh @ V)
+            return self.slopes.mT * received
         gates = self.slopes.shape[-2]
-        through = torch.unflatten(_product(self.W_hh, V), 1, (gates, -1)) * self.slopes.unsqueeze(3)
+        through = torch.unflatten(received, 1, (gates, -1)) * self.slopes.unsqueeze(3)
         moved = through.sum(dim=1)
         return moved if self.keep is None else torch.addcmul(moved, self.keep.unsqueeze(2), V)
 
@@ -279,9 +286,12 @@ class CellSlopes(Slopes):
         return grad_h if self.W_hr is None else grad_h @ self.W_hr
 
     def __call__(self, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
-        h, c = torch.split(V, [self.W_hh.shape[1], self.keep.shape[1]], dim=1)
-        gates = self.slopes.shape[-2]
-        through = torch.unflatten(_product(self.W_hh, h), 1, (gates, -1)) * self.slopes.unsqueeze(3)
+        return self.moved(_product(self.W_hh, V[:, : self.W_hh.shape[1]]), V)
+
+    def moved(self, received: Tensor, V: Float[Tensor, "batch state k"]) -> Float[Tensor, "batch state k"]:
+        gates, hidden = self.slopes.shape[-2:]
+        c = V[:, -hidden:]
+        through = torch.unflatten(received, 1, (gates, -1)) * self.slopes.unsqueeze(3)
         cell = torch.addcmul(through[:, :-1].sum(dim=1), self.keep.unsqueeze(2), c)
         output = torch.addcmul(through[:, -1], self.to_cell.unsqueeze(2), cell)
         return torch.cat([output if self.W_hr is None else _product(self.W_hr, output), cell], dim=1)
