@@ -201,14 +201,15 @@ def test_an_RNN_has_exactly_the_numbers_of_the_FullRNN_with_its_weights(nonlinea
     assert (ours.rows, ours.scalars, ours.more) == (theirs.rows, theirs.scalars, theirs.more)
 
 
-def test_the_mean_field_prediction_is_the_Elman_cells_alone():
-    x = inputs(2, 12)
-    of_rnn = rnnctl.lyapunov(driven_layer(made("RNN"), x), init="default").scalars
-    assert of_rnn["theory"] == "mean field"
-    for kind in ("GRU", "LSTM"):
-        found = rnnctl.lyapunov(driven_layer(made(kind), x), init="default").scalars
-        assert (found["theory"], found["theory_largest"], found["factor_per_step"]) == ("none", None, None)
-        assert found["theory_note"] == f"the mean-field theory is the Elman cell's; none here for the {kind}"
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_the_mean_field_prediction_is_of_drawn_weights_alone(kind):
+    layer = driven_layer(made(kind), inputs(2, 12))
+    drawn = rnnctl.lyapunov(layer, init="default").scalars
+    assert (drawn["theory"], drawn["factor_per_step"]) == ("mean field", None)
+    assert drawn["theory_largest"] == pytest.approx(0.5 * math.log(drawn["theory_chi"]))
+    found = rnnctl.lyapunov(layer).scalars
+    assert (found["theory"], found["theory_largest"]) == ("none", None)
+    assert found["theory_note"] == "loaded or trained weights are not independent random numbers"
 
 
 # ---- Lyapunov exponents with known answers ------------------------------------------------------

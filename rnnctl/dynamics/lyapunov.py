@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from rnnctl.cells import FullRNN
 from rnnctl.dynamics.copies import shares
 from rnnctl.dynamics.followed_drive import followed, is_stationary, strengths
+from rnnctl.dynamics.gated_mean_field import gated_mean_field
 from rnnctl.dynamics.growth import Growth
 from rnnctl.dynamics.meanfield import MeanField, iid_sigma_w, prediction
 from rnnctl.dynamics.spectrum import layer_to_measure
@@ -300,6 +301,8 @@ def _factor_per_step(model: nn.Module | DrivenLayer, layer: Measured, target: Te
 def _theory(layer: Measured, warmup: int, steps: int, autonomous: bool, init: str | None, gain: float) -> MeanField:
     """The mean-field prediction along the inputs of these steps, on which autonomous says nothing; or why not."""
     f = layer.kind.nonlinearity
+    if isinstance(layer, DrivenLayer) and f is None:
+        return gated_mean_field(layer, warmup, steps, init, gain)
     if f is None or isinstance(layer, GraphSteps):
         return MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.kind.name}")
     x = layer.x[:1, :1] if autonomous else layer.x[:, : warmup + steps]

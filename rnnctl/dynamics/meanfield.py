@@ -62,9 +62,14 @@ def prediction(init: str | None, gain: float, source_variance: float, nonlineari
     """
     sigma = iid_sigma_w(init, gain)
     if sigma is None:
-        what = "loaded or trained weights are" if init is None else f"an {init} W_hh is"
-        return MeanField(None, None, f"{what} not independent random numbers")
+        return not_independent(init)
     return mean_field(sigma, source_variance, nonlinearity)
+
+
+def not_independent(init: str | None) -> MeanField:
+    """Why there is no theory of a W_hh from this way to draw it, which has no ``iid_sigma_w``."""
+    what = "loaded or trained weights are" if init is None else f"an {init} W_hh is"
+    return MeanField(None, None, f"{what} not independent random numbers")
 
 
 def mean_field(sigma_w: float, source_variance: float = 0.0, nonlinearity: str = "tanh") -> MeanField:

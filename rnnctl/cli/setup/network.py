@@ -25,11 +25,11 @@ from rnnctl.models.torch_layers import LAYERS, LayeredRNN
 
 @dataclass(frozen=True)
 class Drawn:
-    """How the hand-written network's W_hh was drawn, as ``lyapunov`` asks it for its theory; else its defaults.
+    """How W_hh was drawn, as ``lyapunov`` asks it for its theory; else its defaults.
 
     Attributes:
-        init: None for loaded weights, and for any other network.
-        seed: of the numbers that are drawn beside.
+        init: None for loaded weights, and for a model of the user's own.
+        seed: of the numbers that ``lyapunov`` draws beside, for the hand-written network.
     """
 
     init: str | None = None
@@ -119,11 +119,13 @@ def _others(request: Request, data: Data, device: torch.device) -> Network:
         generator = _generator()
     if isinstance(model, LayeredRNN):
         model.initialize(request.model.init, request.model.gain, generator)
+    is_drawn = isinstance(model, LayeredRNN) and request.model.weights is None
+    drawn = Drawn(request.model.init, request.model.gain) if is_drawn else Drawn()
     with users_code(request.name):
         model = _placed(model, device, request.run.dtype)
         weights, strict = request.model.weights, request.model.strict
         notes = load_into(model, weights, strict=strict) if weights is not None else ()
-    return Network(model, sizes, generator, {"network": _title(request, sizes)}, notes)
+    return Network(model, sizes, generator, {"network": _title(request, sizes)}, notes, drawn)
 
 
 def _users(request: Request, data: Data) -> tuple[nn.Module, dict[str, int]]:

@@ -61,8 +61,7 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
         "steps_to_one_percent": "until a perturbation has shrunk to 1 %",
         "theory_largest": "0.5 ln chi, to hold beside largest",
         "theory_factor": "sqrt(chi), to hold beside exp_largest",
-        "theory_q": "mean square of a_t, in the steady state or over the steps",
-        "theory_chi": "sigma_w^2 E[f'(a_t)^2]; of several steps the geometric mean",
+        **_theory_notes(scalars),
         "theory": scalars["theory_note"],
         "first_step": beginning(scalars),
         "first_nonfinite_step": NONFINITE_NOTE,
@@ -72,9 +71,22 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
     }
 
 
+def _theory_notes(scalars: Record) -> Mapping[str, str]:
+    if scalars["nonlinearity"] is not None:
+        return {
+            "theory_q": "mean square of a_t, in the steady state or over the steps",
+            "theory_chi": "sigma_w^2 E[f'(a_t)^2]; of several steps the geometric mean",
+        }
+    reset = ", the reset gate left out" if scalars["cell"] == "GRU" else ""
+    return {
+        "theory_q": f"mean square of W_ih x_t + W_hh h_(t-1) + biases over gates and steps{reset}",
+        "theory_chi": "mean squared factor of a perturbation per step",
+    }
+
+
 def _without_theory(scalars: Record) -> tuple[str, ...]:
     """Its numbers, where the line "theory" says that there is none for this cell; step 0 as the first, as ever."""
-    theory = ("theory_?*",) if scalars["nonlinearity"] is None else ()
+    theory = ("theory_?*",) if scalars["nonlinearity"] is None and scalars["theory"] == "none" else ()
     return theory if scalars["first_step"] else (*theory, "first_step")
 
 
