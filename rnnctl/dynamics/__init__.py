@@ -6,8 +6,9 @@ shows beside its own), how a step is differentiated (``recurrence``; ``models.gr
 which layer of a model is meant (``models.driven``).
 
 To read: ``trajectory`` (states and slopes along an input, a stretch at a time); ``spectrum`` with ``eigen`` (one
-matrix) and ``jacobian`` (norms of many at once), ``gate_spectra`` (the same, gate by gate) and ``step_spectra`` (of
-code of the user's own, step by step); ``lyapunov`` with ``growth`` (of perturbations, step by step), ``standard_error``
-and ``copies`` (how sure their means are); what theory predicts: ``meanfield``, ``followed_drive`` with ``finite_width``,
-and ``gated_mean_field``; ``checkpoint`` (the matrices of a file, without their model).
+matrix), ``transient`` (its powers) and ``jacobian`` (norms of many at once), ``gate_spectra`` (the same, gate by
+gate) and ``step_spectra`` (of code of the user's own, step by step); ``lyapunov`` with ``growth`` (of perturbations,
+step by step), ``standard_error`` and ``copies`` (how sure their means are); what theory predicts: ``meanfield``,
+``followed_drive`` with ``finite_width``, and ``gated_mean_field``; ``checkpoint`` (the matrices of a file, without
+their model).
 """

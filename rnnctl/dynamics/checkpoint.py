@@ -18,10 +18,12 @@ from rnnctl.memory import require_memory
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.finite import has_values, nonfinite_count
 from rnnctl.recurrence.kinds import KINDS
-from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.recurrence.matrix import spectral_norm, spectral_radius_and_error
 from rnnctl.results import Kind, Result, numbers
 
 ELMAN = "elman (rnnctl)"
+# Of the recurrent matrices' numbers the largest, by name.
+LARGEST = ("largest_spectral_radius", "largest_spectral_radius_error", "largest_spectral_norm")
 # Rows of weight_hh over hidden units -> the kind of cell that has no marker to be told by.
 BY_BLOCKS = {kind.blocks: kind for kind in KINDS.values() if kind.marker is None}
 
@@ -35,8 +37,8 @@ class CheckpointContents(Result):
             of them), recurrent (whether it is a W_hh), cell ("rnn", "gru", "lstm", "elman (rnnctl)" or None: told by
             the names and shapes), layer and direction (None where the name has none).
         recurrent: one record per W_hh, per gate where it has gates: name, gate ("r", "z", "n" or "i",
-            "f", "g", "o"; "" without gates), shape, spectral_radius (None where it is not square),
-            spectral_norm; both None where a value is not finite.
+            "f", "g", "o"; "" without gates), shape, spectral_radius and spectral_radius_error (None where it is not
+            square), spectral_norm; all None where a value is not finite.
         unknown: weights that the file holds in parts which do not tell them: name, recurrent (whether it is a W_hh),
             why.
         other: what the file holds beside the tensors: name, holds.
@@ -45,9 +47,7 @@ class CheckpointContents(Result):
     """
 
     schema: ClassVar[str] = "weights"
-    kinds: ClassVar[Mapping[str, Kind]] = numbers(
-        "tensors", "elements", "bytes", "nonfinite", "recurrent", "largest_spectral_radius", "largest_spectral_norm"
-    )
+    kinds: ClassVar[Mapping[str, Kind]] = numbers(*("tensors", "elements", "bytes", "nonfinite", "recurrent"), *LARGEST)
     words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     rows: tuple[Mapping[str, Any], ...]
@@ -68,6 +68,7 @@ class CheckpointContents(Result):
                 "nonfinite": sum(row["nonfinite"] for row in self.rows),
                 "recurrent": sum(row["recurrent"] for row in self.rows),
                 "largest_spectral_radius": _largest(known, "spectral_radius"),
+                "largest_spectral_radius_error": _largest_radius_error(known),
                 "largest_spectral_norm": _largest(known, "spectral_norm"),
             }
         )
@@ -83,7 +84,7 @@ class CheckpointContents(Result):
         none = "no matrix has one" if self.scalars["recurrent"] else "no recurrent matrix is known by its name"
         if self._unknown_W_hh:
             none = f"{first_of(self._unknown_W_hh)} cannot be told from the file"
-        return dict.fromkeys(("largest_spectral_radius", "largest_spectral_norm"), none)
+        return dict.fromkeys(LARGEST, none)
 
     @property
     def conditions(self) -> Mapping[str, bool | None]:
@@ -260,24 +261,35 @@ def _measured(
         norm = _finite(spectral_norm(block.values.detach().double()))
         if progress is not None:
             progress((done + share / 2) / total)
-        radius = _radius(block.values)
+        radius, error = _radius(block.values)
         done += share
         if progress is not None:
             progress(done / total)
-        shape = tuple(block.values.shape)
-        records.append(
-            {"name": block.name, "gate": block.gate, "shape": shape, "spectral_radius": radius, "spectral_norm": norm}
-        )
+        of_matrix = {"spectral_radius": radius, "spectral_radius_error": error, "spectral_norm": norm}
+        records.append({"name": block.name, "gate": block.gate, "shape": tuple(block.values.shape), **of_matrix})
     return tuple(records)
 
 
-def _radius(block: Tensor) -> float | None:
-    square = block.shape[0] == block.shape[1]
-    return _finite(spectral_radius(block.detach().double())) if square else None
+def _radius(block: Tensor) -> tuple[float | None, float | None]:
+    """The spectral radius and its error; None both of what is not square or not finite."""
+    radius, error = spectral_radius_and_error(block) if block.shape[0] == block.shape[1] else (math.nan, math.nan)
+    return _finite(radius), _finite(error)
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _largest_radius_error(records: tuple[Mapping[str, Any], ...]) -> float | None:
+    """How far the largest true radius may be from the largest one shown; another matrix may have it."""
+    known = [record for record in records if record["spectral_radius"] is not None]
+    if not known:
+        return None
+    pairs = [(record["spectral_radius"], record["spectral_radius_error"]) for record in known]
+    largest = max(radius for radius, _ in pairs)
+    high, low = max(radius + error for radius, error in pairs), max(radius - error for radius, error in pairs)
+    error: float = max(high - largest, largest - low)
+    return error
 
 
 def _largest(records: tuple[Mapping[str, Any], ...], name: str) -> float | None:

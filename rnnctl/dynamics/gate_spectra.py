@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from rnnctl.dynamics.eigen import OF_MATRIX, condition_number, departure_from_normality, eigenvalues_by_modulus
+from rnnctl.dynamics.eigen import OF_MATRIX, condition_number, departure_from_normality
 from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
 from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Stretch, stretches
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.kinds import KINDS
+from rnnctl.recurrence.radius_error import eigen
 from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.results import Kind, Result, numbers
 
@@ -55,12 +56,14 @@ class GateMatrix:
         gate: "r", "z", "n" or "i", "f", "g", "o"; "W_hh" of a cell without gates.
         eigenvalues: by falling modulus, shape (hidden,), complex128; None of a projected cell, where
             the block is not square.
+        radius_error: the true spectral radius is within this of the largest modulus; None likewise.
         singular_values: falling, shape (min(hidden, proj),), float64.
         shape: (hidden, hidden), of a projected cell (hidden, proj).
     """
 
     gate: str
     eigenvalues: Complex[Tensor, " hidden"] | None
+    radius_error: float | None
     singular_values: Float[Tensor, " rank"]
     shape: tuple[int, int]
 
@@ -178,9 +181,10 @@ def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None 
         if progress is not None:
             progress(len(found.records) / steps)
     names = layer.kind.letters or (WHOLE,)
+    blocks = weights.W_hh.chunk(len(names))
     return GatedSpectrum(
         cell=layer.cell,
-        gates=tuple(_matrix(name, W) for name, W in zip(names, weights.W_hh.chunk(len(names)), strict=True)),
+        gates=tuple(_matrix(name, W, W_hh.dtype) for name, W in zip(names, blocks, strict=True)),
         state_size=layer.state_size,
         steps=tuple(found.records),
         activations=found.activations,
@@ -249,11 +253,12 @@ class _Steps:
         )
 
 
-def _matrix(name: str, W: Tensor) -> GateMatrix:
-    """Of finite values."""
+def _matrix(name: str, W: Tensor, dtype: torch.dtype) -> GateMatrix:
+    """Of finite values, which were rounded to a dtype."""
     rows, columns = W.shape
-    eigenvalues = eigenvalues_by_modulus(W) if rows == columns else None
-    return GateMatrix(name, eigenvalues, torch.linalg.svdvals(W), (rows, columns))
+    found = eigen(W, dtype) if rows == columns else None
+    eigenvalues, error = (None, None) if found is None else (found.values, found.radius_error)
+    return GateMatrix(name, eigenvalues, error, torch.linalg.svdvals(W), (rows, columns))
 
 
 def _row(gate: GateMatrix, i: int) -> list[Mapping[str, Any]]:
@@ -280,6 +285,7 @@ def _summary(gate: GateMatrix) -> Mapping[str, Any]:
         "gate": gate.gate,
         "shape": gate.shape,
         "spectral_radius": None if square is None else float(square[0].abs()),
+        "spectral_radius_error": gate.radius_error,
         "spectral_norm": float(gate.singular_values[0]),
         "condition_number": condition_number(gate.singular_values),
         "departure_from_normality": departure[0],

@@ -6,18 +6,12 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.dynamics.eigen import (
-    OF_MATRIX,
-    WHY_OF_MATRIX,
-    condition_number,
-    departure_from_normality,
-    eigenvalues_by_modulus,
-)
+from rnnctl.dynamics.eigen import OF_GROWTH, OF_MATRIX, SquareMatrix
+from rnnctl.dynamics.eigen import departure_from_normality as departure_from_normality
 from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of, why_no_steps
 from rnnctl.dynamics.jacobian import jacobian_norms
 from rnnctl.dynamics.step_spectra import StepSpectrum, step_spectrum
@@ -38,8 +32,7 @@ class Spectrum(Result):
     """Eigenvalues and singular values of W_hh, and the step Jacobians along a sequence.
 
     Attributes:
-        eigenvalues: of W_hh by falling modulus, shape (hidden,), complex128.
-        singular_values: of W_hh, falling, shape (hidden,), float64.
+        matrix: W_hh by itself.
         nonlinearity: f_h, "tanh" or "relu".
         steps: one record per time step: t, jacobian_norm_mean and jacobian_norm_max (over the
             batch, of J_t = diag(f'(a_t)) W_hh), mean_slope (of f'(a_t)), saturated (share of
@@ -52,36 +45,39 @@ class Spectrum(Result):
 
     schema: ClassVar[str] = "spectrum"
     kinds: ClassVar[Mapping[str, Kind]] = {
-        **numbers(*OF_MATRIX, "norm_bound", "jacobian_norm_mean", "jacobian_norm_max", "mean_slope"),
-        **numbers("saturated_fraction", "dead_fraction", "first_nonfinite_step"),
+        **numbers(*OF_MATRIX, "spectral_radius_error", *OF_GROWTH, "jacobian_norm_mean", "jacobian_norm_max"),
+        **numbers("norm_bound", "mean_slope", "saturated_fraction", "dead_fraction", "first_nonfinite_step"),
         "norm_bound_certifies": ("vanishing", "nothing"),
         "computed_in": str,
     }
     words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
-    eigenvalues: Complex[Tensor, " hidden"]
-    singular_values: Float[Tensor, " hidden"]
+    matrix: SquareMatrix
     nonlinearity: str
     steps: tuple[Mapping[str, Any], ...]
     dead_fraction: float | None
     first_nonfinite_step: int | None
 
+    @property
+    def eigenvalues(self) -> Complex[Tensor, " hidden"]:
+        """Of W_hh by falling modulus, shape (hidden,), complex128."""
+        return self.matrix.eigenvalues
+
+    @property
+    def singular_values(self) -> Float[Tensor, " hidden"]:
+        """Of W_hh, falling, shape (hidden,), float64."""
+        return self.matrix.singular_values
+
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """Name -> number or text; None where a quantity has no value here."""
-        norm = float(self.singular_values[0])
-        departure, relative = departure_from_normality(self.eigenvalues, self.singular_values)
         # No step stretches by more: below 1 every gradient shrinks, above 1 it still may, as it does
         # with torch's default initialisation (1.155).
-        bound = norm * NONLINEARITIES[self.nonlinearity].largest_slope
+        bound = float(self.singular_values[0]) * NONLINEARITIES[self.nonlinearity].largest_slope
         largest = [step["jacobian_norm_max"] for step in self.steps]
         return MappingProxyType(
             {
-                "spectral_radius": float(self.eigenvalues[0].abs()),
-                "spectral_norm": norm,
-                "condition_number": condition_number(self.singular_values),
-                "departure_from_normality": departure,
-                "relative_departure": relative,
+                **self.matrix.scalars,
                 "norm_bound": bound,
                 "norm_bound_certifies": "vanishing" if bound < 1 else "nothing",
                 "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
@@ -97,11 +93,7 @@ class Spectrum(Result):
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """One record per eigenvalue: i, real, imag, modulus, and the i-th singular_value."""
-        values = zip(self.eigenvalues.tolist(), self.singular_values.tolist(), strict=True)
-        return tuple(
-            {"i": i, "real": value.real, "imag": value.imag, "modulus": abs(value), "singular_value": singular}
-            for i, (value, singular) in enumerate(values)
-        )
+        return self.matrix.rows
 
     @property
     def more(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
@@ -115,7 +107,7 @@ class Spectrum(Result):
             "saturated_fraction": "of bounded units, as those of tanh are",
             **why_no_steps(self.first_nonfinite_step),
             "dead_fraction": "of units that can be dead, as those of relu can",
-            **WHY_OF_MATRIX,
+            **self.matrix.why,
         }
 
     @property
@@ -217,8 +209,7 @@ def _elman_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None
             progress(len(found.records) / seq_len)
     steps = len(found.records)
     return Spectrum(
-        eigenvalues=eigenvalues_by_modulus(W_hh),
-        singular_values=torch.linalg.svdvals(W_hh),
+        matrix=SquareMatrix.of(W_hh, layer.weights.W_hh.dtype),
         nonlinearity=f.name,
         steps=tuple(found.records),
         dead_fraction=found.dead_fraction,

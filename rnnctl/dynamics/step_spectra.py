@@ -6,17 +6,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from rnnctl.dynamics.eigen import (
-    OF_MATRIX,
-    WHY_OF_MATRIX,
-    condition_number,
-    departure_from_normality,
-    eigenvalues_by_modulus,
-)
+from rnnctl.dynamics.eigen import OF_MATRIX, SquareMatrix
 from rnnctl.dynamics.gate_spectra import (
     CHEAP_EIGENVALUES,
     NO_RADIUS,
@@ -30,7 +23,7 @@ from rnnctl.dynamics.trajectory import STRETCH_BYTES, Stretch, computed_in, ende
 from rnnctl.memory import require_memory
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.recurrence.threads import one_thread
-from rnnctl.results import Kind, Result
+from rnnctl.results import Kind, Result, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +35,8 @@ class StepSpectrum(Result):
         weight: its name in the model.
         state: what a step hands to the next, in words.
         state_size: how many numbers that is, for each sequence.
-        eigenvalues: of W_hh by falling modulus, shape (hidden,), complex128; None where the weight is not one square
-            matrix: where it holds a matrix for each gate, or a kernel, or is applied unit by unit.
-        singular_values: of W_hh, falling, shape (hidden,), float64; None likewise.
+        matrix: W_hh by itself; None where the weight is not one square matrix: where it holds a matrix for each gate,
+            or a kernel, or is applied unit by unit.
         steps: one record per time step: t, jacobian_norm_mean and jacobian_norm_max (over the batch, of
             J_t = d state_t / d state_{t-1}), jacobian_radius_mean (of its spectral radius; None where it would take
             long).
@@ -55,19 +47,34 @@ class StepSpectrum(Result):
     """
 
     schema: ClassVar[str] = "spectrum-steps"
-    kinds: ClassVar[Mapping[str, Kind]] = {**SPECTRUM_KINDS, "weight": str, "first_step": float}
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **SPECTRUM_KINDS,
+        "weight": str,
+        "first_step": float,
+        # Patterns, of what is there where W_hh is one square matrix alone.
+        **numbers("spectral_radius_*", "transient_growth*"),
+    }
     words: ClassVar[tuple[str, ...]] = ("nonfinite",)
 
     cell: str
     weight: str
     state: str
     state_size: int
-    eigenvalues: Complex[Tensor, " hidden"] | None
-    singular_values: Float[Tensor, " hidden"] | None
+    matrix: SquareMatrix | None
     steps: tuple[Mapping[str, Any], ...]
     first_step: int
     first_nonfinite_step: int | None
     computed_in: str
+
+    @property
+    def eigenvalues(self) -> Complex[Tensor, " hidden"] | None:
+        """Of W_hh by falling modulus, shape (hidden,), complex128; None where it is not one square matrix."""
+        return None if self.matrix is None else self.matrix.eigenvalues
+
+    @property
+    def singular_values(self) -> Float[Tensor, " hidden"] | None:
+        """Of W_hh, falling, shape (hidden,), float64; None likewise."""
+        return None if self.matrix is None else self.matrix.singular_values
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -84,7 +91,7 @@ class StepSpectrum(Result):
                 "state": self.state,
                 "hidden_size": None if self.eigenvalues is None else self.eigenvalues.shape[0],
                 "state_size": self.state_size,
-                **self._of_matrix(),
+                **(dict.fromkeys(OF_MATRIX) if self.matrix is None else self.matrix.scalars),
                 "jacobian_norm_mean": mean_of(self.steps, "jacobian_norm_mean"),
                 "jacobian_norm_max": max(largest, default=None),
                 "jacobian_radius_mean": mean_of(self.steps, "jacobian_radius_mean"),
@@ -103,7 +110,7 @@ class StepSpectrum(Result):
     @cached_property
     def more(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
         """Further records by name: ``eigenvalues`` of W_hh: i, real, imag, modulus, and the i-th singular_value."""
-        return {"eigenvalues": self._eigenvalues()}
+        return {"eigenvalues": () if self.matrix is None else self.matrix.rows}
 
     @property
     def why(self) -> Mapping[str, str]:
@@ -112,7 +119,7 @@ class StepSpectrum(Result):
         unknown = (*OF_ONE_FUNCTION, "keep_gate", "keep_mean", "saturated_fraction")
         return {
             **dict.fromkeys((*OF_MATRIX, "hidden_size"), no_matrix),
-            **(WHY_OF_MATRIX if self.eigenvalues is not None else {}),
+            **({} if self.matrix is None else self.matrix.why),
             **why_no_steps(self.first_nonfinite_step),
             **dict.fromkeys(unknown, "code of its own does not tell its gates and nonlinearities"),
             "jacobian_radius_mean": NO_RADIUS,
@@ -122,27 +129,6 @@ class StepSpectrum(Result):
     def conditions(self) -> Mapping[str, bool | None]:
         """Whether "nonfinite" holds: the state leaves the model's dtype within the sequence."""
         return {"nonfinite": self.first_nonfinite_step is not None}
-
-    def _eigenvalues(self) -> tuple[Mapping[str, Any], ...]:
-        if self.eigenvalues is None or self.singular_values is None:
-            return ()
-        values = zip(self.eigenvalues.tolist(), self.singular_values.tolist(), strict=True)
-        return tuple(
-            {"i": i, "real": value.real, "imag": value.imag, "modulus": abs(value), "singular_value": singular}
-            for i, (value, singular) in enumerate(values)
-        )
-
-    def _of_matrix(self) -> dict[str, float | None]:
-        if self.eigenvalues is None or self.singular_values is None:
-            return dict.fromkeys(OF_MATRIX)
-        departure, relative = departure_from_normality(self.eigenvalues, self.singular_values)
-        return {
-            "spectral_radius": float(self.eigenvalues[0].abs()),
-            "spectral_norm": float(self.singular_values[0]),
-            "condition_number": condition_number(self.singular_values),
-            "departure_from_normality": departure,
-            "relative_departure": relative,
-        }
 
 
 def step_spectrum(steps: GraphSteps, progress: Callable[[float], None] | None = None) -> StepSpectrum:
@@ -167,8 +153,7 @@ def step_spectrum(steps: GraphSteps, progress: Callable[[float], None] | None = 
         weight=steps.name,
         state=steps.kind.state,
         state_size=steps.state_size,
-        eigenvalues=None if steps.W_hh is None else eigenvalues_by_modulus(steps.W_hh),
-        singular_values=None if steps.W_hh is None else torch.linalg.svdvals(steps.W_hh),
+        matrix=None if steps.W_hh is None else SquareMatrix.of(steps.W_hh, steps.dtype),
         steps=tuple(records),
         first_step=steps.first_step,
         first_nonfinite_step=ended_at(steps, len(records), steps.seq_len),

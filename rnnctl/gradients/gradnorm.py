@@ -32,7 +32,7 @@ from rnnctl.models.hand_written import Problem, posed, require_batch_first, requ
 from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, lengths_apart
-from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.recurrence.matrix import spectral_norm, spectral_radius_and_error
 from rnnctl.recurrence.states_seen import (
     FINITE,
     SEEN_KINDS,
@@ -104,6 +104,7 @@ class GradNorms(Result):
         """Name -> number or text; None where a quantity has no value here."""
         total = float(self.grad_norm_W_hh.sum())
         norm = float(torch.linalg.vector_norm(self.grad_W_hh.double()))
+        radius, radius_error = spectral_radius_and_error(self.W_hh)
         return MappingProxyType(
             {
                 "loss": self.loss,
@@ -111,7 +112,8 @@ class GradNorms(Result):
                 **scalars_of(self.agreement),
                 "cancellation": norm / total if total > 0 else None,
                 **decay_scalars(self.decay),
-                "spectral_radius": spectral_radius(self.W_hh),
+                "spectral_radius": radius,
+                "spectral_radius_error": radius_error,
                 "spectral_norm": spectral_norm(self.W_hh),
                 "verdict": self.verdict,
                 "reason": self.judged.reason,
@@ -149,8 +151,7 @@ class GradNorms(Result):
             "cancellation": "no step contributes anything",
             **why_no_decay(self.decay, ends),
             **({"steps_to_one_percent": ends} if self.verdict == "nonfinite" else {}),
-            "spectral_radius": matrix,
-            "spectral_norm": matrix,
+            **dict.fromkeys(("spectral_radius", "spectral_radius_error", "spectral_norm"), matrix),
             "first_nonfinite_step": FINITE,
             **why_not_seen(self.seen),
             **dict.fromkeys(WORDS, self.judged.reason),

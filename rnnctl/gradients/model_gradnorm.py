@@ -33,7 +33,7 @@ from rnnctl.models.objective import (
     must_have_lengths,
     without_padding,
 )
-from rnnctl.recurrence.matrix import spectral_norm, spectral_radius
+from rnnctl.recurrence.matrix import spectral_norm, spectral_radius_and_error
 from rnnctl.recurrence.states_seen import (
     NONFINITE_KINDS,
     SEEN_KINDS,
@@ -57,6 +57,7 @@ OF_ONE_WEIGHT = (
     "steps_to_one_percent",
     "first_over_last",
     "spectral_radius",
+    "spectral_radius_error",
     "spectral_norm",
     "verdict",
     "reason",
@@ -173,6 +174,7 @@ class ModelGradNorms(Result):
         norm = float(torch.linalg.vector_norm(weight.grad_of_state_columns))
         # Of the gates' matrices one below the other a radius or a norm says nothing about a step.
         matrix, verdict = weight.matrix, self._verdict(weight)
+        radius, radius_error = (None, None) if matrix is None else spectral_radius_and_error(matrix)
         return {
             "weight": weight.name,
             "cell": weight.cell,
@@ -184,7 +186,8 @@ class ModelGradNorms(Result):
             "recovered_error": weight.recovered_error,
             "cancellation": norm / total if total > 0 else None,
             **decay_scalars(weight.decay),
-            "spectral_radius": None if matrix is None else spectral_radius(matrix),
+            "spectral_radius": radius,
+            "spectral_radius_error": radius_error,
             "spectral_norm": None if matrix is None else spectral_norm(matrix),
             "padded_share": self.padded_shares.get(weight.name),
             "h_init_is_zero": weight.h_init_is_zero,
@@ -240,8 +243,7 @@ class ModelGradNorms(Result):
             "cancellation": "no step contributes anything",
             **why_no_decay(weight.decay, ends),
             **({"steps_to_one_percent": ends} if judged["verdict"] == "nonfinite" else {}),
-            "spectral_radius": matrix,
-            "spectral_norm": matrix,
+            **dict.fromkeys(("spectral_radius", "spectral_radius_error", "spectral_norm"), matrix),
             **why_not_seen(weight.seen),
             **self.nonfinite.why(),
             **{

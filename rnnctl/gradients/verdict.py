@@ -17,6 +17,7 @@ JUDGED_KINDS: Mapping[str, Kind] = {
     "cancellation": float,
     **DECAY_KINDS,
     "spectral_radius": float,
+    "spectral_radius_error": float,
     "spectral_norm": float,
     "verdict": VERDICTS,
     "reason": str,

@@ -12,5 +12,6 @@ teaches). To read:
 - the run: ``run``.
 - the engine of the questions: ``sweep`` (back through all steps, for one loss), ``sweep_all_losses`` (for all losses
   at once), ``slopes`` (what every question about one step needs of it).
-- beside them: ``scaling`` (powers of two), ``threads``, ``matrix`` (what W_hh tells without a run), ``finite``.
+- beside them: ``scaling`` (powers of two), ``threads``, ``matrix`` (what W_hh tells without a run) with
+  ``radius_error`` and ``resolvent`` (how well its spectral radius is known), ``finite``.
 """

@@ -1,4 +1,4 @@
-"""Two numbers of W_hh that need no trajectory."""
+"""Numbers of W_hh that need no trajectory."""
 
 import math
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnctl.recurrence.radius_error import eigen
 from rnnctl.recurrence.threads import one_thread
 
 
@@ -15,12 +16,21 @@ def spectral_radius(W_hh: Float[Tensor, "hidden hidden"]) -> float:
     Args:
         W_hh: shape (hidden, hidden).
     """
+    return spectral_radius_and_error(W_hh)[0]
+
+
+def spectral_radius_and_error(W_hh: Float[Tensor, "hidden hidden"]) -> tuple[float, float]:
+    """The same, and how far it may be from that of what was rounded to the dtype of W_hh; NaN both.
+
+    Args:
+        W_hh: shape (hidden, hidden), of any dtype.
+    """
     wide = W_hh.detach().cpu().double()
     # On a NaN, LAPACK's eigenvalues crash or lie.
     if not torch.isfinite(wide).all():
-        return math.nan
-    with one_thread():
-        return float(torch.linalg.eigvals(wide).abs().max())
+        return math.nan, math.nan
+    found = eigen(wide, W_hh.dtype)
+    return float(found.values[0].abs()), found.radius_error
 
 
 def spectral_norm(W_hh: Float[Tensor, "hidden fed_back"]) -> float:

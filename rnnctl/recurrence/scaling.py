@@ -13,6 +13,13 @@ def power_of_two(tensor: Tensor) -> int | None:
     return math.frexp(largest)[1] if 0 < largest < math.inf else None
 
 
+def frobenius_norm(tensor: Tensor) -> float:
+    """sqrt of the sum of all squares of a finite tensor of any shape, where the squares themselves leave the dtype."""
+    exponent = power_of_two(tensor) or 0
+    near_one = float(torch.linalg.vector_norm(times_power_of_two(tensor, -exponent)))
+    return float(times_power_of_two(torch.tensor(near_one, dtype=torch.float64), exponent))
+
+
 def scale_into(out: Tensor, tensor: Tensor, exponent: int) -> None:
     """Write 2**exponent times the tensor to ``out``, of the same shape, in one pass where that is possible."""
     # Up to 2**100 the factor itself is a normal number of float32.

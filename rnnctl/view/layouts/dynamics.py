@@ -5,6 +5,7 @@ from typing import Any
 
 from rnnctl.errors import with_article
 from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
+from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.numbers import number
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
@@ -25,7 +26,8 @@ def beginning(scalars: Record) -> str:
 def _spectrum_notes(scalars: Record) -> Mapping[str, str]:
     vanishing = scalars["norm_bound_certifies"] == "vanishing"
     return {
-        "spectral_radius": "largest |eigenvalue| of W_hh",
+        **radius_notes(scalars),
+        **growth_notes(scalars),
         "spectral_norm": "largest singular value of W_hh",
         "condition_number": "largest over smallest singular value",
         "departure_from_normality": "Henrici: sqrt(||W_hh||_F^2 - sum |eigenvalue|^2); 0 for a normal matrix",

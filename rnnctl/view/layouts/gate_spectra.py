@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
+from rnnctl.view.layouts.matrix import error_text
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
@@ -51,15 +52,18 @@ SPECTRUM_GATES = Layout(
         "gates": Table(
             (
                 Column("gate", "gate", right=False),
-                Column("shape", "shape", right=False),
+                # Of a square one hidden_size tells it.
+                Column("shape", "shape", right=False, spare=True),
                 Column("spectral_radius", "radius"),
+                Column("spectral_radius_error", "error", text=error_text),
                 Column("spectral_norm", "norm"),
                 Column("condition_number", "condition"),
                 Column("relative_departure", "departure"),
                 Column("mean", "mean"),
                 Column("saturated", "saturated"),
             ),
-            title="gates: spectral radius and norm, relative departure from normality, activation along the sequence",
+            title="gates: spectral radius and its error, norm, relative departure from normality, "
+            "activation along the sequence",
         ),
         "steps": Table(
             (

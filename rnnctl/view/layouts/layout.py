@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rnnctl.view.layouts.matrix import radius_notes, without_plain_error
 from rnnctl.view.numbers import number
 from rnnctl.view.terminal import Terminal
 
@@ -208,7 +209,7 @@ def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
         f"fitted over {number(scalars['fitted_steps'])} steps",
         "steps_to_one_percent": "steps back until it has fallen to 1 %",
         "first_over_last": "norm of d(loss at the last step)/dh at step 0 over the last step",
-        "spectral_radius": "largest |eigenvalue| of W_hh",
+        **radius_notes(scalars),
         "spectral_norm": "largest singular value of W_hh",
         "verdict": scalars["reason"],
     }
@@ -247,6 +248,7 @@ GRADNORM = Layout(
         "dead_fraction",
         "largest_input",
     ),
+    hidden_when=without_plain_error,
     caption=_gradnorm_caption,
 )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table, percent
+from rnnctl.view.layouts.matrix import radius_notes, without_plain_error
 from rnnctl.view.numbers import number
 
 _STEPS = Table(
@@ -67,7 +68,7 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "factor_per_step": "each step back multiplies a gradient that enters at the last step by this",
         "steps_to_one_percent": "steps back until it has fallen to 1 %",
         "first_over_last": "its norm, of the whole state, at the first step over that at the last",
-        "spectral_radius": "largest |eigenvalue| of W_hh",
+        **radius_notes(scalars),
         "spectral_norm": "largest singular value of W_hh",
         "verdict": scalars["reason"],
     }
@@ -77,7 +78,7 @@ def _hidden(scalars: Record) -> tuple[str, ...]:
     """What has no value for this model is left out, as a table of one layer has no gates."""
     fixed = ("vanish_below", "explode_above", "autograd_tolerance", "fitted_steps", "states_agree", "reason", *_SEEN)
     optional = ("padded_share", "recovered_error", "spectral_radius", "spectral_norm")
-    return (*fixed, *(name for name in optional if scalars[name] is None))
+    return (*fixed, *without_plain_error(scalars), *(name for name in optional if scalars[name] is None))
 
 
 GRADNORM_MODULES = Layout(

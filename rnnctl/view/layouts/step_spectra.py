@@ -5,6 +5,7 @@ from typing import Any
 
 from rnnctl.view.layouts.dynamics import beginning
 from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
+from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
 
@@ -20,7 +21,8 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "cell": "the class that holds the weight",
         "weight": "W_hh in these lines",
         "state_size": f"numbers in {state}, for each sequence",
-        "spectral_radius": "largest |eigenvalue| of W_hh alone" if is_matrix else no_matrix,
+        **radius_notes(scalars, said="largest |eigenvalue| of W_hh alone" if is_matrix else no_matrix),
+        **growth_notes(scalars),
         "spectral_norm": "largest singular value of W_hh",
         "condition_number": "largest over smallest singular value",
         "departure_from_normality": "Henrici: sqrt(||W_hh||_F^2 - sum |eigenvalue|^2); 0 for a normal matrix",

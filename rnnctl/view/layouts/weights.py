@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table
+from rnnctl.view.layouts.matrix import error_text, radius_notes
 
 
 def _printable(field: str) -> Callable[[Record], str]:
@@ -17,7 +18,7 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "elements": "of all tensors, buffers included",
         "nonfinite": "elements that are nan or infinite",
         "recurrent": "tensors that are a W_hh, by their names",
-        "largest_spectral_radius": "largest |eigenvalue|",
+        **radius_notes(scalars, "largest_spectral_radius", "largest |eigenvalue|"),
         "largest_spectral_norm": "largest singular value",
     }
 
@@ -48,6 +49,7 @@ WEIGHTS = Layout(
                 Column("gate", "gate", right=False),
                 Column("shape", "shape", right=False),
                 Column("spectral_radius", "spectral radius"),
+                Column("spectral_radius_error", "error", text=error_text),
                 Column("spectral_norm", "spectral norm"),
             ),
             title="every W_hh, gate by gate",

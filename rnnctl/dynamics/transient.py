@@ -1,0 +1,130 @@
+"""How far the powers of W_hh grow before they fall: what its eigenvalues alone do not show."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnnctl.dynamics.jacobian import jacobian_norms
+from rnnctl.recurrence.matrix import spectral_norm
+from rnnctl.recurrence.radius_error import Eigen, half_spacing, rounding
+from rnnctl.recurrence.scaling import frobenius_norm
+from rnnctl.recurrence.threads import one_thread
+
+# So many multiply-adds are spent, half a second of them, and so many powers are formed at most.
+WORK, POWERS = 8e9, 1 << 17
+# Powers that are formed in one product, and the numbers in them.
+AT_ONCE, NUMBERS_AT_ONCE = 64, 1 << 20
+# Above this size a few Lanczos steps find a norm sooner than all singular values do.
+LANCZOS_ABOVE = 256
+# As a share of a norm: what rounding may do to it before it is unknown; and what counts as the same norm.
+KNOWN_WITHIN, SAME = 0.01, 1e-12
+
+AT_ONE = "the spectral radius is 1 within its error: nothing tells whether the powers of W_hh grow without end"
+ROUNDED = "rounding dominates the powers of W_hh"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The largest ||W_hh^n||_2 over n >= 1.
+
+    Attributes:
+        norm: inf where they grow without end; None where nothing tells.
+        step: the first n that has it; inf and None likewise.
+        why: the reason where nothing tells.
+    """
+
+    norm: float | None
+    step: int | float | None
+    why: str = ""
+
+
+def transient_growth(W: Float[Tensor, "hidden hidden"], eigen: Eigen, dtype: torch.dtype) -> Growth:
+    """How many times longer a vector may become by powers of W before it vanishes.
+
+    As soon as ||W^n|| <= 1 for some n, no later power exceeds the largest norm so far, since ||W^(n + m)|| <= ||W^m||.
+
+    Args:
+        W: finite, shape (hidden, hidden), float64.
+        eigen: of W.
+        dtype: what its entries were rounded to.
+    Source: Trefethen & Embree 2005, "Spectra and Pseudospectra", section 16 (powers of matrices).
+    """
+    radius = float(eigen.values[0].abs())
+    if radius - eigen.radius_error > 1:
+        return Growth(math.inf, math.inf)
+    with one_thread():
+        return _largest(W, dtype, may_grow=radius + eigen.radius_error >= 1)
+
+
+def _largest(W: Tensor, dtype: torch.dtype, may_grow: bool) -> Growth:
+    longest, best, step, done, known_to = W, _norm(W), 1, 0, rounding(W, dtype)
+    for powers in _powers(W):
+        if not bool(torch.isfinite(powers).all()):
+            break
+        norms = _norms_above(best, powers)
+        if norms and max(norms.values()) > best * (1 + SAME):
+            best = max(norms.values())
+            first = min(i for i, norm in norms.items() if norm >= best * (1 - SAME))
+            longest, step = powers[first], done + 1 + first
+        done += len(powers)
+        if step * known_to * best > KNOWN_WITHIN and not _is_known_by_entry(W, dtype, step, best):
+            return Growth(None, None, ROUNDED)
+        # E changes W^n by sum_i W^i E W^(n - 1 - i) at first order.
+        slack = done * known_to * max(1.0, best) * max(1.0, best)
+        if _is_at_most(1 + min(slack, KNOWN_WITHIN), powers[-1], norms.get(len(powers) - 1)):
+            unsure = may_grow and slack > KNOWN_WITHIN
+            return Growth(None, None, ROUNDED) if unsure else Growth(spectral_norm(longest), step)
+    return Growth(None, None, AT_ONE if may_grow else f"no norm of the first {done} powers of W_hh is 1 or less")
+
+
+def _is_known_by_entry(W: Tensor, dtype: torch.dtype, step: int, norm: float) -> bool:
+    """Whether W^step is known where terms do not cancel, as in a chain: no entry loses more than those of |W|^step."""
+    share = step * (half_spacing(dtype) + len(W) * torch.finfo(torch.float64).eps)
+    return share * frobenius_norm(torch.linalg.matrix_power(W.abs(), step)) <= KNOWN_WITHIN * norm
+
+
+def _powers(W: Tensor) -> Iterator[Tensor]:
+    """W, W^2, W^3 .. W^4, W^5 .. W^8 and so on, then as many each time, shape (count, hidden, hidden) each."""
+    hidden = len(W)
+    count = max(1, min(AT_ONCE, NUMBERS_AT_ONCE // hidden**2))
+    left = min(POWERS, int(WORK // hidden**3))
+    powers = W.unsqueeze(0)
+    yield powers
+    first = powers
+    while len(first) < count:
+        powers = (first @ first[-1])[: count - len(first)]
+        first = torch.cat([first, powers])
+        yield powers
+    powers = first
+    for _ in range(left // count - 1):
+        powers = powers @ first[-1]
+        yield powers
+
+
+def _norms_above(best: float, powers: Tensor) -> dict[int, float]:
+    """The norms of those powers whose norm may be the largest so far, by index."""
+    bounds = torch.linalg.matrix_norm(powers).tolist()
+    found: dict[int, float] = {}
+    for i in sorted(range(len(powers)), key=lambda i: -bounds[i]):
+        if bounds[i] <= best:
+            break
+        found[i] = _norm(powers[i])
+        best = max(best, found[i])
+    return found
+
+
+def _norm(power: Tensor) -> float:
+    if len(power) <= LANCZOS_ABOVE:
+        return spectral_norm(power)
+    return float(jacobian_norms(power.new_ones(1, len(power)), power))
+
+
+def _is_at_most(limit: float, power: Tensor, norm: float | None) -> bool:
+    """Whether the norm of a power is at most this, as far as it takes to find out."""
+    if float(torch.linalg.matrix_norm(power)) > limit * math.sqrt(len(power)):
+        return False
+    return (_norm(power) if norm is None else norm) <= limit

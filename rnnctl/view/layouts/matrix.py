@@ -1,0 +1,57 @@
+"""What is said of a matrix: how well its spectral radius is known, how far its powers grow."""
+
+import math
+from collections.abc import Mapping
+from decimal import ROUND_UP, Context
+from typing import Any
+
+from rnnctl.view.numbers import number
+
+Record = Mapping[str, Any]
+
+# As a share of the radius: beyond it a reader must know.
+DOMINATES = 0.01
+ONE_DIGIT_UP = Context(prec=1, rounding=ROUND_UP)
+
+
+def rounding_dominates(radius: float | None, error: float | None) -> bool:
+    """Whether a spectral radius is known to less than two digits."""
+    return radius is not None and error is not None and error > DOMINATES * radius
+
+
+def radius_notes(
+    scalars: Record, radius: str = "spectral_radius", said: str = "largest |eigenvalue| of W_hh"
+) -> Record:
+    """What a spectral radius is, with a remark where rounding dominates it, and what its error is."""
+    error = f"{radius}_error"
+    if not rounding_dominates(scalars[radius], scalars.get(error)):
+        return {radius: said, error: "the true one is within this; the entries are known to their rounding alone"}
+    low, high = max(0.0, scalars[radius] - scalars[error]), scalars[radius] + scalars[error]
+    return {
+        radius: f"{said}. ROUNDING DOMINATES: the true one lies between {number(low)} and {number(high)}",
+        error: "eigenvectors are nearly parallel: within the digits of its entries W_hh is defective",
+    }
+
+
+def without_plain_error(scalars: Record) -> tuple[str, ...]:
+    """The error of a radius where there is nothing to remark, for tables that ask another question."""
+    dominates = rounding_dominates(scalars["spectral_radius"], scalars.get("spectral_radius_error"))
+    return () if dominates else ("spectral_radius_error",)
+
+
+def error_text(row: Record) -> str:
+    """The error of a row's radius in one digit, rounded up; or all of it, with a remark, where rounding dominates."""
+    error = row["spectral_radius_error"]
+    if rounding_dominates(row["spectral_radius"], error):
+        return f"{number(error)}\nrounding\ndominates"
+    return f"{float(ONE_DIGIT_UP.create_decimal(error)):.0e}" if error else number(error)
+
+
+def growth_notes(scalars: Record) -> Mapping[str, str]:
+    """What the largest norm of a power of W_hh is."""
+    if scalars.get("transient_growth") == math.inf:
+        return {"transient_growth": "largest ||W_hh^n||: with a radius above 1 the powers grow without end"}
+    return {
+        "transient_growth": "largest ||W_hh^n||: a gradient may grow by this before it vanishes, which no radius shows",
+        "transient_growth_step": "the n at which it is largest",
+    }
