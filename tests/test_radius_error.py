@@ -184,16 +184,18 @@ def test_the_radius_of_normal_matrices_is_known_to_all_digits(n):
     assert held(turning, 1.0) < 4 * max(8, n) * EPS
     # One eigenvalue many times.
     assert held(Q, 1.0) < 8 * max(8, n) * EPS
+    twice = Q @ torch.diag(torch.where(torch.arange(n) % 2 == 0, 3.0, -1.0).double()) @ Q
+    assert held((twice + twice.T) / 2, 3.0) < 24 * max(8, n) * EPS
 
 
-@pytest.mark.parametrize("n", [4, 9])
+@pytest.mark.parametrize("n", [4, 9, 20])
 def test_rounding_that_parts_a_multiple_eigenvalue_is_seen_in_narrow_dtypes(n):
     for narrow in (torch.float16, torch.bfloat16):
         assert held(turned(jordan("1/2", n), seed=n), 0.5, narrow) > 0.05
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_change_of_the_entries_within_their_rounding_leaves_the_error(seed):
+def test_no_change_of_the_entries_within_their_rounding_moves_the_radius_by_more_than_its_error(seed):
     """The worst change at first order is along the outermost eigenvectors; those at random are smaller."""
     rng, n = np.random.default_rng(seed), 24
     W = np.triu(rng.normal(size=(n, n)), 1) * (0.1 + 0.1 * seed) + np.diag(rng.uniform(-1, 1, n))
@@ -209,6 +211,15 @@ def test_no_change_of_the_entries_within_their_rounding_leaves_the_error(seed):
             changed = np.abs(np.linalg.eigvals(W.numpy() + E * size / np.linalg.norm(E, 2))).max()
             assert abs(changed - radius) <= error * 1.001
     assert error < radius / 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("n", [4, 8, 16])
+def test_a_change_that_parts_a_jordan_blocks_eigenvalues_further_stays_within_the_error(n, dtype):
+    """A corner c makes its eigenvalues those on a ring of radius c**(1 / n): the true radius may be the larger one."""
+    radius, error = spectral_radius_and_error(turned(jordan("1/2", n), seed=n).to(dtype))
+    size = torch.finfo(dtype).eps / 2 * math.sqrt(n / 4 + n - 1)
+    assert 0.5 + size ** (1 / n) - radius <= error
 
 
 @pytest.mark.parametrize("power", [-660, -30, 40, 660])
