@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from rnnctl.dynamics.transient import Growth, transient_growth
+from rnnctl.dynamics.transient import TransientGrowth, transient_growth
 from rnnctl.recurrence.radius_error import eigen
 from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
 
@@ -33,7 +33,7 @@ class SquareMatrix:
     eigenvalues: Complex[Tensor, " hidden"]
     singular_values: Float[Tensor, " hidden"]
     radius_error: float
-    growth: Growth
+    growth: TransientGrowth
 
     @classmethod
     def of(cls, W: Float[Tensor, "hidden hidden"], dtype: torch.dtype) -> "SquareMatrix":

@@ -21,7 +21,7 @@ from rnnctl.dynamics.spectrum import layer_to_measure
 from rnnctl.dynamics.standard_error import standard_errors, why_no_error
 from rnnctl.dynamics.trajectory import Measured, computed_in, trajectory
 from rnnctl.errors import InputError
-from rnnctl.gradients.decay import ONE_PERCENT
+from rnnctl.gradients.decay import ONE_PERCENT, ROUNDING
 from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.models.driven import DrivenLayer, own_layer
 from rnnctl.models.graph_steps import GraphSteps
@@ -36,8 +36,6 @@ from rnnctl.results import Kind, Result, numbers
 AUTONOMOUS_STEPS = 1000
 # An exponent within so many eps of the weights' dtype, or so many of its standard errors, is not told from 0.
 FEW_EPS, FEW_ERRORS = 8, 2
-# Relative to 1 %: so close to it is at it.
-AT_ONE_PERCENT = 1e-9
 # Where another model's trajectory ends before anything could be measured.
 OTHERS_REMEDY = "warmup, and look whether x and the initial state are finite"
 
@@ -399,7 +397,7 @@ def _count(count: int | None, state: int, kind: StepKind) -> int:
 
 def _steps_to_one_percent(exponent: float) -> int:
     """The first step after which a perturbation of this exponent, below 0, is at most 1 % of what it was."""
-    return max(1, math.ceil((math.log(ONE_PERCENT) + AT_ONE_PERCENT) / exponent))
+    return max(1, math.ceil(math.log(ONE_PERCENT + ROUNDING) / exponent))
 
 
 def _rounding(layer: Measured) -> float:

@@ -28,7 +28,7 @@ ROUNDED = "rounding dominates the powers of W_hh"
 
 
 @dataclass(frozen=True)
-class Growth:
+class TransientGrowth:
     """The largest ||W_hh^n||_2 over n >= 1.
 
     Attributes:
@@ -42,7 +42,7 @@ class Growth:
     why: str = ""
 
 
-def transient_growth(W: Float[Tensor, "hidden hidden"], eigen: Eigen, dtype: torch.dtype) -> Growth:
+def transient_growth(W: Float[Tensor, "hidden hidden"], eigen: Eigen, dtype: torch.dtype) -> TransientGrowth:
     """How many times longer a vector may become by powers of W before it vanishes.
 
     As soon as ||W^n|| <= 1 for some n, no later power exceeds the largest norm so far, since ||W^(n + m)|| <= ||W^m||.
@@ -55,12 +55,12 @@ def transient_growth(W: Float[Tensor, "hidden hidden"], eigen: Eigen, dtype: tor
     """
     radius = float(eigen.values[0].abs())
     if radius - eigen.radius_error > 1:
-        return Growth(math.inf, math.inf)
+        return TransientGrowth(math.inf, math.inf)
     with one_thread():
         return _largest(W, dtype, may_grow=radius + eigen.radius_error >= 1)
 
 
-def _largest(W: Tensor, dtype: torch.dtype, may_grow: bool) -> Growth:
+def _largest(W: Tensor, dtype: torch.dtype, may_grow: bool) -> TransientGrowth:
     longest, best, step, done, known_to = W, _norm(W), 1, 0, rounding(W, dtype)
     for powers in _powers(W):
         if not bool(torch.isfinite(powers).all()):
@@ -72,13 +72,15 @@ def _largest(W: Tensor, dtype: torch.dtype, may_grow: bool) -> Growth:
             longest, step = powers[first], done + 1 + first
         done += len(powers)
         if step * known_to * best > KNOWN_WITHIN and not _is_known_by_entry(W, dtype, step, best):
-            return Growth(None, None, ROUNDED)
+            return TransientGrowth(None, None, ROUNDED)
         # E changes W^n by sum_i W^i E W^(n - 1 - i) at first order.
         slack = done * known_to * max(1.0, best) * max(1.0, best)
         if _is_at_most(1 + min(slack, KNOWN_WITHIN), powers[-1], norms.get(len(powers) - 1)):
             unsure = may_grow and slack > KNOWN_WITHIN
-            return Growth(None, None, ROUNDED) if unsure else Growth(spectral_norm(longest), step)
-    return Growth(None, None, AT_ONE if may_grow else f"no norm of the first {done} powers of W_hh is 1 or less")
+            return TransientGrowth(None, None, ROUNDED) if unsure else TransientGrowth(spectral_norm(longest), step)
+    return TransientGrowth(
+        None, None, AT_ONE if may_grow else f"no norm of the first {done} powers of W_hh is 1 or less"
+    )
 
 
 def _is_known_by_entry(W: Tensor, dtype: torch.dtype, step: int, norm: float) -> bool:
