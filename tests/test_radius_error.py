@@ -222,6 +222,16 @@ def test_a_change_that_parts_a_jordan_blocks_eigenvalues_further_stays_within_th
     assert 0.5 + size ** (1 / n) - radius <= error
 
 
+def test_a_simple_eigenvalue_is_not_the_outermost_for_sure_where_a_jordan_blocks_may_be():
+    W = turned(blocks(jordan("1/2", 20), [[Fraction(9, 10)]]), seed=20)
+    radius, error = spectral_radius_and_error(W.float())
+    assert radius == pytest.approx(0.9, abs=1e-6)
+    # A corner of the block as large as the rounding of float32 puts its eigenvalues further out.
+    size = float(W.norm()) * 2.0**-24
+    assert 0.5 + size ** (1 / 20) - radius > 0.05
+    assert 0.5 + size ** (1 / 20) - radius <= error
+
+
 @pytest.mark.parametrize("power", [-660, -30, 40, 660])
 def test_a_radius_and_its_error_scale_with_the_matrix(power):
     for W in (turned(jordan("1/2", 9)), gaussian(7)):
