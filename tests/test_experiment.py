@@ -209,12 +209,13 @@ def test_a_network_starts_as_it_does_by_itself_where_lengths_differ(folder: Path
         made(GradnormOptions, lengths="lengths.csv", h_init="zeros")
 
 
-def test_how_weights_were_drawn_is_known_of_the_hand_written_network_alone(run: Run) -> None:
+def test_how_weights_were_drawn_is_known_where_they_were_drawn_here(run: Run) -> None:
     run("cell --save-weights w.safetensors")
     drawn = made(LyapunovOptions, init="gaussian", gain=2, seed=3).drawn
     assert (drawn.init, drawn.gain, drawn.seed) == ("gaussian", 2.0, 3)
     assert made(LyapunovOptions, weights="w.safetensors").drawn.init is None
-    assert made(LyapunovOptions, cell="gru", init="gaussian").drawn.init is None
+    drawn = made(LyapunovOptions, cell="gru", init="gaussian", gain=2.0).drawn
+    assert (drawn.init, drawn.gain) == ("gaussian", 2.0)
 
 
 def test_what_is_asked_of_the_hand_written_network_is_not_asked_of_another() -> None:

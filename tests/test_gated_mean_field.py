@@ -15,6 +15,7 @@ from rnnctl.dynamics.gated_mean_field import RandomMatrix, gated_mean_field
 from rnnctl.dynamics.meanfield import mean_field
 from rnnctl.models.driven import DrivenLayer, driven_layer
 from rnnctl.models.torch_layers import LayeredRNN
+from rnnctl.recurrence.kinds import kind_named
 from rnnctl.recurrence.weights import LayerWeights
 
 
@@ -74,6 +75,25 @@ def test_zeros_have_no_product_and_leave_those_of_others_alone():
         W(torch.stack([v[1], torch.randn(512, generator=Generator().manual_seed(_)).double()]))
     held = W._vectors[:, : W._used].double()
     assert (held @ held.mT - torch.eye(W._used).double()).abs().max() < 1e-4
+
+
+# ---- What the units make of what they receive ---------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM", "CoupledLSTM"])
+def test_units_that_receive_what_a_layer_sends_them_do_what_its_step_does(cell):
+    kind, generator = kind_named(cell, "tanh"), Generator().manual_seed(0)
+    shapes = ((kind.blocks * 7, 3), (kind.blocks * 7, 7), (kind.blocks * 7,), (kind.blocks * 7,))
+    weights = LayerWeights(*(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes))
+    x = torch.randn(1, 5, 3, generator=generator, dtype=torch.float64)
+    before = tuple(torch.randn(1, 5, 7, generator=generator, dtype=torch.float64) for _ in kind.states)
+    from_x = (x @ weights.W_ih.T + weights.b_ih).view(1, 5, kind.blocks, 7)
+    from_h = (before[0] @ weights.W_hh.T + weights.b_hh).view(1, 5, kind.blocks, 7)
+    found, after = kind.units(from_x, from_h, before, weights), kind.next_states(x, before, weights)
+    for ours, theirs in zip(found.states, after, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    V = torch.randn(5, 7 * len(kind.states), 2, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(found.slopes[0](V), kind.slopes(x, before, after, weights)[0](V))
 
 
 # ---- Closed forms -------------------------------------------------------------------------------
