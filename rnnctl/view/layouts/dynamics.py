@@ -57,7 +57,7 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
         "factor_per_step": "of gradnorm: each step back multiplies d(loss at the last step)/dh by this",
         "sum": "of all exponents: mean ln |det J_t|",
         "kaplan_yorke_dimension": "how many exponents sum to 0; 0 where all trajectories meet",
-        "entropy_rate": "sum of the positive exponents; the entropy made per step is at most that (Pesin 1977)",
+        "entropy_rate": f"{marginal}sum of the positive exponents; entropy per step is at most that (Pesin 1977)",
         "log_condition": "of the product of all step Jacobians: (largest - smallest) x steps (Vogt et al. 2020)",
         "efolding_steps": "until a perturbation has changed by a factor e",
         "steps_to_one_percent": "until a perturbation has shrunk to 1 %",
