@@ -273,3 +273,47 @@ def test_a_marginal_network_is_said_to_be_one():
     lost = json.loads(shown(rnnctl.lyapunov(network(torch.zeros(2, 2)), inputs(1, 12, 2)), "json"))
     assert lost["scalars"]["nonfinite"]["log_condition"] == "inf"
     assert lost["why"]["largest_stderr"] == "a direction that is lost has none"
+
+
+# ---- exponents whose errors are not known, or small ---------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [2000, 3000])
+@pytest.mark.parametrize("angle", [0.001, 0.003])
+def test_a_slow_turn_without_a_standard_error_is_marginal(steps, angle):
+    """Similar to a rotation: both exponents are 0, and over part of a turn nothing tells how far a mean is off."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    S = np.diag([3, 1 / 3])
+    found = rnnctl.lyapunov(network(S @ turn @ np.linalg.inv(S), "linear"), torch.zeros(1, steps, 2).double())
+    scalars = found.scalars
+    assert scalars["largest_stderr"] is None or abs(scalars["largest"]) <= 2 * scalars["largest_stderr"]
+    assert [scalars[name] for name in OF_MARGINAL] == [None] * 3
+
+
+@pytest.mark.parametrize("steps", [500, 1000, 4000])
+@pytest.mark.parametrize("units", [2, 5])
+def test_growth_by_a_power_of_time_is_marginal_however_long_it_is_watched(steps, units):
+    model = network(torch.eye(units) + torch.diag(torch.ones(units - 1), 1), "linear")
+    found = rnnctl.lyapunov(model, torch.zeros(1, steps, 2).double()).scalars
+    assert [found[name] for name in OF_MARGINAL] == [None] * 3
+
+
+@pytest.mark.parametrize(("gain", "is_marginal"), [(1.0, True), (1.05, False), (0.95, False)])
+def test_a_narrow_dtype_hides_no_more_than_its_rounding(gain, is_marginal):
+    Q = torch.linalg.qr(random(12, seed=3)).Q
+    found = rnnctl.lyapunov(network(gain * Q, "linear", dtype=torch.bfloat16), torch.zeros(1, 60, 2).bfloat16())
+    assert found.scalars["marginal"] == is_marginal
+    if not is_marginal:
+        assert found.scalars["efolding_steps"] == pytest.approx(1 / abs(math.log(gain)), rel=0.05)
+
+
+def test_what_rounding_alone_makes_positive_is_no_entropy():
+    x = torch.zeros(1, 40, 2).double()
+    found = [rnnctl.lyapunov(network(torch.linalg.qr(random(9, seed=seed)).Q, "linear"), x) for seed in range(6)]
+    assert any((each.exponents > 0).any() for each in found)
+    assert [each.scalars["entropy_rate"] for each in found] == [0] * 6
+
+
+def test_a_variance_that_grows_without_end_is_the_reason_of_no_q():
+    found = rnnctl.lyapunov(network(random(9, 3.0), "linear"), inputs(1, 30, 2), init="gaussian", gain=3.0)
+    assert (found.theory.q, found.why["theory_q"]) == (None, "the variance of a_t grows without end")

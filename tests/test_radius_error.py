@@ -330,3 +330,19 @@ def test_gradnorm_remarks_on_a_radius_that_rounding_dominates():
         # The radius's line says it, and the error has a line of its own.
         text = rendered(found, View("table"), CONFIG, {})
         assert ("ROUNDING DOMINATES" in text) == ("spectral_radius_error" in text) == remarks
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(2))
+def test_wide_random_matrices_are_known_as_well_as_their_entries(dtype, seed):
+    """Above the size that is looked at on circles, and with few eigenvalues that are close to one another."""
+    exact = torch.randn(560, 560, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) / 560**0.5
+    radius, error = spectral_radius_and_error(exact.to(dtype))
+    true = np.abs(np.linalg.eigvals(exact.numpy())).max()
+    assert abs(true - radius) <= error < 2e-5 * radius * torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+
+
+def test_equal_entries_are_rounded_alike():
+    """All of them by the same share: the radius of 600 x 600 tenths moves by as much."""
+    radius, error = spectral_radius_and_error(torch.full((600, 600), 0.1))
+    assert 0 < abs(radius - 60) <= error

@@ -109,10 +109,10 @@ def test_what_is_not_settled_within_bounded_work_says_so(monkeypatch):
     monkeypatch.setattr(transient, "POWERS", 300)
     found = growth(W)
     assert (found.norm, found.step) == (None, None)
-    assert "no norm of the first 256 powers" in found.why
+    assert "not settled in the 256 powers that were formed" in found.why
     monkeypatch.setattr(transient, "POWERS", 1 << 17)
     monkeypatch.setattr(transient, "WORK", 8 * 130)
-    assert "no norm of the first 128 powers" in growth(W).why
+    assert "not settled in the 128 powers that were formed: ||W_hh^99|| = 110.9" in growth(W).why
 
 
 def test_growth_that_rounding_dominates_says_so():
@@ -167,3 +167,12 @@ def test_json_and_conditions_know_growth(capsys):
     assert scalars["transient_growth_step"] == 1
     assert main(["spectrum", "--gain", "3", "--json", "--fail-on", "transient_growth>1000"]) == 3
     assert json.loads(capsys.readouterr().out)["scalars"]["nonfinite"]["transient_growth"] == "inf"
+
+
+@pytest.mark.parametrize(("dtype", "gain", "units"), [(torch.bfloat16, 0.577, 128), (torch.float32, 0.8, 40)])
+def test_growth_of_rounded_weights_is_that_of_the_exact_ones(dtype, gain, units):
+    exact = torch.randn(units, units, generator=torch.Generator().manual_seed(0)).double() * gain / units**0.5
+    rounded = exact.to(dtype).double()
+    found = transient_growth(rounded, eigen(rounded, dtype), dtype)
+    powers = [np.linalg.norm(np.linalg.matrix_power(exact.numpy(), n), 2) for n in range(1, 60)]
+    assert found.norm == pytest.approx(max(powers), rel=0.01)

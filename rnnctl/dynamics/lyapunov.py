@@ -34,8 +34,9 @@ from rnnctl.results import Kind, Result, numbers
 
 # Steps that a free-running network is measured over unless told.
 AUTONOMOUS_STEPS = 1000
-# An exponent within so many eps of the weights' dtype, or so many of its standard errors, is not told from 0.
-FEW_EPS, FEW_ERRORS = 8, 2
+# An exponent within so many eps of the weights' dtype, or of float64's own, or so many of its standard errors, is not
+# told from 0.
+WEIGHTS_EPS, FEW_EPS, FEW_ERRORS = 2, 8, 2
 # Where another model's trajectory ends before anything could be measured.
 OTHERS_REMEDY = "warmup, and look whether x and the initial state are finite"
 
@@ -51,6 +52,8 @@ class Lyapunov(Result):
             that is closed beyond float64's digits).
         stderr: standard errors, as of ``standard_errors``, shape (count,), NaN where there is none.
         rounding: an exponent as near to 0 as this is not told from it.
+        spread: standard deviation of the largest exponent's local values over the steps, which takes the place of two
+            standard errors where there is none.
         convergence: records steps, largest: the estimate of the largest from the first steps alone.
         state_size: how many exponents there are in all, which the sum needs: H; where the state is h_t
             and c_t, H + H, with a projection proj + H.
@@ -83,6 +86,7 @@ class Lyapunov(Result):
     exponents: Float[Tensor, " count"]
     stderr: Float[Tensor, " count"]
     rounding: float
+    spread: float
     convergence: tuple[Mapping[str, Any], ...]
     state_size: int
     steps: int
@@ -105,8 +109,9 @@ class Lyapunov(Result):
     @property
     def marginal(self) -> bool:
         """Whether the largest exponent is within its error of 0, and perturbations neither grow nor shrink for sure."""
-        error = _or_none(float(self.stderr[0])) or 0.0
-        return abs(float(self.exponents[0])) <= max(self.rounding, FEW_ERRORS * error)
+        error = _or_none(float(self.stderr[0]))
+        known_to = self.spread if error is None else FEW_ERRORS * error
+        return abs(float(self.exponents[0])) <= max(self.rounding, known_to)
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -161,11 +166,11 @@ class Lyapunov(Result):
 
     @property
     def _entropy_rate(self) -> float | None:
-        """The sum of the positive exponents; None where one that is left out may be positive."""
+        """The sum of the exponents that are positive by more than rounding; None where one left out may be so."""
         last, error = float(self.exponents[-1]), _or_none(float(self.stderr[-1])) or 0.0
         if len(self.exponents) < self.state_size and last + FEW_ERRORS * error > 0:
             return None
-        return float(self.exponents.clamp(min=0).sum())
+        return float(self.exponents[self.exponents > self.rounding].sum())
 
     @property
     def _log_condition(self) -> float | None:
@@ -196,6 +201,7 @@ class Lyapunov(Result):
             "efolding_steps": marginal,
             "steps_to_one_percent": marginal or "a perturbation does not shrink",
             **dict.fromkeys(("theory_largest", "theory_factor", "theory_q", "theory_chi"), self.theory.note),
+            **({} if self.theory.chi is None else {"theory_q": "the variance of a_t grows without end"}),
             "nonlinearity": "this cell has several",
             "first_nonfinite_step": FINITE,
         }
@@ -230,7 +236,7 @@ def lyapunov(
             comes with its input and initial state; of any dtype; all is computed in float64. Cells of the user's
             own writing are differentiated as they run, in their own dtype, and are not autonomous.
         x: inputs, shape (batch, time, input), or a tuple or mapping of all that the model takes; the exponents are
-            means over the batch. Left out of an autonomous measurement, and for a ``DrivenLayer``.
+            means over the batch. Left out of an autonomous measurement of a ``FullRNN``, and for a ``DrivenLayer``.
         h_init: hidden state before step 0, shape (batch, hidden). If left out: zeros along a
             sequence, one normal state drawn from the seed without one. Other models have their own.
         time_first: whether the model takes (time, batch, ...), as of ``gradnorm``.
@@ -272,6 +278,7 @@ def lyapunov(
         exponents=run.logs.mean(dim=(0, 1)),
         stderr=standard_errors(run.logs, _shares(layer, warmup + run.logs.shape[0], autonomous)),
         rounding=_rounding(layer),
+        spread=float(run.logs[:, :, 0].mean(dim=1).std(correction=0)),
         convergence=_convergence(run.logs),
         state_size=start.shape[1],
         steps=run.logs.shape[0],
@@ -406,7 +413,8 @@ def _rounding(layer: Measured) -> float:
     W_hh = layer.W_hh if isinstance(layer, GraphSteps) else layer.weights.W_hh
     # Drawn or kept in float32 they are no better for having been widened since.
     narrow = W_hh is not None and torch.equal(W_hh.float().to(W_hh), W_hh)
-    return FEW_EPS * (max(eps, torch.finfo(torch.float32).eps) if narrow else eps)
+    of_weights = max(eps, torch.finfo(torch.float32).eps) if narrow else eps
+    return max(WEIGHTS_EPS * of_weights, FEW_EPS * torch.finfo(torch.float64).eps)
 
 
 def _shares(layer: Measured, steps: int, autonomous: bool) -> Float[Tensor, " batch"]:

@@ -17,6 +17,8 @@ LEAST_LEFT = 1e-3
 FEWEST_INDEPENDENT = 1.5
 # What may be drift: the first eighth, quarter and half, as in the convergence of the largest exponent.
 FIRST_PARTS = (8, 4, 2)
+# What has drifted drifts on: by as much of it again.
+DRIFTS_ON = 0.25
 # What is more than chance, in standard errors.
 BEYOND_CHANCE = 2
 # Nats: what rounding leaves between steps that grow alike, for a growth near 1.
@@ -68,7 +70,9 @@ def _with_drift(series: Float[Tensor, "steps count"]) -> Float[Tensor, " count"]
         # What is left of a drift has no mean that could be told, nor does it matter beside the drift itself.
         error = torch.where(error.isnan() & (spread < moved / BEYOND_CHANCE), spread, error)
         chance = error * math.sqrt(first / len(series))
-        drifting = torch.fmax(drifting, torch.hypot(moved, error).where(moved > BEYOND_CHANCE * chance, math.nan))
+        drifting = torch.fmax(
+            drifting, torch.hypot((1 + DRIFTS_ON) * moved, error).where(moved > BEYOND_CHANCE * chance, math.nan)
+        )
     # Not beside the fit to all steps, which takes the drift for noise.
     return torch.where(drifting.isnan(), _over_time(series), drifting)
 

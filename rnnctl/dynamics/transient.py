@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rnnctl.dynamics.jacobian import jacobian_norms
 from rnnctl.recurrence.matrix import spectral_norm
-from rnnctl.recurrence.radius_error import Eigen, half_spacing, rounding
+from rnnctl.recurrence.radius_error import Eigen, half_spacing, usual_rounding
 from rnnctl.recurrence.scaling import frobenius_norm
 from rnnctl.recurrence.threads import one_thread
 
-# So many multiply-adds are spent, half a second of them, and so many powers are formed at most.
-WORK, POWERS = 8e9, 1 << 17
+# So many multiply-adds are spent, a second or two of them, and so many powers are formed at most.
+WORK, POWERS = 3e10, 1 << 17
 # Powers that are formed in one product, and the numbers in them.
 AT_ONCE, NUMBERS_AT_ONCE = 64, 1 << 20
 # Above this size a few Lanczos steps find a norm sooner than all singular values do.
@@ -61,7 +61,9 @@ def transient_growth(W: Float[Tensor, "hidden hidden"], eigen: Eigen, dtype: tor
 
 
 def _largest(W: Tensor, dtype: torch.dtype, may_grow: bool) -> TransientGrowth:
-    longest, best, step, done, known_to = W, _norm(W), 1, 0, rounding(W, dtype)
+    longest, best, step, done, known_to = W, _norm(W), 1, 0, usual_rounding(W, dtype)
+    # Of W^0, W^1, ..., at most.
+    sizes = [1.0]
     for powers in _powers(W):
         if not bool(torch.isfinite(powers).all()):
             break
@@ -70,17 +72,25 @@ def _largest(W: Tensor, dtype: torch.dtype, may_grow: bool) -> TransientGrowth:
             best = max(norms.values())
             first = min(i for i, norm in norms.items() if norm >= best * (1 - SAME))
             longest, step = powers[first], done + 1 + first
+        sizes += torch.linalg.matrix_norm(powers).clamp(max=best).tolist()
         done += len(powers)
-        if step * known_to * best > KNOWN_WITHIN and not _is_known_by_entry(W, dtype, step, best):
+        if known_to * _changes(sizes[:step]) > KNOWN_WITHIN * best and not _is_known_by_entry(W, dtype, step, best):
             return TransientGrowth(None, None, ROUNDED)
-        # E changes W^n by sum_i W^i E W^(n - 1 - i) at first order.
-        slack = done * known_to * max(1.0, best) * max(1.0, best)
+        slack = known_to * _changes(sizes[:done])
         if _is_at_most(1 + min(slack, KNOWN_WITHIN), powers[-1], norms.get(len(powers) - 1)):
             unsure = may_grow and slack > KNOWN_WITHIN
             return TransientGrowth(None, None, ROUNDED) if unsure else TransientGrowth(spectral_norm(longest), step)
-    return TransientGrowth(
-        None, None, AT_ONE if may_grow else f"no norm of the first {done} powers of W_hh is 1 or less"
-    )
+    unsettled = f"not settled in the {done} powers that were formed: ||W_hh^{step}|| = {best:.4g} is their largest"
+    return TransientGrowth(None, None, AT_ONE if may_grow else unsettled)
+
+
+def _changes(sizes: list[float]) -> float:
+    """By how many ||E|| a power changes with W at first order: the norm of sum_i W^i E W^(n - 1 - i), at most.
+
+    Args:
+        sizes: of W^0 .. W^(n - 1).
+    """
+    return sum(one * other for one, other in zip(sizes, reversed(sizes), strict=True))
 
 
 def _is_known_by_entry(W: Tensor, dtype: torch.dtype, step: int, norm: float) -> bool:

@@ -21,6 +21,8 @@ from rnnctl.recurrence.threads import one_thread
 # The backward error of LAPACK's eigenvalues over eps ||W||_F: at most 1.9 was measured for Jordan blocks, 7.4 for
 # symmetric matrices of 256 units. Above 64 units the root of their number is taken, which leaves as much to spare.
 LAPACK = 8.0
+# Entries of which more than this share, or more than so many, are different numbers are rounded each by itself.
+DIFFERENT, MANY = 0.9, 64
 # Spacings relative to 1 above this (float16, bfloat16) are so wide that the worst E moves the eigenvalues of any
 # large matrix by as much as they are; then that of a usual E counts, whose entries are rounded each by itself.
 WIDE = 1e-6
@@ -83,6 +85,23 @@ def rounding(W: Float[Tensor, "hidden hidden"], dtype: torch.dtype) -> float:
     return half_spacing(dtype) * frobenius_norm(W) + _lapack(W)
 
 
+def usual_rounding(W: Float[Tensor, "hidden hidden"], dtype: torch.dtype) -> float:
+    """The same of entries that are rounded each by itself: hardly ever more than the longest row and column together.
+
+    Args:
+        W, dtype: as of ``rounding``, W of shape (hidden, hidden).
+    Source: Latala 2005, "Some estimates of norms of random matrices"; Bandeira & van Handel 2016, arXiv:1408.6185.
+    """
+    entries = W[W != 0].abs()
+    different = torch.unique(entries).numel()
+    if different <= min(MANY, DIFFERENT * entries.numel()):
+        # Equal entries are rounded by the same amount.
+        return rounding(W, dtype)
+    # A half spacing is sqrt(3) times the standard deviation of what rounding does.
+    longest = sum(frobenius_norm(M[int(torch.linalg.vector_norm(M, dim=1).argmax())]) for M in (W, W.T))
+    return half_spacing(dtype) * min(frobenius_norm(W), longest) + _lapack(W)
+
+
 def _lapack(W: Tensor) -> float:
     factor = max(LAPACK, math.sqrt(W.shape[0])) * torch.finfo(torch.float64).eps
     return factor * frobenius_norm(W)
@@ -114,7 +133,8 @@ def _radius_error(W: Tensor, values: Tensor, conditions: Tensor, dtype: torch.dt
         # No zero is rounded: the eigenvalues are the diagonal, each known as well as its entry.
         true = float(W.diagonal().abs().max())
         return abs(true - radius) + half_spacing(dtype) * true
-    known_to = rounding(W, dtype)
+    # A large matrix is not looked at on circles, and disks of the worst E hold one another.
+    known_to = rounding(W, dtype) if len(values) <= LARGEST else usual_rounding(W, dtype)
     found = Outermost.of(values, conditions, known_to).within(*_of_any_matrix(W, known_to))
     if (away := _away_from_normal(W)) is not None:
         # Of a normal matrix no eigenvalue moves by more than E is long (Bauer and Fike): neither the true ones nor

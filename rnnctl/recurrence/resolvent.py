@@ -19,6 +19,8 @@ LARGEST = 512
 CLEAR = 0.25
 # Points on half a circle, spread evenly, and at the angles of so many of the eigenvalues that matter most there.
 POINTS, AT_EIGENVALUES = 9, 8
+# Halvings of a range of magnitudes, of which some tens come down to a hundredth.
+BISECTIONS = 14
 # Circles at 2**-1 .. 2**-HALVINGS of the way.
 HALVINGS = 15
 
@@ -66,13 +68,28 @@ class Outermost:
 
 def _disks(values: Tensor, conditions: Tensor, known_to: float) -> tuple[Tensor, Tensor]:
     """Radii of disks around the eigenvalues which together hold those of every W + E; and which hold one each."""
+    gaps = (values.unsqueeze(1) - values).abs()
+    if not bool(torch.isfinite(conditions).all()):
+        return torch.full_like(conditions, math.inf), torch.zeros_like(conditions, dtype=torch.bool)
+    radii = _reaches(gaps / 2, conditions, known_to)
+    return radii, (gaps.fill_diagonal_(math.inf) > radii.unsqueeze(1) + radii).all(dim=1)
+
+
+def _reaches(halves: Tensor, conditions: Tensor, known_to: float) -> Tensor:
+    """How far from the nearest eigenvalue the sum may still be 1 / known_to, for each of them, shape (count,).
+
+    Args:
+        halves: half the distance of every two eigenvalues, (count, count).
+    """
     # Where the sum is 1 / known_to, one of its terms is that over their number.
-    radii = len(values) * known_to * conditions
-    gaps = (values.unsqueeze(1) - values).abs() - radii.unsqueeze(1)
-    others = torch.where(gaps > 0, conditions / gaps, math.inf).fill_diagonal_(0.0).sum(dim=1)
-    # As long as all the others make less than half of the sum anywhere in the disk, one term is the rest of it.
-    is_alone = known_to * others <= 0.5
-    return torch.where(is_alone, known_to * conditions / (1 - known_to * others), radii), is_alone
+    low, high = known_to * conditions, (len(conditions) * known_to * conditions.max()).expand_as(conditions)
+    for _ in range(BISECTIONS):
+        # Of magnitudes: the two may be many apart.
+        middle = (low * high).sqrt()
+        # From any point, each is at least as far away as the nearest, and as half of the way from that to it.
+        reached = (conditions / torch.maximum(middle.unsqueeze(1), halves)).sum(dim=1) * known_to >= 1
+        low, high = torch.where(reached, middle, low), torch.where(reached, high, middle)
+    return high
 
 
 def _touching(values: Tensor, radii: Tensor) -> Tensor:

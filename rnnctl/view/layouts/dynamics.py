@@ -58,7 +58,7 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
         "sum": "of all exponents: mean ln |det J_t|",
         "kaplan_yorke_dimension": "how many exponents sum to 0; 0 where all trajectories meet",
         "entropy_rate": f"{marginal}sum of the positive exponents; entropy per step is at most that (Pesin 1977)",
-        "log_condition": "of the product of all step Jacobians: (largest - smallest) x steps (Vogt et al. 2020)",
+        "log_condition": "(largest - smallest) x steps: ln of the condition of all their Jacobians (Vogt et al. 2020)",
         "efolding_steps": "until a perturbation has changed by a factor e",
         "steps_to_one_percent": "until a perturbation has shrunk to 1 %",
         "theory_largest": "0.5 ln chi, to hold beside largest",
@@ -99,7 +99,7 @@ def _lyapunov_caption(scalars: Record) -> str:
     if scalars["stands_still"] and not is_h_alone:
         return f"{state} never leave their start, a fixed point: try another one"
     if scalars["stands_still"]:
-        return "h_t never leaves h_init, a fixed point: try --h-init normal for another start"
+        return "h_t never leaves h_init, a fixed point: try another start (of the hand-written network --h-init normal)"
     if is_h_alone:
         return ""
     cell = with_article(scalars["cell"])

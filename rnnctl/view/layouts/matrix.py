@@ -51,6 +51,8 @@ def growth_notes(scalars: Record) -> Mapping[str, str]:
     """What the largest norm of a power of W_hh is."""
     if scalars.get("transient_growth") == math.inf:
         return {"transient_growth": "largest ||W_hh^n||: with a radius above 1 the powers grow without end"}
+    if scalars.get("transient_growth_step") == 1:
+        return {"transient_growth": "largest ||W_hh^n||: that of W_hh itself", "transient_growth_step": "n"}
     return {
         "transient_growth": "largest ||W_hh^n||: a gradient may grow by this before it vanishes, which no radius shows",
         "transient_growth_step": "the n at which it is largest",
