@@ -87,6 +87,8 @@ def oracle(model, x, sigma, warmup, h_init):
 def test_q_and_chi_are_those_of_gauss_hermite_unit_by_unit(warmup):
     model, steps = network(3, hidden=6, inputs=2, gain=1.3, bias=True), 24
     x = torch.stack([noise(seed, 1, steps, 2)[0] * torch.linspace(0, 2, steps).double()[:, None] for seed in (0, 1)])
+    # A step that comes again is no draw: q_t is followed.
+    x[:, 3] = x[:, 2]
     h_init = torch.tensor([[0.5, -0.2, 0.1, 0.9, 0.0, -0.4], [0.0] * 6])
     found = rnnctl.lyapunov(model, x.float(), h_init=h_init, warmup=warmup, init="gaussian", gain=1.3).theory
     expected = [oracle(model, each, 1.3, warmup, h) for each, h in zip(x.float(), h_init, strict=True)]
@@ -116,10 +118,10 @@ def test_saturated_silent_and_violent_networks_have_the_theory_of_a_finer_rule(l
 
 @pytest.mark.parametrize(("batch", "steps", "inputs"), [(1, 400, 1), (1, 40, 1), (4, 30, 2), (2, 300, 10), (1, 12, 3)])
 def test_normal_noise_and_what_never_changes_is_stationary(batch, steps, inputs):
-    """Of such noise a few in a hundred may look as if it were not."""
+    """Of such noise one in a hundred may look as if it were not."""
     weights = noise(99, 1, 16, inputs)[0]
     strength = [(noise(seed, batch, steps, inputs) @ weights.T).square().mean(2) for seed in range(60)]
-    assert sum(map(is_stationary, strength)) >= 54
+    assert sum(map(is_stationary, strength)) >= 59
     assert is_stationary(torch.full((batch, steps), 2.5).double())
     assert is_stationary(torch.zeros(batch, steps).double())
 

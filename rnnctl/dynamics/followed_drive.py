@@ -23,9 +23,10 @@ REACH, FEWEST_NODES, NODES = 6.5, 10, 15.0
 CONSTANT = 1e-9
 # Lags whose correlations are looked at, at most; standard deviations that chance is given, here and where the size is
 # of two kinds: that of normal inputs has a kurtosis of 3 or more, one that is switched on and off has 1.
-MOST_LAGS, CHANCE = 100, 3.0
-# Squared deviation over squared mean of the strength, beyond which a drive comes in bursts: 2 for one normal input.
-BURSTS = 3.0
+MOST_LAGS, CHANCE = 100, 5.0
+# Variance of the strength over its squared mean, beyond which a drive comes in bursts: that of one normal input, and
+# that of its estimate from one step.
+ONE_NORMAL, OF_ESTIMATE = 2.0, 56.0
 
 
 def drive(weights: LayerWeights, x: Float[Tensor, "batch time input"]) -> Iterator[Float[Tensor, "batch steps hidden"]]:
@@ -65,7 +66,8 @@ def is_stationary(strength: Float[Tensor, "batch time"]) -> bool:
     # Draws of a continuous distribution never repeat.
     if any(row.unique().numel() < row.numel() for row in strength):
         return False
-    bursts = float(strength.var(correction=0)) > BURSTS * float(strength.mean()) ** 2
+    most = ONE_NORMAL + CHANCE * math.sqrt(OF_ESTIMATE / strength.numel())
+    bursts = float(strength.var(correction=0)) > most * float(strength.mean()) ** 2
     kurtosis = float(deviation.pow(4).mean() / deviation.square().mean().square())
     two_kinds = kurtosis < 3 - CHANCE * math.sqrt(24 / deviation.numel())
     return not bursts and not two_kinds and not _is_correlated(deviation)
