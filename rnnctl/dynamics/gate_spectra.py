@@ -12,7 +12,15 @@ from torch import Tensor
 
 from rnnctl.dynamics.eigen import OF_MATRIX, condition_number, departure_from_normality
 from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
-from rnnctl.dynamics.trajectory import COMPUTED_IN, STRETCH_BYTES, Stretch, stretches
+from rnnctl.dynamics.trajectory import (
+    COMPUTED_IN,
+    REASON_KINDS,
+    STRETCH_BYTES,
+    Stretch,
+    reason_scalars,
+    stretches,
+    why_ended,
+)
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer
 from rnnctl.recurrence.cell_kind import CellKind
@@ -37,15 +45,16 @@ SPECTRUM_KINDS: Mapping[str, Kind] = {
     **numbers("first_nonfinite_step"),
     "norm_bound_certifies": ("vanishing", "nothing"),
     **dict.fromkeys(("cell", "state", "keep_gate", "computed_in"), str),
+    **REASON_KINDS,
 }
 
 
-def why_no_steps(first_nonfinite_step: int | None) -> Mapping[str, str]:
+def why_no_steps(nonfinite_reason: str | None) -> Mapping[str, str]:
     """Why there is no mean over steps, where the sequence ends before its first one; and no such end, elsewhere."""
-    if first_nonfinite_step is None:
+    if nonfinite_reason is None:
         return {"first_nonfinite_step": FINITE}
     names = ("jacobian_norm_mean", "jacobian_norm_max", "mean_slope", "saturated_fraction", "keep_mean")
-    return dict.fromkeys(names, f"h_t overflows first at step {first_nonfinite_step}")
+    return dict.fromkeys(names, nonfinite_reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +93,7 @@ class GatedSpectrum(Result):
             over all steps and sequences; None where no step is finite.
         first_nonfinite_step: the first step whose state or Jacobian is not finite even in float64, or
             None; ``steps`` ends before it.
+        nonfinite_reason: what is not finite there and why; None likewise.
     """
 
     schema: ClassVar[str] = "spectrum-gates"
@@ -96,6 +106,7 @@ class GatedSpectrum(Result):
     steps: tuple[Mapping[str, Any], ...]
     activations: tuple[Mapping[str, Any], ...]
     first_nonfinite_step: int | None
+    nonfinite_reason: str | None
 
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
@@ -119,6 +130,7 @@ class GatedSpectrum(Result):
                 "saturated_fraction": mean_of(self.steps, "saturated"),
                 **dict.fromkeys(OF_ONE_FUNCTION),
                 "first_nonfinite_step": self.first_nonfinite_step,
+                **reason_scalars(self.nonfinite_reason),
                 "computed_in": COMPUTED_IN,
             }
         )
@@ -150,7 +162,7 @@ class GatedSpectrum(Result):
             "jacobian_radius_mean": NO_RADIUS,
             **dict.fromkeys(("keep_gate", "keep_mean"), "no gate of this cell keeps the state"),
             "saturated_fraction": "this cell has no gate that saturates",
-            **why_no_steps(self.first_nonfinite_step),
+            **why_no_steps(self.nonfinite_reason),
         }
 
     @property
@@ -182,13 +194,15 @@ def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None 
             progress(len(found.records) / steps)
     names = layer.kind.letters or (WHOLE,)
     blocks = weights.W_hh.chunk(len(names))
+    end = len(found.records) if len(found.records) < steps else None
     return GatedSpectrum(
         cell=layer.cell,
         gates=tuple(_matrix(name, W, W_hh.dtype) for name, W in zip(names, blocks, strict=True)),
         state_size=layer.state_size,
         steps=tuple(found.records),
         activations=found.activations,
-        first_nonfinite_step=len(found.records) if len(found.records) < steps else None,
+        first_nonfinite_step=end,
+        nonfinite_reason=why_ended(layer, end),
     )
 
 

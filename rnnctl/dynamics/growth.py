@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from rnnctl.dynamics.trajectory import Measured, Stretch, ended_at
+from rnnctl.dynamics.trajectory import Measured, Stretch, ended_at, why_ended
 from rnnctl.errors import RnnctlError
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.slopes import StepMaps
@@ -21,6 +21,7 @@ class Growth:
         logs: nats, shape (steps, batch, count), float64; fewer steps where the trajectory ended early.
         stands_still: whether no state ever left the start.
         first_nonfinite_step: the first step whose state or Jacobian is not finite, or None.
+        nonfinite_reason: what is not finite there and why; None likewise.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Growth:
         self.logs = torch.empty(steps, batch, count, dtype=torch.float64)
         self.stands_still = True
         self.first_nonfinite_step: int | None = None
+        self.nonfinite_reason: str | None = None
 
     def along(self, trajectory: Iterator[Stretch], progress: Callable[[float], None] | None) -> None:
         """Follow the trajectory; where it overflows, keep what was measured before."""
@@ -57,6 +59,7 @@ class Growth:
                 if progress is not None:
                     progress(done / total)
         self.first_nonfinite_step = ended_at(self.layer, done, total)
+        self.nonfinite_reason = why_ended(self.layer, self.first_nonfinite_step)
         if done < total:
             self.logs = self.logs[: max(0, done - self.warmup)]
 
@@ -65,7 +68,7 @@ class Growth:
         if not self.logs.shape[0]:
             raise RnnctlError(
                 f"h_t is not finite at step {self.first_nonfinite_step}, before a step was measured (warmup "
-                f"{self.warmup}). Try a smaller {smaller}"
+                f"{self.warmup}). Try a smaller {smaller}. {self.nonfinite_reason}"
             )
 
     def step(self, J: StepMaps) -> Float[Tensor, "batch count"]:

@@ -19,10 +19,11 @@ from rnnctl.dynamics.growth import Growth
 from rnnctl.dynamics.meanfield import MeanField, iid_sigma_w, prediction
 from rnnctl.dynamics.spectrum import layer_to_measure
 from rnnctl.dynamics.standard_error import standard_errors, why_no_error
-from rnnctl.dynamics.trajectory import Measured, computed_in, trajectory
+from rnnctl.dynamics.trajectory import REASON_KINDS, Measured, computed_in, reason_scalars, trajectory
 from rnnctl.errors import InputError
 from rnnctl.gradients.decay import ONE_PERCENT, ROUNDING
 from rnnctl.gradients.gradnorm import own_gradnorm
+from rnnctl.gradients.verdict import NO_GRADIENT
 from rnnctl.models.driven import DrivenLayer, own_layer
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.models.hand_written import posed, require_batch_first
@@ -39,6 +40,7 @@ AUTONOMOUS_STEPS = 1000
 WEIGHTS_EPS, FEW_EPS, FEW_ERRORS = 2, 8, 2
 # Where another model's trajectory ends before anything could be measured.
 OTHERS_REMEDY = "warmup, and look whether x and the initial state are finite"
+NO_FACTOR = "of gradnorm: needs a FullRNN with a sequence of several steps, and a gradient that does not end there"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,8 @@ class Lyapunov(Result):
         factor_per_step: that of ``gradnorm`` along the same sequence, or None.
         theory: the mean-field prediction, or why there is none.
         first_nonfinite_step: the first step whose h_t is not finite, where the measurement ends.
+        nonfinite_reason: what is not finite there and why; None likewise.
+        why_no_factor: why there is no ``factor_per_step``, where there is none.
         lost_sequences: sequences of the batch in which even the largest exponent is -inf.
         stands_still: h_t never left h_init, so that the exponents are those of a fixed point.
         kind: of the cell.
@@ -79,6 +83,7 @@ class Lyapunov(Result):
         **numbers("first_nonfinite_step"),
         "theory": ("none", "mean field"),
         **dict.fromkeys(("theory_note", "cell", "state", "nonlinearity", "computed_in"), str),
+        **REASON_KINDS,
         **dict.fromkeys(("autonomous", "stands_still", "marginal"), bool),
     }
     words: ClassVar[tuple[str, ...]] = ("nonfinite",)
@@ -95,6 +100,8 @@ class Lyapunov(Result):
     factor_per_step: float | None
     theory: MeanField
     first_nonfinite_step: int | None
+    nonfinite_reason: str | None
+    why_no_factor: str
     lost_sequences: int
     stands_still: bool
     kind: StepKind
@@ -149,6 +156,7 @@ class Lyapunov(Result):
                 "state_size": self.state_size,
                 "first_step": self.first_step,
                 "first_nonfinite_step": self.first_nonfinite_step,
+                **reason_scalars(self.nonfinite_reason),
                 "computed_in": self.computed_in,
             }
         )
@@ -181,19 +189,13 @@ class Lyapunov(Result):
         return math.inf if least == -math.inf else (most - least) * self.steps
 
     @property
-    def _why_no_factor(self) -> str:
-        if self.first_nonfinite_step is not None:
-            return f"h_t overflows first at step {self.first_nonfinite_step}"
-        return "of gradnorm: needs a FullRNN with a sequence of several steps, and a gradient that does not end there"
-
-    @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
         left_out = "--count leaves exponents out that it takes"
         marginal = "the largest exponent is within its error of 0" if self.marginal else ""
         return {
             "largest_stderr": why_no_error(float(self.exponents[0]), self.steps),
-            "factor_per_step": self._why_no_factor,
+            "factor_per_step": self.why_no_factor,
             "sum": left_out,
             "kaplan_yorke_dimension": marginal or left_out,
             "entropy_rate": "--count leaves exponents out that may be positive",
@@ -274,6 +276,7 @@ def lyapunov(
     with threads_for(start.shape[0] * count, start.shape[1]):
         run.along(trajectory(layer, warmup + steps), progress)
     run.require_measured("--warmup or --gain" if isinstance(model, FullRNN) else OTHERS_REMEDY)
+    factor, why_no_factor = (None, NO_FACTOR) if autonomous else _factor_per_step(model, layer, target)
     return Lyapunov(
         exponents=run.logs.mean(dim=(0, 1)),
         stderr=standard_errors(run.logs, _shares(layer, warmup + run.logs.shape[0], autonomous)),
@@ -284,9 +287,11 @@ def lyapunov(
         steps=run.logs.shape[0],
         warmup=warmup,
         autonomous=autonomous,
-        factor_per_step=None if autonomous else _factor_per_step(model, layer, target),
+        factor_per_step=factor,
         theory=_theory(layer, warmup, run.logs.shape[0], autonomous, init, gain),
         first_nonfinite_step=run.first_nonfinite_step,
+        nonfinite_reason=run.nonfinite_reason,
+        why_no_factor=why_no_factor,
         lost_sequences=int(run.logs[:, :, 0].mean(dim=0).isneginf().sum()),
         stands_still=run.stands_still,
         kind=layer.kind,
@@ -296,11 +301,14 @@ def lyapunov(
     )
 
 
-def _factor_per_step(model: nn.Module | DrivenLayer, layer: Measured, target: Tensor | None) -> float | None:
-    """That of ``gradnorm`` along the same sequence, where the loss is known: of a ``FullRNN``."""
+def _factor_per_step(
+    model: nn.Module | DrivenLayer, layer: Measured, target: Tensor | None
+) -> tuple[float | None, str]:
+    """That of ``gradnorm`` along the same sequence, where the loss is known: of a ``FullRNN``; and why there is none."""
     if not isinstance(model, FullRNN) or isinstance(layer, GraphSteps):
-        return None
-    return own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init)).decay.factor_per_step
+        return None, NO_FACTOR
+    found = own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init))
+    return found.decay.factor_per_step, f"of gradnorm: {found.why.get('factor_per_step', NO_GRADIENT)}"
 
 
 def _theory(layer: Measured, warmup: int, steps: int, autonomous: bool, init: str | None, gain: float) -> MeanField:

@@ -15,7 +15,7 @@ from rnnctl.dynamics.eigen import departure_from_normality as departure_from_nor
 from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of, why_no_steps
 from rnnctl.dynamics.jacobian import jacobian_norms
 from rnnctl.dynamics.step_spectra import StepSpectrum, step_spectrum
-from rnnctl.dynamics.trajectory import COMPUTED_IN, Measured, Stretch, stretches
+from rnnctl.dynamics.trajectory import COMPUTED_IN, REASON_KINDS, Measured, Stretch, reason_scalars, stretches, why_ended
 from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, driven_along, own_layer, require_alone
@@ -41,6 +41,7 @@ class Spectrum(Result):
         dead_fraction: share of units with f'(a_t) = 0 in every sequence at every step, for relu.
         first_nonfinite_step: the first step whose h_t is not finite even in float64, or None;
             ``steps`` ends before it.
+        nonfinite_reason: what is not finite there and why; None likewise.
     """
 
     schema: ClassVar[str] = "spectrum"
@@ -48,6 +49,7 @@ class Spectrum(Result):
         **numbers(*OF_MATRIX, "spectral_radius_error", *OF_GROWTH, "jacobian_norm_mean", "jacobian_norm_max"),
         **numbers("norm_bound", "mean_slope", "saturated_fraction", "dead_fraction", "first_nonfinite_step"),
         "norm_bound_certifies": ("vanishing", "nothing"),
+        **REASON_KINDS,
         "computed_in": str,
     }
     words: ClassVar[tuple[str, ...]] = ("nonfinite",)
@@ -57,6 +59,7 @@ class Spectrum(Result):
     steps: tuple[Mapping[str, Any], ...]
     dead_fraction: float | None
     first_nonfinite_step: int | None
+    nonfinite_reason: str | None
 
     @property
     def eigenvalues(self) -> Complex[Tensor, " hidden"]:
@@ -86,6 +89,7 @@ class Spectrum(Result):
                 "saturated_fraction": mean_of(self.steps, "saturated"),
                 "dead_fraction": self.dead_fraction,
                 "first_nonfinite_step": self.first_nonfinite_step,
+                **reason_scalars(self.nonfinite_reason),
                 "computed_in": COMPUTED_IN,
             }
         )
@@ -105,7 +109,7 @@ class Spectrum(Result):
         """The reason of every scalar that is None."""
         return {
             "saturated_fraction": "of bounded units, as those of tanh are",
-            **why_no_steps(self.first_nonfinite_step),
+            **why_no_steps(self.nonfinite_reason),
             "dead_fraction": "of units that can be dead, as those of relu can",
             **self.matrix.why,
         }
@@ -207,13 +211,14 @@ def _elman_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None
         found.add(stretch)
         if progress is not None:
             progress(len(found.records) / seq_len)
-    steps = len(found.records)
+    end = len(found.records) if len(found.records) < seq_len else None
     return Spectrum(
         matrix=SquareMatrix.of(W_hh, layer.weights.W_hh.dtype),
         nonlinearity=f.name,
         steps=tuple(found.records),
         dead_fraction=found.dead_fraction,
-        first_nonfinite_step=steps if steps < seq_len else None,
+        first_nonfinite_step=end,
+        nonfinite_reason=why_ended(layer, end),
     )
 
 

@@ -19,7 +19,15 @@ from rnnctl.dynamics.gate_spectra import (
     why_no_steps,
 )
 from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
-from rnnctl.dynamics.trajectory import STRETCH_BYTES, Stretch, computed_in, ended_at, trajectory
+from rnnctl.dynamics.trajectory import (
+    STRETCH_BYTES,
+    Stretch,
+    computed_in,
+    ended_at,
+    reason_scalars,
+    trajectory,
+    why_ended,
+)
 from rnnctl.memory import require_memory
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.recurrence.threads import one_thread
@@ -43,6 +51,7 @@ class StepSpectrum(Result):
         first_step: the t of the first of them: 1 where the state before step 0 takes no part in the graph.
         first_nonfinite_step: the first step whose state or Jacobian is not finite in the model's own dtype, or None;
             ``steps`` ends before it.
+        nonfinite_reason: what is not finite there and why; None likewise.
         computed_in: dtype and device.
     """
 
@@ -64,6 +73,7 @@ class StepSpectrum(Result):
     steps: tuple[Mapping[str, Any], ...]
     first_step: int
     first_nonfinite_step: int | None
+    nonfinite_reason: str | None
     computed_in: str
 
     @property
@@ -98,6 +108,7 @@ class StepSpectrum(Result):
                 **dict.fromkeys(unknown),
                 "first_step": self.first_step,
                 "first_nonfinite_step": self.first_nonfinite_step,
+                **reason_scalars(self.nonfinite_reason),
                 "computed_in": self.computed_in,
             }
         )
@@ -120,10 +131,17 @@ class StepSpectrum(Result):
         return {
             **dict.fromkeys((*OF_MATRIX, "hidden_size"), no_matrix),
             **({} if self.matrix is None else self.matrix.why),
-            **why_no_steps(self.first_nonfinite_step),
+            **why_no_steps(self.nonfinite_reason),
+            **({} if self.steps else dict.fromkeys(("jacobian_norm_mean", "jacobian_norm_max"), self._no_step)),
             **dict.fromkeys(unknown, "code of its own does not tell its gates and nonlinearities"),
             "jacobian_radius_mean": NO_RADIUS,
         }
+
+    @property
+    def _no_step(self) -> str:
+        """Why none was measured: the first state overflows, or is no number."""
+        first = f"h_t overflows first at step {self.first_nonfinite_step}, or is no number there"
+        return f"{first}: {self.nonfinite_reason}"
 
     @property
     def conditions(self) -> Mapping[str, bool | None]:
@@ -148,6 +166,7 @@ def step_spectrum(steps: GraphSteps, progress: Callable[[float], None] | None = 
         records += _records(stretch, want_radius)
         if progress is not None:
             progress(len(records) / steps.seq_len)
+    end = ended_at(steps, len(records), steps.seq_len)
     return StepSpectrum(
         cell=steps.kind.name,
         weight=steps.name,
@@ -156,7 +175,8 @@ def step_spectrum(steps: GraphSteps, progress: Callable[[float], None] | None = 
         matrix=None if steps.W_hh is None else SquareMatrix.of(steps.W_hh, steps.dtype),
         steps=tuple(records),
         first_step=steps.first_step,
-        first_nonfinite_step=ended_at(steps, len(records), steps.seq_len),
+        first_nonfinite_step=end,
+        nonfinite_reason=why_ended(steps, end),
         computed_in=computed_in(steps),
     )
 

@@ -1,6 +1,6 @@
 """The states and step Jacobians that a layer, or somebody's own code, runs through, a stretch of time at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +11,17 @@ from rnnctl.errors import plain
 from rnnctl.models.driven import DrivenLayer, widened
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.recurrence.slopes import DenseMaps, Linearized, StepMaps, stacked
+from rnnctl.recurrence.states_seen import InFloat64, are_finite, is_nan_alone
 from rnnctl.recurrence.threads import threads_for
+from rnnctl.results import Kind
 
 # Bytes of one stretch: few enough to stay near the processor, and the same for any length of the sequence.
 STRETCH_BYTES = 1 << 22
 # Tensors of a gated stretch's size: pre-activations, their opposites, gates, slopes and what they are made of.
 BUFFERS = 6
 COMPUTED_IN = "float64 on cpu"
+# What results say where a trajectory ended early alone: a pattern.
+REASON_KINDS: Mapping[str, Kind] = {"nonfinite_reason*": str}
 # What spectrum and lyapunov look at.
 Measured = DrivenLayer | GraphSteps
 
@@ -79,6 +83,37 @@ def ended_at(layer: Measured, done: int, steps: int) -> int | None:
         return None
     at_start = isinstance(layer, GraphSteps) and not done and not layer.is_finite(-1)
     return max(0, layer.first_step + done - at_start)
+
+
+def reason_scalars(nonfinite_reason: str | None) -> dict[str, str]:
+    """What a result says of a trajectory that ended early, by name; nothing of another one."""
+    return {} if nonfinite_reason is None else {"nonfinite_reason": nonfinite_reason}
+
+
+def why_ended(layer: Measured, step: int | None) -> str | None:
+    """What is not finite where a trajectory ended early, and whether another dtype may hold it; None where it did not.
+
+    Args:
+        step: as of ``ended_at``.
+    """
+    if step is None:
+        return None
+    if isinstance(layer, GraphSteps):
+        return f"h_t or its Jacobian is not finite first at step {step}: {_why_in_graph(layer, step)}"
+    given = (layer.x[:, : step + 1], layer.h_init, layer.c_init)
+    known = InFloat64(was_given=not are_finite(given))
+    return f"h_t is not finite first at step {step}: {known.words(torch.float64)}"
+
+
+def _why_in_graph(layer: GraphSteps, step: int) -> str:
+    """Of code of the user's own, which nobody repeats in float64."""
+    place = step - layer.first_step
+    known = InFloat64(was_given=not are_finite(each[:, : step + 1] if each.dim() > 2 else each for each in layer.given))
+    if layer.is_finite(place) and not known.was_given:
+        return "the state is, and its Jacobian is not: a slope without a value there, or an overflow on the way"
+    # What was not seen of a state stands there as nan.
+    before = layer.state(place - 1).nan_to_num(nan=0.0).to(layer.dtype) if place >= 0 else None
+    return known.words(layer.dtype, is_nan=is_nan_alone(layer.state(place), before))
 
 
 def _in_graph(layer: GraphSteps, steps: int) -> Iterator[Stretch]:

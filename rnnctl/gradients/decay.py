@@ -55,18 +55,35 @@ def first_at_one_percent(ratios: Float[Tensor, " lags"]) -> int | None:
     return int(reached[0]) if reached.numel() else None
 
 
+def share_of(part: float, whole: float) -> float | None:
+    """A part of a sum of sizes, from 0 to 1; None of nothing, and where one of the two is not finite."""
+    # Any part of what is infinite would be 0, which is not known.
+    return part / whole if whole > 0 and math.isfinite(part) and math.isfinite(whole) else None
+
+
+def why_no_share(whole: float, nonfinite: str | None) -> str:
+    """Why a sum has no part that is known.
+
+    Args:
+        nonfinite: what is not finite, in words; None where everything is.
+    """
+    return "no step contributes anything" if whole == 0 or nonfinite is None else nonfinite
+
+
 def decay_scalars(decay: Decay | None) -> dict[str, float | int | None]:
     """What a result says of it, by name; None where it is not known."""
-    return {name: None if decay is None else getattr(decay, name) for name in DECAY_KINDS}
+    found = {name: None if decay is None else getattr(decay, name) for name in DECAY_KINDS}
+    return {name: None if value is not None and math.isnan(value) else value for name, value in found.items()}
 
 
-def why_no_decay(decay: Decay | None, reason: str) -> Mapping[str, str]:
+def why_no_decay(decay: Decay | None, reason: str, *, nonfinite: bool = False) -> Mapping[str, str]:
     """Of each of these that is None, why.
 
     Args:
-        reason: why nothing is known of it, or why the gradient ends.
+        reason: why nothing is known of it, why the gradient ends, or what is not finite.
+        nonfinite: whether it is the last of them.
     """
-    if decay is None or decay.first_over_last is None:
+    if decay is None or decay.first_over_last is None or (nonfinite and decay.fitted_steps != decay.steps):
         return dict.fromkeys(DECAY_KINDS, reason)
     return {"factor_per_step": TOO_FEW_STEPS, "steps_to_one_percent": NOT_REACHED}
 
@@ -79,7 +96,8 @@ def decay_over_time(log_norm: Float[Tensor, " time"]) -> Decay:
             over a long sequence the norms themselves leave the range of float64.
     """
     usable = torch.isfinite(log_norm)
-    relative = log_norm - log_norm[-1]
+    # Against what is infinite everything would be 0, which is not known.
+    relative = log_norm - torch.where(torch.isposinf(log_norm[-1]), math.nan, log_norm[-1])
     # A norm of 0 at the last step leaves no ratio; at an earlier one it is -inf here, and a ratio of 0.
     known = not bool(torch.isneginf(log_norm[-1]))
     return Decay(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rnnctl.cells import FullRNN
 from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
-from rnnctl.gradients.decay import Decay, decay_scalars, why_no_decay
+from rnnctl.gradients.decay import Decay, decay_scalars, share_of, why_no_decay, why_no_share
 from rnnctl.gradients.in_float64 import problem_in_float64
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
@@ -110,7 +110,7 @@ class GradNorms(Result):
                 "loss": self.loss,
                 "grad_W_hh_norm": norm,
                 **scalars_of(self.agreement),
-                "cancellation": norm / total if total > 0 else None,
+                "cancellation": share_of(norm, total),
                 **decay_scalars(self.decay),
                 "spectral_radius": radius,
                 "spectral_radius_error": radius_error,
@@ -134,7 +134,7 @@ class GradNorms(Result):
             {
                 "t": t,
                 "grad_norm_W_hh": norm,
-                "share": norm / total if total != 0 else None,
+                "share": share_of(norm, total),
                 "grad_norm_h": norm_h,
                 "grad_norm_h_direct": norm_direct,
             }
@@ -144,13 +144,15 @@ class GradNorms(Result):
     @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
-        ends = self.judged.reason if self.verdict in ("nonfinite", "no gradient") else NO_GRADIENT
+        is_nonfinite = self.verdict == "nonfinite"
+        ends = self.judged.reason if is_nonfinite or self.verdict == "no gradient" else NO_GRADIENT
+        nonfinite = self.judged.reason if is_nonfinite else None
         matrix = "W_hh is not finite"
         return {
             **why_not_compared(self.agreement),
-            "cancellation": "no step contributes anything",
-            **why_no_decay(self.decay, ends),
-            **({"steps_to_one_percent": ends} if self.verdict == "nonfinite" else {}),
+            **dict.fromkeys(("loss", "grad_W_hh_norm"), ends),
+            "cancellation": why_no_share(float(self.grad_norm_W_hh.sum()), nonfinite),
+            **why_no_decay(self.decay, ends, nonfinite=is_nonfinite),
             **dict.fromkeys(("spectral_radius", "spectral_radius_error", "spectral_norm"), matrix),
             "first_nonfinite_step": FINITE,
             **why_not_seen(self.seen),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rnnctl.errors import VerificationError
 from rnnctl.gradients.agreement import NOT_ASKED
-from rnnctl.gradients.decay import decay_scalars, why_no_decay
+from rnnctl.gradients.decay import decay_scalars, share_of, why_no_decay, why_no_share
 from rnnctl.gradients.in_float64 import step_in_float64
 from rnnctl.gradients.probed import ENTERS_OFTEN
 from rnnctl.gradients.trace import ProbedWeight
@@ -184,7 +184,7 @@ class ModelGradNorms(Result):
             "grad_W_hh_norm": norm,
             "autograd_relative_error": weight.autograd_relative_error if self.verify else None,
             "recovered_error": weight.recovered_error,
-            "cancellation": norm / total if total > 0 else None,
+            "cancellation": share_of(norm, total),
             **decay_scalars(weight.decay),
             "spectral_radius": radius,
             "spectral_radius_error": radius_error,
@@ -231,7 +231,8 @@ class ModelGradNorms(Result):
         """The reason of every scalar that is None."""
         judged, weights = self._judged_summary, self.weights.values()
         weight = self.weights[judged["weight"]]
-        ends = judged["reason"]
+        ends, is_nonfinite = judged["reason"], judged["verdict"] == "nonfinite"
+        nonfinite = ends if is_nonfinite else None
         matrix = NO_MATRIX if weight.matrix is None else "W_hh is not finite"
         undecided = [f"{name}: {self._verdict(each).reason}" for name, each in self.weights.items()]
         uncompared = next((each.why[ERROR] for each in weights if ERROR in each.why), NOT_ASKED)
@@ -239,10 +240,10 @@ class ModelGradNorms(Result):
             ERROR: uncompared if self.verify else NOT_ASKED,
             "recovered_error": NO_STATES,
             "states_agree": NO_STATES,
-            "padded_share": "all sequences are as long",
-            "cancellation": "no step contributes anything",
-            **why_no_decay(weight.decay, ends),
-            **({"steps_to_one_percent": ends} if judged["verdict"] == "nonfinite" else {}),
+            **dict.fromkeys(("loss", "grad_W_hh_norm"), ends),
+            "padded_share": self._why_no_padded_share(nonfinite),
+            "cancellation": why_no_share(float(weight.grad_norm_W_hh.sum()), nonfinite),
+            **why_no_decay(weight.decay, ends, nonfinite=is_nonfinite),
             **dict.fromkeys(("spectral_radius", "spectral_radius_error", "spectral_norm"), matrix),
             **why_not_seen(weight.seen),
             **self.nonfinite.why(),
@@ -251,6 +252,10 @@ class ModelGradNorms(Result):
                 for word in WORDS
             },
         }
+
+    def _why_no_padded_share(self, nonfinite: str | None) -> str:
+        """Nobody asked for it, or nothing is known of what comes to the weights."""
+        return nonfinite or "no weight gets a gradient" if self.padded_shares else "all sequences are as long"
 
     def _lacks(self, weight: ProbedWeight, word: str) -> bool:
         return self._verdict(weight).conditions[word] is None
@@ -340,7 +345,7 @@ def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]
             "call": calls[t],
             "t": t,
             "grad_norm_W_hh": norm,
-            "share": norm / total if total != 0 else None,
+            "share": share_of(norm, total),
             "grad_norm_h": norm_h,
             "grad_norm_h_direct": norm_direct,
             "grad_norm_c": norm_c[t],
@@ -366,7 +371,7 @@ def _gate_rows(weight: ProbedWeight) -> list[Mapping[str, Any]]:
         {
             "weight": weight.name,
             "gate": gate,
-            "share": sums[gate] / total if total > 0 else None,
+            "share": share_of(sums[gate], total),
             "first": float(norms[0]),
             "last": float(norms[-1]),
             "largest": float(norms.max()),

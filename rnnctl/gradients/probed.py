@@ -11,7 +11,7 @@ from torch import Tensor
 from rnnctl.errors import plain
 from rnnctl.gradients.agreement import TOLERANCES, UNDERFLOW_MARGIN, Agreement, compared
 from rnnctl.gradients.cell_calls import cell_norms
-from rnnctl.gradients.decay import Decay, decay_from, entry, worst
+from rnnctl.gradients.decay import Decay, decay_from, entry, share_of, worst
 from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carried
 from rnnctl.gradients.tape_recording import NO_STEP, TapeRecording
 from rnnctl.gradients.trace import ProbedWeight
@@ -365,7 +365,7 @@ def _padded_share(part: _Part, lengths: Tensor | None) -> float | None:
         return 0.0
     known = [each.padded for each in part.norms if each.padded is not None]
     padded, real = (sum(float(norms[i].sum()) for norms in known) for i in range(2))
-    return padded / (padded + real) if padded + real > 0 else None
+    return share_of(padded, padded + real)
 
 
 def _steps_per_call(part: _Part) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from rnnctl.models.tape.pull_back import pulled_back
 from rnnctl.models.tape.states import State
 from rnnctl.models.tape.uses import Use
 from rnnctl.models.weight_uses import WeightUses
-from rnnctl.recurrence.states_seen import StatesSeen, of_states
+from rnnctl.recurrence.states_seen import StatesSeen, is_nan_alone, of_states
 
 # More sequences through one weight are windows of one: to follow each would take as many passes.
 MOST_CHAINS = 16
@@ -154,12 +154,19 @@ def with_states(steps: UseSteps, weight: WeightUses, operands: Sequence[Sequence
         found = of_states(states, has_ends=steps.state_made_by[:1] == ("Tanh",))
     elif bad is not None:
         # Where it is is known, and nothing else.
-        found = StatesSeen(len(operands), 0, None, None, None, None, None)
+        found = StatesSeen(len(operands), 0, None, None, None, None, None, is_nan=_is_nan(operands, bad))
     else:
         return steps
     # The step that made what this one multiplies; before the first there is none.
     first = None if bad is None else max(0, bad - 1)
     return replace(steps, seen=replace(found, first_nonfinite=first, is_whole=False))
+
+
+def _is_nan(operands: Sequence[Sequence[Tensor]], bad: int) -> bool:
+    """Whether what the first step that is given no numbers is given may be no overflow."""
+    unsound = [each for each in operands[bad] if not bool(torch.isfinite(each).all())]
+    near = [each.flatten() for each in operands[bad - 1]] if bad else []
+    return all(is_nan_alone(each, torch.cat(near) if near else None) for each in unsound)
 
 
 def _state_made_by(norms: UseNorms, weight: WeightUses) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from rnnctl.models.calls import argument, cell_weights, layer_weights, rows_of
 from rnnctl.models.graph_steps import GraphSteps, graph_steps, several, why_none
 from rnnctl.models.hand_written import require_own_start
 from rnnctl.models.hooks import hooked
-from rnnctl.models.inputs import Given, TimeFirst
+from rnnctl.models.inputs import Given, TimeFirst, inputs_of
 from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import (
     Found,
@@ -341,6 +341,9 @@ def driven_along(
     if steps is not None:
         require_finite(steps.name, steps.W_hh)
         steps.notes = run.notes
+        given = inputs_of(x)
+        tensors = [given] if isinstance(given, Tensor) else given.tensors
+        steps.given = tuple(each for each in tensors if isinstance(each, Tensor))
         return steps
     if not names:
         raise run.explained(InputError(why_none(model)))

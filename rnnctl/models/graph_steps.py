@@ -58,7 +58,7 @@ class GraphSteps:
         batch: how many sequences.
         dtype: of the state, in which the steps are differentiated.
         device: where that happens.
-        notes: what is to be told of the steps that the model ran.
+        notes: what is to be told of the steps that the model ran; ``given``: the tensors that it took.
     Raises:
         DtypeError: a complex state.
     """
@@ -83,7 +83,7 @@ class GraphSteps:
         if any(dtype.is_complex for dtype, _ in self._types):
             raise DtypeError(f"{name}: its state is complex; spectrum and lyapunov take a real one")
         self._axes: tuple[int | None, ...] = (None,) * len(self._shapes)
-        self.batch, self._at_once = 1, True
+        self.batch, self._at_once, self.given = 1, True, tuple[Tensor, ...]()
         self._generator = torch.Generator().manual_seed(0)
 
     @property

@@ -23,6 +23,8 @@ FINITE = "h_t is finite at every step"
 UNSEEN = "of a weight that was found in autograd's graph not all states are kept"
 # From so many of the states on there is something to say.
 MOSTLY = 0.5
+# What may be no overflow, and no other dtype can be promised to hold.
+IS_NAN = "it is nan and not inf: an operation without a value there, or an overflow inside the step"
 # Inputs of unit variance rarely reach as far.
 FAR = 5.0
 
@@ -61,15 +63,20 @@ class InFloat64:
         # What is given and not finite stops both at the same place.
         return cls(is_finite, step, was_given=not is_finite and step == before and not are_finite(given))
 
-    def words(self, dtype: torch.dtype) -> str:
-        """Of a run in a dtype, why it is not finite and whether float64 helps."""
+    def words(self, dtype: torch.dtype, *, is_nan: bool = False) -> str:
+        """Of a run in a dtype, why it is not finite and whether float64 helps.
+
+        Args:
+            is_nan: whether nothing was seen to be infinite before it was nan.
+        """
         if self.was_given:
             return "what it is given is not finite"
-        ends = f"{plain(dtype)} ends at {short(torch.finfo(dtype).max)}"
+        is_nan = is_nan and not self.is_finite
+        ends = IS_NAN if is_nan else f"{plain(dtype)} ends at {short(torch.finfo(dtype).max)}"
         if dtype == torch.float64:
             return ends
         if self.is_finite is None:
-            return f"{ends}; whether float64 holds it is not known: try --dtype float64"
+            return f"{ends}; whether float64 holds it is not known{'' if is_nan else ': try --dtype float64'}"
         if self.is_finite and self.is_whole:
             return f"{ends}; in float64 it is finite (--dtype float64)"
         if self.is_finite:
@@ -102,6 +109,7 @@ class StatesSeen:
         gate: the first gate there that gets what is not finite; None without gates.
         is_whole: whether the states of all steps were seen; of the last one of a weight that is found in autograd's
             graph nothing is kept.
+        is_nan: whether the first that is not finite may be no overflow, as of ``is_nan_alone``.
     """
 
     steps: int
@@ -114,6 +122,7 @@ class StatesSeen:
     is_whole: bool = True
     dtype: torch.dtype | None = None
     in_float64: InFloat64 = UNREPEATED
+    is_nan: bool = False
 
     @property
     def saturated_fraction(self) -> float | None:
@@ -166,6 +175,7 @@ class FirstNonfinite:
         is_known: whether all states were looked at.
         dtype: of the run; None where it is not known.
         in_float64: what the run would be there, if it is not finite.
+        is_nan: whether it may be no overflow, as of ``is_nan_alone``.
     """
 
     step: int | None = None
@@ -174,6 +184,7 @@ class FirstNonfinite:
     is_known: bool = True
     dtype: torch.dtype | None = None
     in_float64: InFloat64 = UNREPEATED
+    is_nan: bool = False
 
     @property
     def words(self) -> str | None:
@@ -181,11 +192,10 @@ class FirstNonfinite:
         if self.step is None:
             return None
         gate = "" if self.gate is None else f", gate {self.gate}"
-        return f"h_t is not finite first at step {self.step} ({self.weight}{gate}){self._why}"
+        return f"h_t is not finite first at step {self.step} ({self.weight}{gate}){self._why(self.is_nan)}"
 
-    @property
-    def _why(self) -> str:
-        return "" if self.dtype is None else f": {self.in_float64.words(self.dtype)}"
+    def _why(self, is_nan: bool) -> str:
+        return "" if self.dtype is None else f": {self.in_float64.words(self.dtype, is_nan=is_nan)}"
 
     def within(self, dtype: torch.dtype | None, in_float64: InFloat64 = UNREPEATED) -> "FirstNonfinite":
         """The same of a run in a dtype that counts where that of the states is not known, and with what is known of it.
@@ -203,10 +213,12 @@ class FirstNonfinite:
         Args:
             gradients: of any shapes.
         """
-        if math.isfinite(loss) and all(bool(torch.isfinite(each).all()) for each in gradients):
+        unsound = [each for each in gradients if not bool(torch.isfinite(each).all())]
+        if math.isfinite(loss) and not unsound:
             return None
         what = "a gradient of it is not finite" if math.isfinite(loss) else f"the loss is {loss}"
-        return f"{what}{self._why}" if self.words is None else f"{what}: {self.words}"
+        nan = math.isnan(loss) or (math.isfinite(loss) and all(is_nan_alone(each) for each in unsound))
+        return f"{what}{self._why(nan)}" if self.words is None else f"{what}: {self.words}"
 
     def scalars(self) -> dict[str, int | str | None]:
         """What a result says of it, by name."""
@@ -251,7 +263,8 @@ def seen_states(run: LayerRun, before: Tensor, after: Tensor) -> StatesSeen:
     found = of_states(after, has_ends=ends, mask=run.mask)
     first = found.first_nonfinite
     gate = None if first is None else _gate(run, before, first)
-    return replace(found, largest_input=float(run.x.abs().max()), gate=gate)
+    # Cells of known kinds make nan of finite numbers by an overflow alone.
+    return replace(found, largest_input=float(run.x.abs().max()), gate=gate, is_nan=False)
 
 
 def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> StatesSeen:
@@ -264,16 +277,30 @@ def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> State
     """
     size = h.abs() if mask is None else h.abs() * mask
     largest = size.flatten(0, 1).amax(0)
+    first = None if bool(torch.isfinite(largest).all()) else first_bad_step(h)
     return StatesSeen(
         steps=len(h),
         entries=h.numel() if mask is None else int(mask.sum()) * h.shape[-1],
         saturated=_count_beyond(size, largest) if has_ends else None,
         silent=(largest < torch.finfo(h.dtype).eps).cpu(),
         largest_input=None,
-        first_nonfinite=None if bool(torch.isfinite(largest).all()) else first_bad_step(h),
+        first_nonfinite=first,
         gate=None,
         dtype=h.dtype,
+        is_nan=first is not None and is_nan_alone(h[first], h[first - 1] if first else None),
     )
+
+
+def is_nan_alone(h: Tensor, before: Tensor | None = None) -> bool:
+    """Whether a state that is not finite may be no overflow: it is nan, nowhere infinite, and none was near.
+
+    Args:
+        h: of any shape.
+        before: the finite state before it; None where there is none. Beyond the root of the largest number its
+            products with a weight overflow, and their sums are nan.
+    """
+    near_end = before is not None and float(before.abs().max()) > math.sqrt(torch.finfo(before.dtype).max)
+    return not near_end and bool(torch.isnan(h).any()) and not bool(torch.isinf(h).any())
 
 
 def first_bad_step(h: Tensor) -> int | None:
@@ -305,6 +332,7 @@ def seen_together(found: Sequence[StatesSeen]) -> StatesSeen:
         gate=gate,
         dtype=found[0].dtype,
         in_float64=alone,
+        is_nan=any(each.is_nan for each in found),
     )
 
 

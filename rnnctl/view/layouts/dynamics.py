@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.errors import with_article
-from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
 from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.numbers import number
 from rnnctl.view.plane import eigenvalue_plane
@@ -41,7 +41,7 @@ def _spectrum_notes(scalars: Record) -> Mapping[str, str]:
         "mean_slope": "of f'(a_t)",
         "saturated_fraction": "share of |h_t| > 0.99",
         "dead_fraction": "share of units with f'(a_t) = 0 throughout",
-        "first_nonfinite_step": NONFINITE_NOTE,
+        "first_nonfinite_step": nonfinite_note(scalars),
         "computed_in": "whatever --dtype and --device are",
     }
 
@@ -66,7 +66,7 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
         **_theory_notes(scalars),
         "theory": scalars["theory_note"],
         "first_step": beginning(scalars),
-        "first_nonfinite_step": NONFINITE_NOTE,
+        "first_nonfinite_step": nonfinite_note(scalars),
         "computed_in": "whatever --dtype and --device are"
         if not scalars["computed_in"].endswith("runs")
         else "the step Jacobians, of code of your own; all else in float64",
@@ -120,6 +120,7 @@ SPECTRUM = Layout(
         ),
     ),
     _spectrum_notes,
+    ("nonfinite_reason",),
     more={
         "steps": Table(
             (
@@ -145,7 +146,7 @@ LYAPUNOV = Layout(
     _lyapunov_notes,
     (
         *("theory_note", "steps", "warmup", "autonomous", "lost_sequences", "stands_still", "marginal"),
-        *("cell", "state", "state_size", "nonlinearity"),
+        *("cell", "state", "state_size", "nonlinearity", "nonfinite_reason"),
     ),
     more={
         "convergence": Table(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
 from rnnctl.view.layouts.matrix import error_text
 
 
@@ -16,7 +16,7 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences",
         "keep_mean": f"of {keep}_t, the share of the state that a step keeps",
         "saturated_fraction": "share of gate activations below 0.05 or above 0.95",
-        "first_nonfinite_step": NONFINITE_NOTE,
+        "first_nonfinite_step": nonfinite_note(scalars),
         "computed_in": "whatever the model's dtype and device are",
     }
 
@@ -47,6 +47,7 @@ SPECTRUM_GATES = Layout(
         "norm_bound_certifies",
         "mean_slope",
         "dead_fraction",
+        "nonfinite_reason",
     ),
     more={
         "gates": Table(

@@ -200,6 +200,12 @@ def agreement_note(scalars: Record, what: str) -> str:
 NONFINITE_NOTE = "the first step at which h_t is not finite"
 
 
+def nonfinite_note(scalars: Record) -> str:
+    """What is not finite at the first such step, and why."""
+    reason: str = scalars.get("nonfinite_reason", NONFINITE_NOTE)
+    return reason
+
+
 def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
     return {
         "grad_W_hh_norm": "||sum of all G_t||, the norm of W_hh.grad",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.view.layouts.dynamics import beginning
-from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
 from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
@@ -31,7 +31,7 @@ def _notes(scalars: Record) -> Mapping[str, str]:
         "jacobian_norm_max": "the largest of them",
         "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences",
         "first_step": beginning(scalars),
-        "first_nonfinite_step": NONFINITE_NOTE,
+        "first_nonfinite_step": nonfinite_note(scalars),
         "computed_in": "the step Jacobians, of code of your own; all else in float64",
     }
 
@@ -65,6 +65,7 @@ SPECTRUM_STEPS = Layout(
         "norm_bound_certifies",
         "mean_slope",
         "dead_fraction",
+        "nonfinite_reason",
     ),
     hidden_when=_without_matrix,
     more={
