@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, plain
 from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
@@ -204,8 +204,12 @@ def flow(
         nonfinite = passes.nonfinite()
     # Not before, as the copy would have the hooks as well.
     nonfinite = told_of_model(model, objective, only, nonfinite, swept.loss, swept.grad_W_hh)
+    # The sweep of ours scales what autograd would lose.
+    lost = () if steps is not None else _lost(swept.log_states[0], passes.losses[0].dtype)
     return replace(
-        swept.result(compared, nonfinite, swept.grad_W_hh.dtype), output_key=passes.output_key, notes=passes.notes
+        swept.result(compared, nonfinite, swept.grad_W_hh.dtype),
+        output_key=passes.output_key,
+        notes=(*passes.notes, *lost),
     )
 
 
@@ -316,6 +320,18 @@ def _by_passes(passes: LossPasses, progress: Callable[[float], None] | None) -> 
     nothing = norms.new_empty(0)
     states = (h.log(), c.log()) if has_c else (h.log(),)
     return _Swept(passes.loss, norms.log(), states, torch.stack(totals).sum(0), magnitude, nothing)
+
+
+def _lost(log_norms: Float[Tensor, "loss_step source_step"], dtype: torch.dtype) -> tuple[str, ...]:
+    """That autograd's gradients end at 0 where they were small already, as those of a dtype do below its range."""
+    smallest = torch.finfo(dtype).smallest_normal
+    # Whoever shrinks by so much in a few steps leaves the range in as many more.
+    was_small = torch.isfinite(log_norms[:, 1:]) & (log_norms[:, 1:] < math.log(smallest) / 2)
+    if not bool((was_small & torch.isneginf(log_norms[:, :-1])).any()):
+        return ()
+    return (
+        f"autograd's gradients may have underflowed in {plain(dtype)}: a 0 behind small ones is not known to be one",
+    )
 
 
 def _beside(log_states: tuple[Tensor, ...]) -> Tensor:

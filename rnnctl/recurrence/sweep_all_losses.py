@@ -4,6 +4,7 @@ Time-major as in ``rnnctl.recurrence.elman``; row j of a block belongs to the lo
 ``last - 1 - j``, so that a loss that sets in at an earlier step is appended at the end.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from rnnctl.recurrence.slopes import Slopes, State
 
-# Steps between two looks at the magnitudes: at a factor of 2**6 per step float32 still holds.
-RESCALE_EVERY = 16
+# The most steps between two looks at the magnitudes, and how many powers of two they may drift by on the way: the
+# squares of 2**60 are float32's, of which a row that is left alone has used some.
+RESCALE_EVERY, MOST_DRIFT = 16, 32
+# Where that cannot be expected: the steps before the first look.
+FIRST_LOOK = 4
 # Rows within 2**16 of 1 are left alone.
 NEAR_ONE = 16
 
@@ -78,6 +82,7 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
     own = direct[first:last].flip(0) if direct.dim() == 3 else direct.flip(0)
     if direct.dim() == 3:
         scales.rescale([own], last - first)
+    looks = _Looks(layers, last)
     for t in range(last - 1, -1, -1):
         active = min(last - t, last - first)
         if own.dim() == 4:
@@ -86,13 +91,55 @@ def sweep_all_losses(layers: Sequence[SlopedLayer], direct: Tensor, first: int, 
             )
         elif t >= first:
             rows[0].grads[0][active - 1] += own[active - 1]
-        if t % RESCALE_EVERY == 0:
-            scales.rescale([part for each in rows for part in each.grads], active)
+        if looks.are_due(t):
+            looks.seen(scales.rescale([part for each in rows for part in each.grads], active))
         for place, each in enumerate(rows):
             below = each.step(t, active)
             if below is not None:
                 rows[place + 1].grads[0][:active] += below
         yield LossBlock(t, rows[-1].norms, rows[-1].delta, scales.exponents[:active], scales.weights[:active])
+
+
+class _Looks:
+    """When the magnitudes are looked at: as often as they drift away, by what is expected and by what is seen.
+
+    Args:
+        layers: as of ``sweep_all_losses``.
+        last: the step behind the first one.
+    """
+
+    def __init__(self, layers: Sequence[SlopedLayer], last: int) -> None:
+        # Of several ways back through a step nothing is expected, so that the first look is an early one.
+        plain = [layer.slopes for layer in layers if layer.slopes.is_plain]
+        self._every = RESCALE_EVERY if len(plain) == len(layers) else FIRST_LOOK
+        self._drifts = [max(of_step) for of_step in zip(*(_drifts(each) for each in plain), strict=True)] or [
+            0.0
+        ] * last
+        self._steps, self._drifted, self._took = 0, 0.0, 0
+
+    def are_due(self, t: int) -> bool:
+        """Whether before step t; to be asked of every step, from the last one down."""
+        due = self._steps >= self._every or self._drifted + self._drifts[t] > MOST_DRIFT
+        if due:
+            self._took, self._steps, self._drifted = self._steps, 0, 0.0
+        self._steps += 1
+        self._drifted += self._drifts[t]
+        return due
+
+    def seen(self, drift: float) -> None:
+        """That rows had drifted away from 1 by so many powers of two, most of it since the look before."""
+        # At most twice as many steps as before, so that what drifts from now on is seen early.
+        within = MOST_DRIFT * max(1, self._took) / drift if drift > 0 else RESCALE_EVERY
+        self._every = int(max(1, min(RESCALE_EVERY, 2 * self._took, within)))
+
+
+def _drifts(slopes: Slopes) -> list[float]:
+    """By how many powers of two a gradient of no special direction drifts at each step, up or down."""
+    of_steps, hidden = slopes.slopes.flatten(1), slopes.W_hh.shape[1]
+    factor = float(torch.linalg.vector_norm(slopes.W_hh)) / math.sqrt(hidden * of_steps.shape[1])
+    sizes = torch.linalg.vector_norm(of_steps, dim=1).double() * factor
+    found: list[float] = sizes.log2_().abs_().nan_to_num_(0.0, 0.0).tolist()
+    return found
 
 
 class _Rows:
@@ -144,19 +191,24 @@ class _Scales:
         self.exponents = torch.zeros(losses, dtype=torch.float64, device=like.device)
         self.weights = like.new_ones(losses)
 
-    def rescale(self, parts: Sequence[Tensor], active: int) -> None:
+    def rescale(self, parts: Sequence[Tensor], active: int) -> float:
         """Bring rows that are far from magnitude 1 back to it, and note by how much.
 
         Args:
             parts: of the same losses, each (losses, ...).
             active: how many of the rows have begun.
+        Returns:
+            By how many powers of two one of them is away from 1, before that; of those left alone some always is.
         """
         # The largest magnitudes, whose squares nobody forms: far rows are the ones whose norms cannot be trusted.
         norms = [torch.linalg.vector_norm(part[:active].flatten(1), float("inf"), dim=1) for part in parts]
         largest = norms[0] if len(norms) == 1 else torch.stack(norms).amax(dim=0)
         powers = torch.frexp(largest).exponent
-        far = (powers.abs() > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
-        self._shift(parts, far.nonzero().squeeze(1), -powers)
+        sizes = torch.where((largest > 0) & torch.isfinite(largest), powers.abs(), 0)
+        most = float(sizes.max())
+        if most > NEAR_ONE:
+            self._shift(parts, (sizes > NEAR_ONE).nonzero().squeeze(1), -powers)
+        return most
 
     def admitted(self, entering: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """What enters rows that have begun already, in their scale, (losses, batch, hidden).
