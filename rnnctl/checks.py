@@ -1,5 +1,6 @@
 """Claims about this installation, each held against an independent computation."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from rnnctl.cells import FullRNN
 from rnnctl.errors import DtypeError, VerificationError
 from rnnctl.gradients.autograd import autograd_reference, clone_contributions
-from rnnctl.gradients.gradnorm import own_gradnorm
+from rnnctl.gradients.gradnorm import GradNorms, own_gradnorm
 from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
 from rnnctl.models.hand_written import Problem
@@ -24,26 +25,41 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 @dataclass(frozen=True)
 class CheckReport(Result):
-    """One row per claim: claim, nonlinearity, loss_at, relative_error, tolerance, holds."""
+    """One row per claim: claim, nonlinearity, loss_at, relative_error, tolerance, holds.
+
+    Attributes:
+        nonfinite_reason: of the first case that is not finite, so that no claim about it can hold, what is not, and
+            whether float64 holds it; None where all are.
+    """
 
     schema: ClassVar[str] = "check"
-    kinds: ClassVar[Mapping[str, Kind]] = numbers("claims", "failed", "largest_relative_error")
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **numbers("claims", "failed", "largest_relative_error"),
+        # A pattern, of what is there where something is not finite alone.
+        "nonfinite_reason*": str,
+    }
     rows: tuple[Mapping[str, Any], ...]
+    nonfinite_reason: str | None = None
 
     @property
     def scalars(self) -> Mapping[str, Any]:
-        """claims, failed, and the largest relative error of all."""
+        """claims, failed, the largest relative error of all, and what is not finite, where something is."""
+        errors = [row["relative_error"] for row in self.rows]
         return {
             "claims": len(self.rows),
             "failed": sum(not row["holds"] for row in self.rows),
-            "largest_relative_error": max(row["relative_error"] for row in self.rows),
+            # NaN where one of them is, whatever its place.
+            "largest_relative_error": max(errors, key=lambda error: (math.isnan(error), error)),
+            **({} if self.nonfinite_reason is None else {"nonfinite_reason": self.nonfinite_reason}),
         }
 
     def require_all(self) -> None:
         """Raise VerificationError, naming the claims, if one does not hold."""
         failed = [f"{row['claim']} ({row['nonlinearity']}, {row['loss_at']})" for row in self.rows if not row["holds"]]
         if failed:
-            raise VerificationError(f"{len(failed)} of {len(self.rows)} claims do not hold: {'; '.join(failed)}")
+            because = "" if self.nonfinite_reason is None else f". {self.nonfinite_reason}"
+            claims = f"{len(failed)} of {len(self.rows)} claims do not hold: {'; '.join(failed)}"
+            raise VerificationError(f"{claims}{because}")
 
 
 def check(
@@ -78,19 +94,24 @@ def check(
     start = model.initial_state(x) if h_init is None else h_init
     cases = list(product(nonlinearities, LOSS_AT))
     rows: list[Mapping[str, Any]] = []
+    reasons: list[str] = []
     for done, (nonlinearity, loss_at) in enumerate(cases, start=1):
         with torch.random.fork_rng(devices=[]):
             twin = _with_nonlinearity(model, nonlinearity)
         case = {"nonlinearity": nonlinearity, "loss_at": loss_at}
-        for claim, error in _errors(Problem(twin, x, start, target, loss, loss_at)):
+        problem = Problem(twin, x, start, target, loss, loss_at)
+        swept = own_gradnorm(problem)
+        if not swept.is_finite:
+            reasons.append(f"Of {nonlinearity}, loss at {loss_at}, {swept.judged.reason}")
+        for claim, error in _errors(problem, swept):
             measured = {"relative_error": error, "tolerance": tolerance, "holds": error <= tolerance}
             rows.append({"claim": claim, **case, **measured})
         if progress is not None:
             progress(done / len(cases))
-    return CheckReport(tuple(rows))
+    return CheckReport(tuple(rows), next(iter(reasons), None))
 
 
-def _errors(problem: Problem) -> Iterator[tuple[str, float]]:
+def _errors(problem: Problem, swept: GradNorms) -> Iterator[tuple[str, float]]:
     """Each claim with its largest relative error."""
     model = problem.model
     if model.rnn_cell.nonlinearity in IN_TORCH:
@@ -101,7 +122,6 @@ def _errors(problem: Problem) -> Iterator[tuple[str, float]]:
         theirs = _outputs_and_gradients(torch_twin, _parameters(torch_twin), problem)
         yield "FullRNN's outputs are nn.RNN's", _relative(ours[0], theirs[0])
         yield "all gradients are nn.RNN's", max(map(_relative, ours[1:], theirs[1:]))
-    swept = own_gradnorm(problem)
     clones = clone_contributions(problem)
     expected = _norms(clones.flatten(1))
     yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected, problem.x.dtype)

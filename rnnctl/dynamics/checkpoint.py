@@ -82,6 +82,9 @@ class CheckpointContents(Result):
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
         none = "no matrix has one" if self.scalars["recurrent"] else "no recurrent matrix is known by its name"
+        unsound = [row["name"] for row in self.rows if row["recurrent"] and row["nonfinite"]]
+        if unsound:
+            none = f"not finite: {first_of(unsound)}"
         if self._unknown_W_hh:
             none = f"{first_of(self._unknown_W_hh)} cannot be told from the file"
         return dict.fromkeys(LARGEST, none)

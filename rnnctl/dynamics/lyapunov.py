@@ -304,7 +304,7 @@ def lyapunov(
 def _factor_per_step(
     model: nn.Module | DrivenLayer, layer: Measured, target: Tensor | None
 ) -> tuple[float | None, str]:
-    """That of ``gradnorm`` along the same sequence, where the loss is known: of a ``FullRNN``; and why there is none."""
+    """That of ``gradnorm`` along the same sequence, where the loss is known; or None and why."""
     if not isinstance(model, FullRNN) or isinstance(layer, GraphSteps):
         return None, NO_FACTOR
     found = own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init))

@@ -15,7 +15,15 @@ from rnnctl.dynamics.eigen import departure_from_normality as departure_from_nor
 from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of, why_no_steps
 from rnnctl.dynamics.jacobian import jacobian_norms
 from rnnctl.dynamics.step_spectra import StepSpectrum, step_spectrum
-from rnnctl.dynamics.trajectory import COMPUTED_IN, REASON_KINDS, Measured, Stretch, reason_scalars, stretches, why_ended
+from rnnctl.dynamics.trajectory import (
+    COMPUTED_IN,
+    REASON_KINDS,
+    Measured,
+    Stretch,
+    reason_scalars,
+    stretches,
+    why_ended,
+)
 from rnnctl.errors import InputError
 from rnnctl.memory import require_memory
 from rnnctl.models.driven import DrivenLayer, driven_along, own_layer, require_alone

@@ -235,7 +235,7 @@ class FirstNonfinite:
 def first_nonfinite(seen: Mapping[str, StatesSeen | None]) -> FirstNonfinite:
     """Of several recurrences, by the names of their weights: the one that comes to it first."""
     bad = [
-        FirstNonfinite(each.first_nonfinite, name, each.gate, dtype=each.dtype, in_float64=each.in_float64)
+        FirstNonfinite(each.first_nonfinite, name, each.gate, True, each.dtype, each.in_float64, each.is_nan)
         for name, each in seen.items()
         if each is not None and each.first_nonfinite is not None
     ]

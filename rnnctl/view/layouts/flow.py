@@ -21,9 +21,15 @@ def _nonfinite(scalars: Record) -> str:
     return f"{NONFINITE_NOTE}{where}"
 
 
+def _loss(scalars: Record) -> str:
+    """Of which steps, and of numbers that are none, why."""
+    reason = scalars["nonfinite_reason"]
+    return "over all steps" if reason is None else f"over all steps; {reason}"
+
+
 def _flow_notes(scalars: Record) -> Mapping[str, str]:
     return {
-        "loss": "over all steps",
+        "loss": _loss(scalars),
         "grad_W_hh_norm": "||sum of all contributions||, the norm of W_hh.grad",
         "autograd_relative_error": agreement_note(scalars, "sum of all contributions"),
         "lag_to_one_percent": "steps back at which the median of ||dL_k/dstate|| has fallen to 1 % of lag 0",
@@ -35,7 +41,7 @@ def _flow_notes(scalars: Record) -> Mapping[str, str]:
 
 def _truncation_notes(scalars: Record) -> Mapping[str, str]:
     return {
-        "loss": "over all steps",
+        "loss": _loss(scalars),
         "grad_W_hh_norm": "of the full gradient",
         "autograd_relative_error": agreement_note(scalars, "the full gradient"),
         "window_for_cosine_99": "the smallest of these windows from which on the cosine is at least 0.99",
@@ -48,11 +54,6 @@ HIDDEN = (
     *("seq_len", "autograd_tolerance", "states", "*_at_*"),
     *("first_nonfinite_weight", "first_nonfinite_gate", "nonfinite_reason"),
 )
-
-
-def _caption(scalars: Record) -> str:
-    """Of numbers that are none, why: a sentence of its own below the tables."""
-    return scalars["nonfinite_reason"] or ""
 
 
 FLOW = Layout(
@@ -74,7 +75,6 @@ FLOW = Layout(
         )
     },
     picture=_picture,
-    caption=_caption,
 )
 TRUNCATION = Layout(
     (
@@ -90,5 +90,4 @@ TRUNCATION = Layout(
     ),
     _truncation_notes,
     HIDDEN,
-    caption=_caption,
 )

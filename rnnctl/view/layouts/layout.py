@@ -277,4 +277,6 @@ CHECK = Layout(
             )
         ),
     ),
+    lambda scalars: {"failed": scalars.get("nonfinite_reason", "")},
+    ("nonfinite_reason",),
 )
