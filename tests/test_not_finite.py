@@ -12,7 +12,8 @@ import rnnctl
 from rnnctl import FullRNN
 from rnnctl.dynamics.checkpoint import contents
 from rnnctl.errors import RnnctlError
-from rnnctl.recurrence.states_seen import is_nan_alone
+from rnnctl.gradients.truncation import Truncation
+from rnnctl.recurrence.states_seen import FirstNonfinite, is_nan_alone
 
 GROWING = "--nonlinearity linear --init orthogonal --gain 10"
 HELD = "float32 ends at 3.4e38; in float64 it is finite (--dtype float64)"
@@ -109,6 +110,14 @@ def test_padding_has_no_known_share_of_what_is_not_finite():
     found = rnnctl.gradnorm(model, torch.randn(2, 60, 3), lengths=torch.tensor([60, 20]))
     assert found.scalars["padded_share"] is None
     assert found.why["padded_share"] == found.scalars["reason"]
+
+
+def test_no_window_has_a_known_part_of_an_infinite_gradient():
+    gradients = torch.ones(2, 3, 3, dtype=torch.float64)
+    gradients[1, 0, 2] = math.inf
+    parts = {"loss": 1.0, "agreement": None, "nonfinite": FirstNonfinite()}
+    found = Truncation((1, 5), gradients, torch.ones(2, dtype=torch.float64), **parts)
+    assert all(math.isnan(row[name]) for row in found.rows for name in ("norm_ratio", "relative_error", "cosine"))
 
 
 def test_against_an_infinite_norm_nothing_has_vanished():

@@ -300,8 +300,8 @@ def _compared(gradient: Tensor, omitted: float, full: Tensor) -> dict[str, float
     norm, full_norm = norm_of(gradient), norm_of(full)
     if full_norm == 0:
         return {"norm_ratio": None, "relative_error": None, "cosine": None}
-    # Of a full gradient that is not finite nothing is left out, of which nobody knows how much.
-    error = omitted / full_norm if math.isfinite(full_norm) else math.nan
+    # Of a full gradient that is not finite nobody knows how much is left, or left out: no 0 of it.
+    ratio, error = (each / full_norm if math.isfinite(full_norm) else math.nan for each in (norm, omitted))
     # Each by its norm first: products of tiny numbers would vanish.
     cosine = float((gradient / norm * (full / full_norm)).sum()) if norm != 0 else None
-    return {"norm_ratio": norm / full_norm, "relative_error": error, "cosine": cosine}
+    return {"norm_ratio": ratio, "relative_error": error, "cosine": cosine}
