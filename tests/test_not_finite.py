@@ -337,3 +337,11 @@ def test_nan_alone_is_told_from_an_overflow():
     assert is_nan_alone(nan.double(), near.double())
     assert not is_nan_alone(both)
     assert not is_nan_alone(torch.tensor([math.inf]))
+
+
+def test_of_windows_whose_gradients_overflow_that_is_the_reason_and_not_that_they_are_0(run):
+    line = "truncation --seq-len 60 --hidden-size 12 --gain 40 --nonlinearity relu --fail-on"
+    ran = run(f"{line} cosine_at_8<0.5")
+    assert ran.code == 1
+    assert "cosine_at_8 has no value here: the gradients are not finite" in ran.err
+    assert HELD in ran.err

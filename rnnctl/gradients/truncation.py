@@ -29,6 +29,7 @@ from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
 from rnnctl.recurrence.sweep_all_losses import LossBlock
 from rnnctl.results import Kind
 
+NO_GRADIENT = "the gradient of this window is 0"
 GOOD_COSINES = {"window_for_cosine_99": 0.99, "window_for_cosine_999": 0.999}
 
 
@@ -73,7 +74,6 @@ class Truncation(OfEveryLoss):
     @cached_property
     def scalars(self) -> Mapping[str, Any]:
         """The full gradient, the smallest good windows, and every row by name (cosine_at_20, ...)."""
-        named = {f"{name}_at_{row['window']}": row[name] for row in self.rows for name in row if name != "window"}
         return MappingProxyType(
             {
                 "seq_len": self.windows[-1],
@@ -83,7 +83,7 @@ class Truncation(OfEveryLoss):
                 **{name: self.smallest_window(cosine) for name, cosine in GOOD_COSINES.items()},
                 **self.nonfinite.scalars(),
                 "nonfinite_reason": self.nonfinite_reason,
-                **named,
+                **self._named,
             }
         )
 
@@ -91,15 +91,22 @@ class Truncation(OfEveryLoss):
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
         full = norm_of(self.gradients[-1])
-        no_ratio = "the full gradient is 0" if full == 0 else "the gradient of this window is 0"
         no_window = "the full gradient is 0" if full == 0 else self.because_not_finite("the gradients are not finite")
         return {
             **why_not_compared(self.agreement),
             **dict.fromkeys(GOOD_COSINES, no_window),
             **self.nonfinite.why(),
             "nonfinite_reason": ALL_FINITE,
-            **{f"{name}_at_{row['window']}": no_ratio for row in self.rows for name in row if name != "window"},
+            **{
+                name: no_window if value is not None or full == 0 else NO_GRADIENT
+                for name, value in self._named.items()
+            },
         }
+
+    @property
+    def _named(self) -> Mapping[str, float | None]:
+        """Every row's numbers by name: cosine_at_20, ..."""
+        return {f"{name}_at_{row['window']}": row[name] for row in self.rows for name in row if name != "window"}
 
     @property
     def whole_gradient(self) -> Tensor:
