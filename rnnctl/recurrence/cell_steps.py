@@ -4,15 +4,16 @@ c' = keep c + what enters;  h' = o tanh(c'), with a projection W_hr (o tanh(c'))
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from rnnctl.recurrence.cell_kind import LayerOutputs
 from rnnctl.recurrence.run import LayerRun
-from rnnctl.recurrence.slopes import CellSlopes, State
+from rnnctl.recurrence.slopes import CellSlopes, Linearized, State
 from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, chunk_steps
-from rnnctl.recurrence.weights import LayerWeights
+from rnnctl.recurrence.weights import LayerWeights, pre_activations
 
 # With more units a step, T small operations cost less than log2 T passes over memory.
 STEP_BY_STEP = 1024
@@ -48,12 +49,41 @@ class CellArithmetic:
         keep: which of them passes c on.
         cell_states: from the gates and c_init, (batch, hidden), to c_init, c_0 .. c_{T-1}.
         slopes: from the gates and c before and after, to buffers.
+        linearized: consecutive steps from the pre-activations of the gates, (steps, batch, gates, hidden), the first c,
+            (batch, hidden), and the weights that the slopes stand around, in float64, the slopes to all their digits.
+        outputs: a layer forward.
+        blocks: how many gates there are.
     """
 
     gates: Callable[[Tensor, Tensor, LayerWeights, Tensor | None], Tensor]
     keep: int
     cell_states: Callable[[Tensor, Tensor], Tensor]
     slopes: Callable[[Tensor, Tensor, Tensor, SlopeBuffers], None]
+    linearized: Callable[[Tensor, Tensor, LayerWeights], Linearized]
+    outputs: LayerOutputs
+    blocks: int
+
+    def exact(self, x: Tensor, before: State, weights: LayerWeights) -> Linearized:
+        """Consecutive steps in float64, with slopes that saturation does not round to 0.
+
+        Args:
+            x: shape (steps, batch, input).
+            before: h, shape (batch, hidden or proj), and c, (batch, hidden), before the first step.
+        """
+        h, _ = self.outputs(x, None, [part.unsqueeze(0).contiguous() for part in before], [weights])
+        earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
+        found = self.linearized(pre_activations(x, earlier, weights, self.blocks, None), before[1], weights)
+        return replace(found, states=(h, found.states[1]))
+
+    def units(self, from_x: Tensor, from_h: Tensor, before: State, weights: LayerWeights) -> Linearized:
+        """What the units make of what reaches their gates in one step, with slopes to all their digits.
+
+        Args:
+            from_x, from_h: W_ih x + b_ih and W_hh h + b_hh, gate by gate, shape (1, batch, gates, hidden).
+            before: h and c before the step, each (1, batch, hidden).
+            weights: those that the slopes stand around.
+        """
+        return self.linearized(from_x + from_h, before[1][0], weights)
 
     def next_states(self, x: Tensor, before: State, weights: LayerWeights) -> State:
         """h' and c' of every step, each of shape (steps, batch, units), from its input and the states before it.

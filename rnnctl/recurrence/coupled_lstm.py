@@ -7,7 +7,6 @@ Source: Greff et al. 2017, "LSTM: a search space odyssey", arXiv:1503.04069, whe
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -127,32 +126,11 @@ def coupled_slopes(gates: Tensor, c_before: Tensor, c: Tensor, out: SlopeBuffers
     torch.addcmul(o, scratch, tanh_c, value=-1, out=out.to_cell)
 
 
-def exact_coupled(x: Tensor, before: State, weights: LayerWeights) -> Linearized:
-    """Consecutive steps in float64, with slopes that saturation does not round to 0, as for the LSTM.
+def linearized_coupled(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
+    """Consecutive steps from the pre-activations of f, g, o, (steps, batch, 3, hidden), and the first c.
 
-    Args:
-        x: shape (steps, batch, input).
-        before: h and c before the first step, each (batch, hidden).
+    Saturation does not round the slopes to 0, as for the LSTM.
     """
-    h, _ = _outputs(x, None, [part.unsqueeze(0) for part in before], [weights])
-    earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
-    found = _linearized(pre_activations(x, earlier, weights, 3, None), before[1], weights)
-    return replace(found, states=(h, found.states[1]))
-
-
-def coupled_units(from_x: Tensor, from_h: Tensor, before: State, weights: LayerWeights) -> Linearized:
-    """What the units make of what reaches their gates in one step, as for the LSTM.
-
-    Args:
-        from_x, from_h: W_ih x + b_ih and W_hh h + b_hh, gate by gate, shape (1, batch, 3, hidden).
-        before: h and c before the step, each (1, batch, hidden).
-        weights: those that the slopes stand around.
-    """
-    return _linearized(from_x + from_h, before[1][0], weights)
-
-
-def _linearized(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
-    """Consecutive steps from the pre-activations of f, g, o, (steps, batch, 3, hidden), and the first c."""
     gates, opposite = a.sigmoid(), (-a).sigmoid()
     gates[..., 1, :] = a[..., 1, :].tanh()
     c = coupled_cell_states(gates, c_init)
@@ -165,7 +143,15 @@ def _linearized(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
     return Linearized((o * tanh_c, c[1:]), gates, around)
 
 
-ARITHMETIC = CellArithmetic(coupled_gates, keep=0, cell_states=coupled_cell_states, slopes=coupled_slopes)
+ARITHMETIC = CellArithmetic(
+    gates=coupled_gates,
+    keep=0,
+    cell_states=coupled_cell_states,
+    slopes=coupled_slopes,
+    linearized=linearized_coupled,
+    outputs=_outputs,
+    blocks=3,
+)
 COUPLED_LSTM = CellKind(
     name="CoupledLSTM",
     gates=(
@@ -175,11 +161,11 @@ COUPLED_LSTM = CellKind(
     ),
     states=("h", "c"),
     keep="f",
-    outputs=_outputs,
+    outputs=ARITHMETIC.outputs,
     next_states=ARITHMETIC.next_states,
     slopes=ARITHMETIC.slopes_of,
-    exact=exact_coupled,
-    units=coupled_units,
+    exact=ARITHMETIC.exact,
+    units=ARITHMETIC.units,
     reversible=ARITHMETIC.reversible,
     marker="coupled_gates",
 )

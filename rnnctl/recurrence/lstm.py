@@ -7,15 +7,13 @@ Source: Hochreiter & Schmidhuber 1997, Gers et al. 2000, in the form of ``torch.
 projections: Sak et al. 2014, arXiv:1402.1128.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from rnnctl.recurrence.cell_kind import CellKind, Gate
 from rnnctl.recurrence.cell_steps import CellArithmetic, SlopeBuffers, scan
 from rnnctl.recurrence.fused import fused
-from rnnctl.recurrence.slopes import CellSlopes, Linearized, State
+from rnnctl.recurrence.slopes import CellSlopes, Linearized
 from rnnctl.recurrence.weights import LayerWeights, pre_activations
 
 
@@ -70,35 +68,12 @@ def lstm_slopes(gates: Tensor, c_before: Tensor, c: Tensor, out: SlopeBuffers) -
     torch.addcmul(o, scratch, tanh_c, value=-1, out=out.to_cell)
 
 
-def exact_lstm(x: Tensor, before: State, weights: LayerWeights) -> Linearized:
-    """Consecutive steps in float64, with slopes that saturation does not round to 0.
+def linearized_lstm(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
+    """Consecutive steps from the pre-activations of i, f, g, o, (steps, batch, 4, hidden), and the first c.
 
     Sigmoids of the opposite in place of 1 - f, and cosh^-2 in place of 1 - g^2: those are 0 where the gates are
     saturated, while the slopes are not and their logarithms count.
-
-    Args:
-        x: shape (steps, batch, input).
-        before: h, shape (batch, hidden or proj), and c, (batch, hidden), before the first step.
     """
-    h, _ = fused("LSTM")(x, None, [part.unsqueeze(0).contiguous() for part in before], [weights])
-    earlier = torch.cat([before[0].unsqueeze(0), h[:-1]])
-    found = _linearized(pre_activations(x, earlier, weights, 4, None), before[1], weights)
-    return replace(found, states=(h, found.states[1]))
-
-
-def lstm_units(from_x: Tensor, from_h: Tensor, before: State, weights: LayerWeights) -> Linearized:
-    """What the units make of what reaches their gates in one step, with slopes to all their digits.
-
-    Args:
-        from_x, from_h: W_ih x + b_ih and W_hh h + b_hh, gate by gate, shape (1, batch, 4, hidden).
-        before: h and c before the step, each (1, batch, hidden).
-        weights: those that the slopes stand around.
-    """
-    return _linearized(from_x + from_h, before[1][0], weights)
-
-
-def _linearized(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
-    """Consecutive steps from the pre-activations of i, f, g, o, (steps, batch, 4, hidden), and the first c."""
     gates, opposite = a.sigmoid(), (-a).sigmoid()
     gates[..., 2, :] = a[..., 2, :].tanh()
     c = cell_states(gates, c_init)
@@ -110,7 +85,15 @@ def _linearized(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
     return Linearized((o * tanh_c, c[1:]), gates, CellSlopes(weights.W_hh, slopes, f, o * slope_c, weights.W_hr))
 
 
-ARITHMETIC = CellArithmetic(gates=lstm_gates, keep=1, cell_states=cell_states, slopes=lstm_slopes)
+ARITHMETIC = CellArithmetic(
+    gates=lstm_gates,
+    keep=1,
+    cell_states=cell_states,
+    slopes=lstm_slopes,
+    linearized=linearized_lstm,
+    outputs=fused("LSTM"),
+    blocks=4,
+)
 LSTM = CellKind(
     name="LSTM",
     gates=(
@@ -121,11 +104,11 @@ LSTM = CellKind(
     ),
     states=("h", "c"),
     keep="f",
-    outputs=fused("LSTM"),
+    outputs=ARITHMETIC.outputs,
     next_states=ARITHMETIC.next_states,
     slopes=ARITHMETIC.slopes_of,
-    exact=exact_lstm,
-    units=lstm_units,
+    exact=ARITHMETIC.exact,
+    units=ARITHMETIC.units,
     reversible=ARITHMETIC.reversible,
     projects=True,
 )
