@@ -10,10 +10,12 @@ import torch
 
 import rnnctl
 from rnnctl.data import bundled_csv
+from rnnctl.dynamics import followed_drive
 from rnnctl.dynamics.finite_width import Course, Cycle, cycles, largest_modulus, share_of_width
 from rnnctl.dynamics.followed_drive import is_stationary
 from rnnctl.dynamics.meanfield import prediction
 from rnnctl.initializers import initialize_W_hh
+from rnnctl.recurrence.nonlinearities import TANH
 
 
 def network(seed, hidden=512, inputs=1, gain=1.5, bias=False, nonlinearity="tanh"):
@@ -174,6 +176,28 @@ def test_weights_that_are_not_independent_have_no_theory_under_any_drive(init):
     found = rnnctl.lyapunov(network(0, hidden=8), DRIVES["spikes"][0], count=1, init=init)
     assert found.theory.chi is None
     assert "not independent" in found.theory.note
+
+
+def test_any_gain_takes_as_many_nodes(monkeypatch):
+    """The mean over a drive of many thousands is not that of millions of nodes."""
+    seen, x = [], DRIVES["spikes"][0][:, :20]
+    of_input = followed_drive._of_input
+    monkeypatch.setattr(followed_drive, "_of_input", lambda a, f: seen.append(a.numel()) or of_input(a, f))
+    for gain in (2.0, 1e3, 1e6):
+        found = rnnctl.lyapunov(network(0, hidden=8), x, count=1, init="gaussian", gain=gain)
+        assert math.isfinite(found.theory.exponent)
+    assert max(seen) <= 8 * 61
+
+
+@pytest.mark.parametrize("root", [1.9, 2.1, 5.0, 60.0])
+def test_nodes_in_z_and_in_the_input_meet(root):
+    source = 2 * noise(0, 1, 1, 50)[0]
+    found = followed_drive._step(source, torch.tensor([1.0]).double(), TANH, root**2)
+    z = torch.linspace(-8, 8, 40001, dtype=torch.float64)
+    weight = torch.exp(-(z**2) / 2) / torch.exp(-(z**2) / 2).sum()
+    a = source[0, :, None] + root * z
+    for mean, values in ((found.h, a.tanh() ** 2), (found.slope, a.cosh() ** -4), (found.fourth, a.cosh() ** -8)):
+        assert mean.item() == pytest.approx((values @ weight).mean().item(), rel=1e-5)
 
 
 def test_variances_beyond_every_number_have_no_theory():

@@ -13,6 +13,7 @@ import rnnctl
 from rnnctl.__main__ import main
 from rnnctl.models.driven import driven_layer
 from rnnctl.recurrence.matrix import spectral_radius_and_error
+from rnnctl.recurrence.resolvent import _disks
 from rnnctl.view.render import rendered
 from rnnctl.view.terminal import Terminal, View
 
@@ -346,3 +347,19 @@ def test_equal_entries_are_rounded_alike():
     """All of them by the same share: the radius of 600 x 600 tenths moves by as much."""
     radius, error = spectral_radius_and_error(torch.full((600, 600), 0.1))
     assert 0 < abs(radius - 60) <= error
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_disks_hold_every_point_where_the_sum_over_conditions_reaches_the_bound(seed):
+    """sum_i k_i / |z - v_i| >= 1 / known_to at points drawn around eigenvalues whose disks nearly touch."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=8) + 1j * rng.normal(size=8)
+    conditions = 10.0 ** rng.uniform(0, 2, size=8)
+    known_to = 0.3 * np.abs(values - np.roll(values, 1)).min() / conditions.max()
+    radii, _ = _disks(torch.from_numpy(values), torch.from_numpy(conditions), known_to)
+    z = (values[:, None] + (rng.normal(size=(8, 20000)) + 1j * rng.normal(size=(8, 20000))) * 0.5).ravel()
+    far = np.abs(z[:, None] - values)
+    reached = z[(conditions / far).sum(axis=1) >= 1 / known_to]
+    near = np.abs(reached[:, None] - values)
+    assert len(reached) > 100
+    assert (near.min(axis=1) <= radii.numpy()[near.argmin(axis=1)]).all()

@@ -169,10 +169,21 @@ def test_json_and_conditions_know_growth(capsys):
     assert json.loads(capsys.readouterr().out)["scalars"]["nonfinite"]["transient_growth"] == "inf"
 
 
-@pytest.mark.parametrize(("dtype", "gain", "units"), [(torch.bfloat16, 0.577, 128), (torch.float32, 0.8, 40)])
+@pytest.mark.parametrize(
+    ("dtype", "gain", "units"), [(torch.bfloat16, 0.577, 128), (torch.float16, 0.9, 64), (torch.float32, 0.8, 40)]
+)
 def test_growth_of_rounded_weights_is_that_of_the_exact_ones(dtype, gain, units):
     exact = torch.randn(units, units, generator=torch.Generator().manual_seed(0)).double() * gain / units**0.5
     rounded = exact.to(dtype).double()
     found = transient_growth(rounded, eigen(rounded, dtype), dtype)
     powers = [np.linalg.norm(np.linalg.matrix_power(exact.numpy(), n), 2) for n in range(1, 60)]
     assert found.norm == pytest.approx(max(powers), rel=0.01)
+
+
+def test_powers_that_come_back_to_1_within_rounding_do_not_tell_whether_they_grow():
+    scales = torch.tensor([1.0, 2.5, 1.2, 1.1]).double()
+    W = torch.eye(4).double().roll(1, dims=0) * scales.unsqueeze(1) / scales
+    assert growth(W).norm == pytest.approx(2.5)
+    found = growth(W, torch.bfloat16)
+    assert (found.norm, found.step) == (None, None)
+    assert "rounding" in found.why

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnnctl.dynamics.finite_width import Course, cycles, share_of_width
-from rnnctl.dynamics.meanfield import MeanField
+from rnnctl.dynamics.meanfield import TANH_REACH, MeanField
 from rnnctl.dynamics.trajectory import STRETCH_BYTES
 from rnnctl.models.driven import widened
 from rnnctl.recurrence.nonlinearities import Nonlinearity
@@ -19,6 +19,9 @@ from rnnctl.recurrence.weights import LayerWeights
 # The normal's quadrature: its reach, and nodes on each side that leave an error below 1e-6, at the least, and in
 # proportion to the standard deviation of what tanh is taken of, whose poles are pi/2 away.
 REACH, FEWEST_NODES, NODES = 6.5, 10, 15.0
+# Up to this standard deviation; of a larger one the density is smooth where tanh is steep, and so many nodes to 1 are
+# enough there, however large it is.
+NARROW, NODES_OF_INPUT = 2.0, 4
 # A drive is constant whose size varies by less than this of it.
 CONSTANT = 1e-9
 # Lags whose correlations are looked at, at most; standard deviations that chance is given, here and where the size is
@@ -172,15 +175,37 @@ def _step(source: Float[Tensor, "batch hidden"], before: Tensor, f: Nonlinearity
     """Of a drive, and the mean square of h_{t-1}, shape (batch,)."""
     recurrent = variance * before
     root = recurrent.sqrt()
-    z, weight = _normal_nodes(max(FEWEST_NODES, math.ceil(NODES * float(root.max()))))
-    a = source.unsqueeze(2) + root[:, None, None] * z
-    h = f.activate(a.clone())
-    slope = f.exact_slope(h, a.clone).square()
-    means = ((each @ weight).mean(dim=1) for each in (h.square(), slope, slope.square()))
+    means, is_wide = _over_z(source, root.clamp(max=NARROW), f), root > NARROW
+    if bool(is_wide.any()):
+        means[:, is_wide] = _over_input(source[is_wide], root[is_wide], f)
     return _Step(recurrent + source.square().mean(dim=1), before, *means)
 
 
-@lru_cache(maxsize=64)
+def _over_z(source: Tensor, root: Tensor, f: Nonlinearity) -> Float[Tensor, "means batch"]:
+    """E[h^2], E[f'^2] and E[f'^4] over normal z and the units, at nodes in z."""
+    z, weight = _normal_nodes(max(FEWEST_NODES, math.ceil(NODES * float(root.max()))))
+    values = _of_input(source.unsqueeze(2) + root[:, None, None] * z, f)
+    return (values @ weight).mean(dim=2)
+
+
+def _over_input(source: Tensor, root: Tensor, f: Nonlinearity) -> Float[Tensor, "means batch"]:
+    """The same at nodes in a_t, which end where f does."""
+    a = torch.linspace(-TANH_REACH, TANH_REACH, round(2 * TANH_REACH * NODES_OF_INPUT) + 1, dtype=torch.float64)
+    wide = root[:, None, None]
+    density = torch.exp(-((a - source.unsqueeze(2)) / wide).square() / 2) / (wide * math.sqrt(2 * math.pi))
+    values = _of_input(a, f)
+    ends = values[:, -1:]
+    return ends + (values - ends) @ density.mean(dim=1).t() / NODES_OF_INPUT
+
+
+def _of_input(a: Tensor, f: Nonlinearity) -> Float[Tensor, "values ..."]:
+    """h^2, f'^2 and f'^4, one after the other, for a_t of any shape."""
+    h = f.activate(a.clone())
+    slope = f.exact_slope(h, a.clone).square()
+    return torch.stack([h.square(), slope, slope.square()])
+
+
+@lru_cache(maxsize=32)
 def _normal_nodes(half: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the trapezoidal rule for E[g(z)], z normal, so many on each side, shape (nodes,) each."""
     z = torch.linspace(-REACH, REACH, 2 * half + 1, dtype=torch.float64)

@@ -16,7 +16,7 @@ from rnnctl.dynamics.copies import shares
 from rnnctl.dynamics.followed_drive import followed, is_stationary, strengths
 from rnnctl.dynamics.gated_mean_field import gated_mean_field
 from rnnctl.dynamics.growth import Growth
-from rnnctl.dynamics.meanfield import MeanField, iid_sigma_w, prediction
+from rnnctl.dynamics.meanfield import MeanField, iid_sigma_w, not_independent, prediction
 from rnnctl.dynamics.spectrum import layer_to_measure
 from rnnctl.dynamics.standard_error import standard_errors, why_no_error
 from rnnctl.dynamics.trajectory import REASON_KINDS, Measured, computed_in, reason_scalars, trajectory
@@ -319,8 +319,11 @@ def _theory(layer: Measured, warmup: int, steps: int, autonomous: bool, init: st
     if f is None or isinstance(layer, GraphSteps):
         return MeanField(None, None, f"the mean-field theory is the Elman cell's; none here for the {layer.kind.name}")
     x = layer.x[:1, :1] if autonomous else layer.x[:, : warmup + steps]
-    strength, sigma_w = strengths(layer.wide_weights, x), iid_sigma_w(init, gain)
-    if sigma_w is None or f.homogeneous_share is not None or is_stationary(strength):
+    sigma_w = iid_sigma_w(init, gain)
+    if sigma_w is None:
+        return not_independent(init)
+    strength = strengths(layer.wide_weights, x)
+    if f.homogeneous_share is not None or is_stationary(strength):
         return prediction(init, gain, float(strength.mean()), f.name)
     return followed(layer.wide_weights, x, layer.h_init, f, sigma_w, warmup)
 

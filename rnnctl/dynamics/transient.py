@@ -63,23 +63,28 @@ def transient_growth(W: Float[Tensor, "hidden hidden"], eigen: Eigen, dtype: tor
 def _largest(W: Tensor, dtype: torch.dtype, may_grow: bool) -> TransientGrowth:
     longest, best, step, done, known_to = W, _norm(W), 1, 0, usual_rounding(W, dtype)
     # Of W^0, W^1, ..., at most.
-    sizes = [1.0]
+    sizes, checked = [1.0], 0
     for powers in _powers(W):
         if not bool(torch.isfinite(powers).all()):
             break
-        norms = _norms_above(best, powers)
+        bounds = torch.linalg.matrix_norm(powers).tolist()
+        norms = _norms_above(best, powers, bounds)
         if norms and max(norms.values()) > best * (1 + SAME):
             best = max(norms.values())
             first = min(i for i, norm in norms.items() if norm >= best * (1 - SAME))
             longest, step = powers[first], done + 1 + first
-        sizes += torch.linalg.matrix_norm(powers).clamp(max=best).tolist()
+        sizes += [min(bound, best) for bound in bounds]
         done += len(powers)
-        if known_to * _changes(sizes[:step]) > KNOWN_WITHIN * best and not _is_known_by_entry(W, dtype, step, best):
+        if step != checked and not _is_known(W, dtype, sizes[:step], best, known_to):
             return TransientGrowth(None, None, ROUNDED)
-        slack = known_to * _changes(sizes[:done])
-        if _is_at_most(1 + min(slack, KNOWN_WITHIN), powers[-1], norms.get(len(powers) - 1)):
-            unsure = may_grow and slack > KNOWN_WITHIN
-            return TransientGrowth(None, None, ROUNDED) if unsure else TransientGrowth(spectral_norm(longest), step)
+        checked = step
+        last = _last_norm(powers[-1], bounds[-1], norms.get(len(powers) - 1))
+        if last <= 1 + KNOWN_WITHIN:
+            slack = known_to * _changes(sizes[:done])
+            if may_grow and slack > KNOWN_WITHIN:
+                return TransientGrowth(None, None, ROUNDED)
+            if last <= 1 + min(slack, KNOWN_WITHIN):
+                return TransientGrowth(spectral_norm(longest), step)
     unsettled = f"not settled in the {done} powers that were formed: ||W_hh^{step}|| = {best:.4g} is their largest"
     return TransientGrowth(None, None, AT_ONE if may_grow else unsettled)
 
@@ -93,8 +98,12 @@ def _changes(sizes: list[float]) -> float:
     return sum(one * other for one, other in zip(sizes, reversed(sizes), strict=True))
 
 
-def _is_known_by_entry(W: Tensor, dtype: torch.dtype, step: int, norm: float) -> bool:
-    """Whether W^step is known where terms do not cancel, as in a chain: no entry loses more than those of |W|^step."""
+def _is_known(W: Tensor, dtype: torch.dtype, sizes: list[float], norm: float, known_to: float) -> bool:
+    """Whether rounding leaves the norm of a power as it is, of W^0 .. W^(n - 1) the sizes being known."""
+    if known_to * _changes(sizes) <= KNOWN_WITHIN * norm:
+        return True
+    # Where terms do not cancel, as in a chain, no entry loses more than those of |W|^n.
+    step = len(sizes)
     share = step * (half_spacing(dtype) + len(W) * torch.finfo(torch.float64).eps)
     return share * frobenius_norm(torch.linalg.matrix_power(W.abs(), step)) <= KNOWN_WITHIN * norm
 
@@ -117,9 +126,8 @@ def _powers(W: Tensor) -> Iterator[Tensor]:
         yield powers
 
 
-def _norms_above(best: float, powers: Tensor) -> dict[int, float]:
-    """The norms of those powers whose norm may be the largest so far, by index."""
-    bounds = torch.linalg.matrix_norm(powers).tolist()
+def _norms_above(best: float, powers: Tensor, bounds: list[float]) -> dict[int, float]:
+    """The norms of those powers whose norm may be the largest so far, by index; at most ``bounds``."""
     found: dict[int, float] = {}
     for i in sorted(range(len(powers)), key=lambda i: -bounds[i]):
         if bounds[i] <= best:
@@ -135,8 +143,8 @@ def _norm(power: Tensor) -> float:
     return float(jacobian_norms(power.new_ones(1, len(power)), power))
 
 
-def _is_at_most(limit: float, power: Tensor, norm: float | None) -> bool:
-    """Whether the norm of a power is at most this, as far as it takes to find out."""
-    if float(torch.linalg.matrix_norm(power)) > limit * math.sqrt(len(power)):
-        return False
-    return (_norm(power) if norm is None else norm) <= limit
+def _last_norm(power: Tensor, bound: float, norm: float | None) -> float:
+    """The norm of a power, where it is not known yet; inf where its Frobenius norm shows that it is above 1."""
+    if bound > (1 + KNOWN_WITHIN) * math.sqrt(len(power)):
+        return math.inf
+    return _norm(power) if norm is None else norm
