@@ -127,7 +127,7 @@ def coupled_slopes(gates: Tensor, c_before: Tensor, c: Tensor, out: SlopeBuffers
 
 
 def linearized_coupled(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
-    """Consecutive steps from the pre-activations of f, g, o, (steps, batch, 3, hidden), and the first c.
+    """Consecutive steps from the pre-activations of f, g, o, shape (steps, batch, 3, hidden), and the first c.
 
     Saturation does not round the slopes to 0, as for the LSTM.
     """

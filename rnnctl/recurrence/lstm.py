@@ -69,7 +69,7 @@ def lstm_slopes(gates: Tensor, c_before: Tensor, c: Tensor, out: SlopeBuffers) -
 
 
 def linearized_lstm(a: Tensor, c_init: Tensor, weights: LayerWeights) -> Linearized:
-    """Consecutive steps from the pre-activations of i, f, g, o, (steps, batch, 4, hidden), and the first c.
+    """Consecutive steps from the pre-activations of i, f, g, o, shape (steps, batch, 4, hidden), and the first c.
 
     Sigmoids of the opposite in place of 1 - f, and cosh^-2 in place of 1 - g^2: those are 0 where the gates are
     saturated, while the slopes are not and their logarithms count.
