@@ -19,6 +19,7 @@ from rnnctl.models.calls import CellCall, chains_reached, taken
 from rnnctl.models.replay import calls_in_float64
 from rnnctl.recurrence.cell_kind import CellKind
 from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.scaling import largest_magnitude
 from rnnctl.recurrence.slopes import Slopes, State
 from rnnctl.recurrence.states_seen import (
     UNREPEATED,
@@ -66,7 +67,7 @@ def cell_norms(calls: Sequence[CellCall], want_decay: bool = False, lengths: Ten
         recovered_error=max(errors),
         decay=None,
         padded=padded,
-        largest_input=max(float(each.x.abs().max()) for each in steps),
+        largest_input=max(largest_magnitude(each.x) for each in steps),
         seen=_seen(calls, steps) if want_decay else None,
     )
     if not want_decay:
@@ -171,7 +172,7 @@ class _Steps:
         first = calls[0]
         weights = first.weights.to(wide_dtype(first.before[0]))
         before = _states([call.before for call in calls])
-        products = takes_products(first.before[0].unsqueeze(0))
+        products = takes_products(before[0], first.kind.blocks)
         x, after = _block([call.x for call in calls]), _states([call.after for call in calls])
         slopes = first.kind.slopes(x, before, after, weights)
         grads = _arrived(calls, after, slopes)

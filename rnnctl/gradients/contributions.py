@@ -8,20 +8,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.scaling import power_of_two, times_power_of_two
+from rnnctl.recurrence.scaling import SAFE, power_of_two, row_norms, times_power_of_two
 from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk
 
 # Within 2**20 of 1, squares of float32 values keep clear of underflow and overflow.
 NEAR_ONE = 20
-# Norms of float32 values between these come from squares that neither vanish nor overflow.
-SAFE = (1e-15, 1e15)
+# Samples that cancel to less than this share of their sizes leave too few digits of a norm from Gram matrices.
+CANCELLING = 0.02
+# What a product of its own costs a step beside its multiply-adds, in multiply-adds: calls, and passes over its numbers.
+CALLS, PASSES = 300_000, 20
 
 
 class Contributions:
     """Accumulates what one reverse sweep says, chunk by chunk.
 
     Args:
-        products: whether every G_t is formed; by ``takes_products`` if left out.
         rows: of W_hh, (gates * hidden); hidden if left out.
         gates: into how many blocks of rows W_hh falls.
 
@@ -33,24 +34,19 @@ class Contributions:
     def __init__(
         self,
         h: Float[Tensor, "time_plus_1 batch hidden"],
-        products: bool | None = None,
         *,
         rows: int | None = None,
         gates: int = 1,
     ) -> None:
         self.h, self._gates = h, gates
-        self._products = takes_products(h) if products is None else products
         hidden = h.shape[2]
         self.grad_W_hh = h.new_zeros(hidden if rows is None else rows, hidden, dtype=wide_dtype(h))
-        # The Gram form works in float64 and minds tiny states as little as the product of two norms.
-        power = power_of_two(h)
-        self._rescale = self._products or power is None or abs(power) > NEAR_ONE
+        self._products = takes_products(h, gates)
         self._parts: list[_Part] = []
 
     def add(self, chunk: ReverseChunk) -> None:
         """Take in one chunk of the sweep."""
-        h = self.h[chunk.start : chunk.stop]
-        h, own = near_one(h) if self._rescale else (h, 0)
+        h, own = near_one(self.h[chunk.start : chunk.stop])
         exponent = chunk.exponent + own
         total, norms = gate_contributions(chunk.delta, h, self._products, self._gates)
         self._parts.append(_Part(chunk.norm, _delta_norm(chunk), chunk.exponent, norms.cpu().double(), exponent))
@@ -100,8 +96,7 @@ def _delta_norm(chunk: ReverseChunk) -> Tensor:
     """A bound of ||delta_t||: of an Elman cell dL/dh_t is one, whose norm is known already."""
     if chunk.delta.shape == chunk.grad_h.shape:
         return chunk.norm
-    norms: Tensor = torch.linalg.vector_norm(chunk.delta.flatten(1), dim=1)
-    return norms.double().cpu()
+    return row_norms(chunk.delta.flatten(1)).double().cpu()
 
 
 def _unscaled(parts: list[tuple[Tensor, int]]) -> Tensor:
@@ -141,14 +136,20 @@ def step_norms(block: Float[Tensor, "time batch hidden"]) -> Float[Tensor, " tim
 
 def _safe_norms(rows: Tensor) -> Tensor:
     """Norms of rows in their own dtype where no square leaves its range, else in float64."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
+    norms = row_norms(rows)
     if rows.dtype == torch.float32:
         norms = norms.to(wide_dtype(rows))
-        # Not <= and >=, or NaN would pass; a norm of 0 may be an underflow of all squares.
-        unsafe = ~((norms > SAFE[0]) & (norms < SAFE[1]))
+        unsafe = ~_is_safe(norms, rows.dtype)
         if bool(unsafe.any()):
             norms[unsafe] = _row_norms(rows[unsafe])
     return norms
+
+
+def _is_safe(norms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of norms of any shape, whether no square left the range of the dtype that they were formed in."""
+    least, most = SAFE[dtype.itemsize]
+    # Not <= and >=, or NaN would pass; a norm of 0 may be an underflow of all squares.
+    return (norms > least) & (norms < most)
 
 
 def contribution_norms(
@@ -179,48 +180,73 @@ def gate_contributions(
         return _total(delta, h), _row_norms(by_gate) * _row_norms(h)
     if products:
         return _direct(delta, h, gates)
-    return _total(delta, h), _gram(delta, h, gates)
+    return _total(delta, h), _guarded_gram(delta, h, gates)
 
 
-def takes_products(block: Tensor) -> bool:
-    """Whether to form every G_t: Gram matrices of float64 lose half its digits, large ones cost more.
+def takes_products(block: Tensor, gates: int = 1) -> bool:
+    """Whether to form every G_t: where the batch is large, Gram matrices over it cost more.
 
     Args:
-        block: the states or the like, shape (time, batch, hidden), in the dtype that they came in.
+        block: the states or the like, shape (time, batch, hidden).
+        gates: as of ``gate_contributions``.
     """
     batch, hidden = block.shape[1:]
-    # Two Gram matrices, in float64 at twice the cost, are as much work as the product where hidden = 4 batch.
-    return batch > 1 and (block.dtype == torch.float64 or hidden <= 4 * batch)
+    # Their sum is one more product for Gram matrices, and comes of itself where every G_t is formed.
+    return (gates + 1) * batch**2 * hidden > CALLS + PASSES * gates * hidden**2
 
 
 def _total(delta: Tensor, h: Tensor) -> Tensor:
     return delta.flatten(0, 1).t() @ h.flatten(0, 1)
 
 
-def _gram(delta: Tensor, h: Tensor, gates: int) -> Tensor:
-    """Norms from (batch, batch) Gram matrices in float64, whose rounding float32 cannot see."""
-    wide = wide_dtype(delta)
-    h = h.to(wide)
-    # Gates before the batch, so that one batched product serves all.
-    rows = delta.view(*delta.shape[:2], gates, -1).transpose(1, 2).to(wide, memory_format=torch.contiguous_format)
-    flat = rows.flatten(0, 1)
-    gram = torch.bmm(flat, flat.mT).view(*rows.shape[:3], -1)
-    squares = gram.mul_((h @ h.mT).unsqueeze(1)).sum((2, 3))
-    # The terms have both signs: where they cancel, rounding may leave less than 0.
-    return squares.clamp_min_(0).sqrt_()
+def _guarded_gram(delta: Tensor, h: Tensor, gates: int) -> Tensor:
+    """Norms from Gram matrices; of the steps whose digits those would lose, from something with more of them."""
+    norms, bounds, safe = _gram(delta, h, gates)
+    careful = ~(safe & (norms > CANCELLING * bounds)).all(dim=1)
+    if bool(careful.any()):
+        delta, h = delta[careful], h[careful]
+        wide = wide_dtype(delta)
+        if delta.dtype == wide:
+            norms[careful] = _direct(delta, h, gates)[1]
+        else:
+            # Float64 has twice the digits of float32, and may lose half of them.
+            norms[careful] = _gram(delta.to(wide), h.to(wide), gates)[0]
+    return norms
+
+
+def _gram(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Norms from (batch, batch) Gram matrices, their bounds and whether they are safe, each (time, gates).
+
+    The bound is the sum over the batch of ||delta|| ||h||; not safe is what squares underflow or overflow in.
+    """
+    wide, found = wide_dtype(delta), []
+    grams_h = torch.bmm(h, h.mT)
+    squares_h = grams_h.diagonal(dim1=1, dim2=2)
+    size_h = squares_h.sum(1).sqrt_()
+    for rows in delta.chunk(gates, dim=2):
+        grams = torch.bmm(rows, rows.mT)
+        squares = grams.diagonal(dim1=1, dim2=2)
+        size, bound = squares.sum(1).sqrt_(), (squares * squares_h).sqrt_().sum(1)
+        safe = _is_safe(torch.stack([size, size_h, bound]), delta.dtype).all(dim=0)
+        # The terms have both signs: where they cancel, rounding may leave less than 0.
+        norm = grams.mul_(grams_h).sum((1, 2), dtype=wide).clamp_min_(0).sqrt_()
+        found.append((norm, bound.to(wide), safe))
+    norms, bounds, are_safe = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
+    return norms, bounds, are_safe
 
 
 def _direct(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor]:
     """Norms from the (rows, hidden) products themselves; one at a time stays in cache."""
     shape = delta.shape[2], h.shape[2]
-    total, product = delta.new_zeros(shape), delta.new_empty(shape)
-    by_gate = product.view(gates, -1)
-    norms = delta.new_empty(delta.shape[0], gates)
-    for delta_t, h_t, norm in zip(delta.unbind(0), h.unbind(0), norms.unbind(0), strict=True):
+    total, product, squares = delta.new_zeros(shape), delta.new_empty(shape), delta.new_empty(shape)
+    by_gate = squares.view(gates, -1)
+    found = delta.new_empty(delta.shape[0], gates)
+    for delta_t, h_t, sums in zip(delta.unbind(0), h.unbind(0), found.unbind(0), strict=True):
         torch.mm(delta_t.t(), h_t, out=product)
-        torch.linalg.vector_norm(by_gate, dim=1, out=norm)
         total.add_(product)
-    return total, norms.to(wide_dtype(delta))
+        # A sum of squares and not a norm: see ``row_norms``.
+        torch.sum(torch.mul(product, product, out=squares).view_as(by_gate), dim=1, out=sums)
+    return total, found.to(wide_dtype(delta)).sqrt_()
 
 
 def _row_norms(rows: Tensor) -> Tensor:

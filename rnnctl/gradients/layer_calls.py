@@ -15,6 +15,7 @@ from rnnctl.models.modules import directions
 from rnnctl.models.replay import in_float64
 from rnnctl.models.sequences import Geometry, ordered, with_received
 from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.scaling import largest_magnitude
 from rnnctl.recurrence.slopes import State
 from rnnctl.recurrence.states_seen import InFloat64, StatesSeen, first_bad_step, seen_in
 
@@ -231,7 +232,7 @@ def _in_time(norms: LayerNorms, reverse: bool, replayed: float, run: LayerRun) -
         recovered_error=max(norms.recovered_error, replayed),
         decay=norms.decay,
         padded=None if norms.padded is None else _both_ordered(norms.padded, reverse),
-        largest_input=float(run.x.abs().max()),
+        largest_input=largest_magnitude(run.x),
         seen=None,
         ends=None if norms.grad_init is None else (tuple(part[-1] for part in run.entering), norms.grad_init),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype, takes_products, wide_dtype
+from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype, wide_dtype
 from rnnctl.gradients.decay import Decay, decay_from, entry
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.run import LayerRun
@@ -69,16 +69,13 @@ def layer_norms(
             is kept what the first step sends back; neither is asked of states that we made ourselves.
         progress: called with the fraction of the steps that are done.
     """
-    # By the dtype that the states came in: swept in float64 for its rounding, a float32 layer still needs no more
-    # digits of its norms than Gram matrices leave.
-    products = takes_products(run.h)
     _require_room(run, want_grad_x)
     run = in_sweep_dtype(run)
     batch, hidden = run.h.shape[1:]
-    contributions = Contributions(run.h, products, rows=run.weights.W_hh.shape[0], gates=run.kind.blocks)
+    contributions = Contributions(run.h, rows=run.weights.W_hh.shape[0], gates=run.kind.blocks)
     with torch.inference_mode(), threads_for(batch, hidden * run.kind.blocks):
         steps = run.kind.reversible(run)
-        listeners = _Listeners(run, products, want_grad_x, progress)
+        listeners = _Listeners(run, want_grad_x, progress)
         for chunk in sweep_back(steps, *run.entering):
             contributions.add(chunk)
             listeners.add(steps, chunk)
@@ -118,13 +115,13 @@ class _Listeners:
     """What is kept of every chunk of a sweep beside the contributions."""
 
     def __init__(
-        self, run: LayerRun, products: bool, want_grad_x: bool, progress: Callable[[float], None] | None
+        self, run: LayerRun, want_grad_x: bool, progress: Callable[[float], None] | None
     ) -> None:
         self._run, self._progress = run, progress
         self._norms_c: list[Tensor] = []
         self._log_norms: list[Tensor] = []
         self.grad_x = torch.zeros_like(run.x, dtype=wide_dtype(run.x)) if want_grad_x else None
-        self._audit = None if run.padding is None else _PaddingAudit(run, products)
+        self._audit = None if run.padding is None else _PaddingAudit(run)
 
     def add(self, steps: Reversible, chunk: ReverseChunk) -> None:
         """Take in one chunk."""
@@ -179,11 +176,11 @@ def _require_room(run: LayerRun, want_grad_x: bool) -> None:
 class _PaddingAudit:
     """Contributions apart by whether the step is one of the sequence or padding."""
 
-    def __init__(self, run: LayerRun, products: bool) -> None:
+    def __init__(self, run: LayerRun) -> None:
         rows = run.weights.W_hh.shape[0]
         assert run.padding is not None
         self._shares = run.padding, 1 - run.padding
-        self._parts = tuple(Contributions(run.h, products, rows=rows) for _ in self._shares)
+        self._parts = tuple(Contributions(run.h, rows=rows) for _ in self._shares)
 
     def add(self, chunk: ReverseChunk) -> None:
         for share, part in zip(self._shares, self._parts, strict=True):

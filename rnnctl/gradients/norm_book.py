@@ -1,5 +1,6 @@
 """Norms of many gradients as they pass by: of small ones many at a time, of large ones at once."""
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnctl.recurrence.scaling import FEW_NUMBERS as FEW_SQUARES
+from rnnctl.recurrence.scaling import SAFE, row_norms
+
 # By these powers of two numbers are brought to where their squares neither underflow nor overflow: it changes no digit.
 _SHIFTS = {4: (0, 64, 126, -96), 8: (0, 512, 1022, -768)}
-# By the bytes of a number: between these a norm was taken of squares that did not.
-_SAFE = {4: (1e-15, 1e15), 8: (1e-150, 1e150)}
 # Up to so many numbers a norm costs more in calls than in arithmetic, so that many are taken together.
 FEW_NUMBERS = 4096
 # So many numbers wait at most: they stay in the cache.
@@ -33,7 +35,7 @@ class _Norms:
             norms: of a tensor of this shape.
         """
         size = wide.dtype.itemsize
-        small, large = _SAFE[size]
+        small, large = SAFE[size]
         found = self._shifted(wide, norms)
         safe = [small < norm < large for norm in found]
         if all(safe):
@@ -53,6 +55,16 @@ class _Norms:
         self._shift = 0
         return kept
 
+    def whole(self, wide: Tensor) -> float:
+        """The norm of all of a tensor of any shape, real and at least float32."""
+        return self.of(wide, self._frobenius)[0]
+
+    def _frobenius(self, wide: Tensor) -> list[float]:
+        if wide.numel() <= FEW_SQUARES:
+            return [float(torch.linalg.vector_norm(wide))]
+        # Of many numbers the norm loses digits that a sum of squares keeps: see ``row_norms``.
+        return [math.sqrt(float(torch.mul(wide, wide, out=self.buffer(wide)).sum()))]
+
     def buffer(self, like: Tensor) -> Tensor:
         """One place for all of a shape: fresh memory of that size costs more than the arithmetic."""
         key = like.shape, like.stride(), like.dtype
@@ -69,11 +81,7 @@ class _Norms:
 
 def norm_of(grad: Tensor) -> float:
     """The Frobenius norm of a gradient of any shape and dtype, to all digits of the dtype at any magnitude."""
-    return _Norms().of(_at_least_float32(grad), _frobenius)[0]
-
-
-def _frobenius(wide: Tensor) -> list[float]:
-    return [float(torch.linalg.vector_norm(wide))]
+    return _Norms().whole(_at_least_float32(grad))
 
 
 def _at_least_float32(grad: Tensor) -> Tensor:
@@ -104,7 +112,7 @@ def norms_along(stacked: Tensor) -> list[float]:
     flat = _at_least_float32(stacked).reshape(len(stacked), -1)
 
     def norms(wide: Tensor) -> list[float]:
-        found: list[float] = torch.linalg.vector_norm(wide, dim=1).tolist()
+        found: list[float] = row_norms(wide).tolist()
         return found
 
     return _Norms().of(flat, norms)
@@ -170,7 +178,7 @@ class SummedBook:
         count = grad.numel()
         if count > FEW_NUMBERS:
             if self._runs is None:
-                (self.norms[WHOLE][use],) = self._measure.of(_at_least_float32(grad), _frobenius)
+                self.norms[WHOLE][use] = self._measure.whole(_at_least_float32(grad))
             else:
                 for name, (norm,) in self._runs.norms(self._measure, grad.unsqueeze(0)).items():
                     self.norms[name][use] = norm

@@ -11,6 +11,8 @@ from torch import Tensor
 from rnnctl.errors import plain
 from rnnctl.recurrence.finite import nonfinite_count
 from rnnctl.recurrence.run import LayerRun
+from rnnctl.recurrence.scaling import largest_magnitude
+from rnnctl.recurrence.sweep import CHUNK_BYTES
 from rnnctl.recurrence.weights import pre_activations
 
 # As of the gates: where tanh' is below 0.02.
@@ -264,7 +266,7 @@ def seen_states(run: LayerRun, before: Tensor, after: Tensor) -> StatesSeen:
     first = found.first_nonfinite
     gate = None if first is None else _gate(run, before, first)
     # Cells of known kinds make nan of finite numbers by an overflow alone.
-    return replace(found, largest_input=float(run.x.abs().max()), gate=gate, is_nan=False)
+    return replace(found, largest_input=largest_magnitude(run.x), gate=gate, is_nan=False)
 
 
 def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> StatesSeen:
@@ -275,13 +277,12 @@ def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> State
         has_ends: whether |h| near 1 is an end of its range.
         mask: 1 where a sequence has a step, (steps, batch, 1); None where all have all.
     """
-    size = h.abs() if mask is None else h.abs() * mask
-    largest = size.flatten(0, 1).amax(0)
+    largest, beyond = _sizes(h, mask, has_ends)
     first = None if bool(torch.isfinite(largest).all()) else first_bad_step(h)
     return StatesSeen(
         steps=len(h),
         entries=h.numel() if mask is None else int(mask.sum()) * h.shape[-1],
-        saturated=_count_beyond(size, largest) if has_ends else None,
+        saturated=beyond if has_ends else None,
         silent=(largest < torch.finfo(h.dtype).eps).cpu(),
         largest_input=None,
         first_nonfinite=first,
@@ -348,9 +349,22 @@ def why_not_seen(seen: StatesSeen | None) -> dict[str, str]:
     return {"saturated_fraction": "h has no end at 1", "largest_input": "no input is of floating-point numbers"}
 
 
-def _count_beyond(size: Tensor, largest: Tensor) -> int:
-    """How many of the sizes are, the largest of every unit being known."""
-    return int((size > BEYOND).sum()) if bool((largest > BEYOND).any()) else 0
+def _sizes(h: Tensor, mask: Tensor | None, has_ends: bool) -> tuple[Tensor, int]:
+    """The largest |h| of every unit, (hidden,), and how many of all are beyond 0.99: a part at a time, in cache."""
+    steps = max(1, CHUNK_BYTES // (h[0].numel() * h.element_size()))
+    masks = [None] * len(h) if mask is None else mask.split(steps)
+    largest, beyond = h.new_zeros(h.shape[2]), 0
+    for part, present in zip(h.split(steps), masks, strict=False):
+        size = part.abs()
+        if present is not None:
+            size *= present
+        top = size.amax((0, 1))
+        torch.maximum(largest, top, out=largest)
+        if has_ends and bool((top > BEYOND).any()):
+            # Ones and zeros in the place of the sizes: numbers add up ten times as fast as truths, and as exactly.
+            ones = torch.gt(size, BEYOND, out=size)
+            beyond += int(ones.sum(dtype=torch.promote_types(size.dtype, torch.float32)))
+    return largest, beyond
 
 
 def _gate(run: LayerRun, before: Tensor, step: int) -> str | None:
