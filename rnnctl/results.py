@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 Value = float | int | str | bool | None
 Record = Mapping[str, Any]
 # What a scalar is: float of any number, bool, str of any text, or the words that a text may be.
 Kind = type | tuple[str, ...]
+T = TypeVar("T")
 
 
 def numbers(*names: str) -> dict[str, Kind]:
@@ -81,6 +82,28 @@ class Result:
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None, and of every condition that nothing tells."""
         return {}
+
+
+class Later(Generic[T]):
+    """A value that is made when it is first asked for, by a call, and then kept in place of what it is made from."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make: Callable[[], T] | None = make
+        self._made: list[T] = []
+
+    @classmethod
+    def made(cls, value: T) -> "Later[T]":
+        """One that is there already."""
+        return cls(lambda: value)
+
+    def __call__(self) -> T:
+        if self._make is not None:
+            self._made, self._make = [self._make()], None
+        return self._made[0]
+
+    def __reduce__(self) -> Any:
+        # Copies, and what goes to another process, have the value alone.
+        return Later.made, (self(),)
 
 
 def strict(value: Any) -> Any:

@@ -329,7 +329,8 @@ def _decay(calls: Sequence[CellCall], norms: StepNorms, chain: list[int]) -> Dec
         return decay_from(state.log(), last)
     # A state that goes round the cell is more than its W_hh carries.
     run = None if round_about else as_layer(calls[: last + 1])
-    return None if run is None else layer_norms(run, want_decay=True, recorded=False).decay
+    found = None if run is None else layer_norms(run, want_decay=True, recorded=False).decay
+    return None if found is None else found()
 
 
 def _entering(call: CellCall) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -43,7 +43,7 @@ from rnnctl.recurrence.states_seen import (
     seen_scalars,
     why_not_seen,
 )
-from rnnctl.results import Kind, Result
+from rnnctl.results import Kind, Later, Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,12 @@ class GradNorms(Result):
         grad_W_hh: sum of G_t over t, which is ``W_hh.grad``; shape (hidden, hidden).
         loss: the loss.
         W_hh: the recurrent matrix at that time, shape (hidden, hidden).
-        decay: how d(loss at the last step)/dh_t changes from step to step.
         agreement: the comparison with autograd, or None where it was not asked for.
         h_init_is_zero: G_0 is exactly 0 because h_init is.
         seen: what the states and inputs are like.
         vanish_below, explode_above: thresholds of the verdict on ``first_over_last``.
+        decay_later: makes ``decay``; with losses at earlier steps that takes a reverse sweep of its own, for which it
+            holds h_t of all steps until somebody asks (reads ``decay``, ``verdict`` or ``scalars``).
         in_float64: of a run that is not finite, what it would be in float64.
     Units: loss per unit of weight or of hidden state.
     """
@@ -86,13 +87,18 @@ class GradNorms(Result):
     grad_W_hh: Tensor
     loss: float
     W_hh: Tensor
-    decay: Decay
+    decay_later: Later[Decay] = field(repr=False)
     agreement: Agreement | None
     h_init_is_zero: bool
     seen: StatesSeen
     vanish_below: float
     explode_above: float
     in_float64: InFloat64 = UNREPEATED
+
+    @property
+    def decay(self) -> Decay:
+        """How d(loss at the last step)/dh_t changes from step to step."""
+        return self.decay_later()
 
     @property
     def first_nonfinite_step(self) -> int | None:
@@ -333,7 +339,7 @@ class _Swept:
             grad_W_hh=found.grad_W_hh.to(W_hh.dtype, copy=True),
             loss=self.loss,
             W_hh=W_hh.clone(),
-            decay=self.norms.decay,
+            decay_later=self.norms.decay,
             agreement=compared,
             h_init_is_zero=not bool(problem.h_init.any()),
             seen=self.seen,
@@ -343,9 +349,9 @@ class _Swept:
 
 
 def _require_room(model: FullRNN, x: Tensor, loss_at: str) -> None:
-    """Refuse before allocating: h always; its copy, outputs and gradient with a loss at all steps."""
+    """Refuse before allocating: h always; what the losses send to it where they are at all steps."""
     batch, seq_len, _ = x.shape
     hidden = model.rnn_cell.hidden_size
-    tensors = 1 if loss_at == "last" else 4
+    tensors = 1 if loss_at == "last" else 2
     needed = tensors * (seq_len + 1) * batch * hidden * x.element_size() + 4 * 8 * hidden**2
     require_memory(needed, f"{tensors} x ({seq_len + 1}, {batch}, {hidden}) for the sweep")

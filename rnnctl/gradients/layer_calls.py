@@ -230,7 +230,7 @@ def _in_time(norms: LayerNorms, reverse: bool, replayed: float, run: LayerRun) -
         grad_W_hh=found.grad_W_hh.clone(),
         magnitude=found.magnitude,
         recovered_error=max(norms.recovered_error, replayed),
-        decay=norms.decay,
+        decay=None if norms.decay is None else norms.decay(),
         padded=None if norms.padded is None else _both_ordered(norms.padded, reverse),
         largest_input=largest_magnitude(run.x),
         seen=None,

@@ -1,6 +1,7 @@
 """One layer in one direction, of our network or somebody's module: what a sweep back along its run tells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from rnnctl.recurrence.scaling import times_power_of_two
 from rnnctl.recurrence.slopes import State
 from rnnctl.recurrence.sweep import ReverseChunk, Reversible, sweep_back
 from rnnctl.recurrence.threads import threads_for
+from rnnctl.results import Later
 
 # Below so many multiply-adds a step the sweep runs in float64: small networks lose most digits to
 # rounding, and their time goes into calls, not arithmetic.
@@ -34,7 +36,8 @@ class LayerNorms:
         grad_x: dL/dx_t, shape (time, batch, input), float64, where it was asked for.
         recovered_error: the largest difference between the h_t that follow from the weights and
             those that the module made, over 1 or |h_t|; of the steps that were recomputed.
-        decay: how a gradient that enters at the last step changes on its way back, if asked for.
+        decay: how a gradient that enters at the last step changes on its way back, if asked for; where more enters
+            before it, that takes a sweep of its own, which is made when this is called.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
         grad_init: the gradient of the state before the first step, past c's way through h, each part (batch, units),
             float64, of a recorded run.
@@ -46,7 +49,7 @@ class LayerNorms:
     grad_norm_c: Tensor | None
     grad_x: Tensor | None
     recovered_error: float
-    decay: Decay | None
+    decay: Later[Decay] | None
     padded: tuple[Tensor, Tensor] | None
     grad_init: State | None
 
@@ -64,17 +67,16 @@ def layer_norms(
     Args:
         run: the layer and what is known of it.
         want_grad_x: also dL/dx_t, for the layer below.
-        want_decay: also follow what enters at the last step alone, if need be by a second sweep.
+        want_decay: also follow what enters at the last step alone, if need be by a second sweep later, for which h is
+            kept.
         recorded: whether the run is of somebody's module, so that its states are held against its weights, and it
             is kept what the first step sends back; neither is asked of states that we made ourselves.
         progress: called with the fraction of the steps that are done.
     """
     _require_room(run, want_grad_x)
     run = in_sweep_dtype(run)
-    batch, hidden = run.h.shape[1:]
     contributions = Contributions(run.h, rows=run.weights.W_hh.shape[0], gates=run.kind.blocks)
-    with torch.inference_mode(), threads_for(batch, hidden * run.kind.blocks):
-        steps = run.kind.reversible(run)
+    with _swept(run) as steps:
         listeners = _Listeners(run, want_grad_x, progress)
         for chunk in sweep_back(steps, *run.entering):
             contributions.add(chunk)
@@ -86,9 +88,8 @@ def layer_norms(
             grad_norm_c=listeners.grad_norm_c,
             grad_x=listeners.grad_x,
             recovered_error=_recovered_error(run, steps) if recorded else 0.0,
-            # Before the second sweep of the decay, which overwrites what the first left in the buffers.
             grad_init=_grad_init(steps, chunk.exponent) if recorded else None,
-            decay=_decay(run, steps, listeners.log_grad_norm_state) if want_decay else None,
+            decay=_decay(run, listeners.log_grad_norm_state) if want_decay else None,
             padded=listeners.padded,
         )
 
@@ -114,9 +115,7 @@ def chosen_sums(run: LayerRun, chosen: Tensor) -> Tensor:
 class _Listeners:
     """What is kept of every chunk of a sweep beside the contributions."""
 
-    def __init__(
-        self, run: LayerRun, want_grad_x: bool, progress: Callable[[float], None] | None
-    ) -> None:
+    def __init__(self, run: LayerRun, want_grad_x: bool, progress: Callable[[float], None] | None) -> None:
         self._run, self._progress = run, progress
         self._norms_c: list[Tensor] = []
         self._log_norms: list[Tensor] = []
@@ -209,16 +208,33 @@ def _grad_init(steps: Reversible, exponent: int) -> State:
     return tuple(times_power_of_two(part.to(wide_dtype(part)), -exponent).clone() for part in steps.carried(0))
 
 
-def _decay(run: LayerRun, steps: Reversible, log_grad_norm_state: Tensor) -> Decay:
+def _decay(run: LayerRun, log_grad_norm_state: Tensor) -> Later[Decay]:
     """Of what enters at the last step alone: of sequences that end at different steps, the longest ones'."""
     entering = torch.stack([direct_norms(run, part) for part in run.entering]).sum(0)
     last = entry(entering) if run.mask is None else _entry_of_packed(run, entering)
     # Where nothing enters earlier the sweep that has just ended was this one.
-    if bool((entering[:last] != 0).any()):
-        log_grad_norm_state = torch.empty_like(log_grad_norm_state)
-        for chunk in sweep_back(steps, *(_from(part, run.seq_len - last) for part in run.entering)):
-            log_grad_norm_state[chunk.start : chunk.stop] = chunk.log_norm_state
-    return decay_from(log_grad_norm_state.clone(), last)
+    if not bool((entering[:last] != 0).any()):
+        return Later.made(decay_from(log_grad_norm_state.clone(), last))
+    direct, *more = (_from(part, run.seq_len - last).clone() for part in run.entering)
+    alone = replace(run, weights=run.weights.copied(), direct=direct, direct_c=more[0] if more else None)
+    return Later(lambda: decay_from(_log_norms(alone), last))
+
+
+def _log_norms(run: LayerRun) -> Tensor:
+    """ln of the norm of the whole state's gradient, shape (time,), float64."""
+    found = torch.empty(run.seq_len, dtype=torch.float64)
+    with _swept(run) as steps:
+        for chunk in sweep_back(steps, *run.entering):
+            found[chunk.start : chunk.stop] = chunk.log_norm_state
+    return found
+
+
+@contextmanager
+def _swept(run: LayerRun) -> Iterator[Reversible]:
+    """The steps of a layer, within what a sweep runs under."""
+    batch, hidden = run.h.shape[1:]
+    with torch.inference_mode(), threads_for(batch, hidden * run.kind.blocks):
+        yield run.kind.reversible(run)
 
 
 def _entry_of_packed(run: LayerRun, entering: Tensor) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.errors import InputError
-from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
+from rnnctl.losses import attached_target, loss_share, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.models.calls import cell_weights
 from rnnctl.models.inputs import Given, TimeFirst, one_tensor
 from rnnctl.recurrence.elman import hidden_states
@@ -19,6 +19,9 @@ from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.states_seen import FirstNonfinite, first_bad_step
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
+
+# The states of a piece of the readout, which goes through autograd with a copy and a gradient of that size.
+PIECE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,34 @@ class Problem:
         Args:
             h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
         Returns:
-            The loss, and the gradients at the last n steps, shape (n, batch, hidden): autograd
-            over the readout in one piece, for any readout and any loss.
+            The loss, and the gradients at the last n steps, shape (n, batch, hidden): autograd over the readout,
+            for any readout and any loss; over a long sequence in pieces of time, each a part of the loss.
         """
-        steps = loss_steps(self.seq_len, self.loss_at)
-        # A copy, because tensors made in inference mode refuse autograd.
-        leaf = h[-steps:].clone().requires_grad_()
-        with torch.enable_grad():
-            y = self.model.readout(leaf).transpose(0, 1)
-            target = attached_target(self.target, y, self.loss, self.seq_len)
-            loss = sequence_loss(y, target, self.loss)
-            (direct,) = torch.autograd.grad(loss, leaf)
-        return float(loss.detach()), direct
+        states = h[-loss_steps(self.seq_len, self.loss_at) :]
+        direct, loss, target, size = torch.empty_like(states), 0.0, None, self._piece(states)
+        for start in range(0, len(states), size):
+            # A copy, because tensors made in inference mode refuse autograd.
+            leaf = states[start : start + size].clone().requires_grad_()
+            with torch.enable_grad():
+                y = self.model.readout(leaf).transpose(0, 1)
+                target = self._attached_target(y, len(states)) if target is None else target
+                of_piece, target = target.tensor_split([len(leaf)], dim=1)
+                found = sequence_loss(y, of_piece, self.loss)
+                share = loss_share(self.loss, len(leaf) / len(states))
+                (direct[start : start + size],) = torch.autograd.grad(found, leaf, torch.full_like(found, share))
+            loss += share * float(found.detach())
+        return loss, direct
+
+    def _piece(self, states: Tensor) -> int:
+        """Into pieces of how many steps the readout falls: all of them, unless they are too many for the cache."""
+        # A readout of somebody's own may look at all steps at once; a share of a mean is no number of half precision.
+        whole = type(self.model).readout is not FullRNN.readout or states.element_size() < 4
+        return len(states) if whole else max(1, PIECE_BYTES // (states[0].numel() * states.element_size()))
+
+    def _attached_target(self, y: Tensor, steps: int) -> Tensor:
+        """The target at all steps that carry a loss, y being the outputs at some of them, (batch, n, output)."""
+        whole = y.new_empty(()).expand(y.shape[0], steps, y.shape[2])
+        return attached_target(self.target, whole, self.loss, self.seq_len)
 
     def in_float64(self) -> "Problem":
         """The same in float64, on the CPU, which has it; the model is a copy."""

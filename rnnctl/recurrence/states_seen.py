@@ -352,12 +352,11 @@ def why_not_seen(seen: StatesSeen | None) -> dict[str, str]:
 def _sizes(h: Tensor, mask: Tensor | None, has_ends: bool) -> tuple[Tensor, int]:
     """The largest |h| of every unit, (hidden,), and how many of all are beyond 0.99: a part at a time, in cache."""
     steps = max(1, CHUNK_BYTES // (h[0].numel() * h.element_size()))
-    masks = [None] * len(h) if mask is None else mask.split(steps)
     largest, beyond = h.new_zeros(h.shape[2]), 0
-    for part, present in zip(h.split(steps), masks, strict=False):
-        size = part.abs()
-        if present is not None:
-            size *= present
+    for start in range(0, len(h), steps):
+        size = h[start : start + steps].abs()
+        if mask is not None:
+            size *= mask[start : start + steps]
         top = size.amax((0, 1))
         torch.maximum(largest, top, out=largest)
         if has_ends and bool((top > BEYOND).any()):

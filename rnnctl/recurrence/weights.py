@@ -48,6 +48,10 @@ class LayerWeights:
         """The same weights, apart from autograd."""
         return self._each(Tensor.detach)
 
+    def copied(self) -> "LayerWeights":
+        """The same weights, which stay what they are when the model is changed."""
+        return self._each(Tensor.clone)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> "LayerWeights":
         parts = (self.W_ih, self.W_hh, self.b_ih, self.b_hh, self.W_hr)
         W_ih, W_hh, *others = (None if part is None else change(part) for part in parts)
