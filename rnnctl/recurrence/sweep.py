@@ -18,8 +18,13 @@ from rnnctl.recurrence.slopes import State
 
 # Bytes of one chunk of hidden states: it should stay in the cache of one core.
 CHUNK_BYTES = 1 << 20
-# In float64, whose range lets a gradient drift further, three times as many.
-LONGEST_CHUNK = 48
+# Small steps are taken so many at a time where the magnitude stays: each chunk costs as much as dozens of them.
+LONGEST_CHUNK = 256
+# The first chunk, of which nothing is known: torch's own weights drift by 2**40 over so many steps.
+FIRST_CHUNK = 48
+# By how many powers of two a chunk is meant to drift, and at most may, by the bytes of a number. Norms are roots of
+# sums of squares: those of 2**60 keep well within float32's 2**127.
+DRIFTS = {4: (40, 60), 8: (200, 300)}
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,7 @@ class Reversible(Protocol):
 
 def chunk_steps(steps: int, batch: int, hidden: int, itemsize: int) -> int:
     """How many time steps make a chunk that stays in cache."""
-    longest = LONGEST_CHUNK if itemsize < 8 else 3 * LONGEST_CHUNK
-    return max(1, min(steps, longest, CHUNK_BYTES // (batch * hidden * itemsize)))
+    return max(1, min(steps, LONGEST_CHUNK, CHUNK_BYTES // (batch * hidden * itemsize)))
 
 
 def sweep_back(
@@ -112,7 +116,7 @@ def sweep_back(
         Chunks that tile 0 .. T-1 from the end.
     Source: Rumelhart, Hinton & Williams 1986; Werbos 1990, "Backpropagation through time".
     """
-    seq_len, size = steps.h.shape[0] - 1, steps.longest
+    seq_len, size = steps.h.shape[0] - 1, min(steps.longest, FIRST_CHUNK * steps.h.element_size() // 4)
     entering = (direct, *more_direct)
     stop, exponent = seq_len, 0
     carried: Sequence[Tensor | None] = [None] * len(steps.grads)
@@ -123,11 +127,17 @@ def sweep_back(
         steps.run(start, stop)
         chunk = _trustworthy(steps, start, stop, exponent)
         yield chunk
-        # Where the magnitude drifts fast, shorter chunks throw less away.
-        size = min(steps.longest, 2 * (stop - chunk.start))
+        size = _next_size(chunk, steps.longest, steps.h.element_size())
         # Tensors of their own: the buffers are filled anew before these go in.
         carried = steps.carried(chunk.start - start) if chunk.start > 0 else carried
         stop = chunk.start
+
+
+def _next_size(chunk: ReverseChunk, longest: int, itemsize: int) -> int:
+    """How many steps to take next: where the magnitude drifts fast, shorter chunks throw less away."""
+    size, first = chunk.stop - chunk.start, float(chunk.norm[0])
+    drifted = abs(math.frexp(first)[1]) if 0 < first < math.inf else 0
+    return max(1, min(longest, 4 * size, size * DRIFTS[itemsize][0] // max(1, drifted)))
 
 
 def _rows(direct: Tensor, seq_len: int, start: int, stop: int) -> Tensor:
@@ -164,15 +174,10 @@ def _trustworthy(steps: Reversible, start: int, stop: int, exponent: int) -> Rev
     n = stop - start
     norms = [torch.linalg.vector_norm(grad[:n].flatten(1), dim=1).double().cpu() for grad in steps.grads]
     drifting = norms[0] if len(norms) == 1 else torch.maximum(*norms)
-    first = _first_trustworthy(drifting.tolist(), _drift(steps.h.dtype))
+    first = _first_trustworthy(drifting.tolist(), 2.0 ** DRIFTS[steps.h.element_size()][1])
     found = [(grad[first:n], norm[first:]) for grad, norm in zip(steps.grads, norms, strict=True)]
     grad_c, norm_c = found[1] if len(found) > 1 else (None, None)
     return ReverseChunk(start + first, stop, exponent, found[0][0], steps.delta[first:n], found[0][1], grad_c, norm_c)
-
-
-def _drift(dtype: torch.dtype) -> float:
-    # Norms are roots of sums of squares: those of 2**60 keep well within float32's 2**127.
-    return 2.0**60 if dtype == torch.float32 else 2.0**300
 
 
 def _first_trustworthy(norms: list[float], drift: float) -> int:
