@@ -26,6 +26,7 @@ from rnnctl.models.hand_written import nonfinite_step, posed, require_batch_firs
 from rnnctl.models.inputs import Given, TimeFirst
 from rnnctl.models.modules import require_no_linear
 from rnnctl.models.objective import Objective, of_one_length
+from rnnctl.recurrence.scaling import largest_magnitudes
 from rnnctl.recurrence.states_seen import NONFINITE_KINDS, FirstNonfinite
 from rnnctl.recurrence.sweep import chunk_steps
 from rnnctl.results import Kind
@@ -278,7 +279,8 @@ def _swept(steps: LossSteps, progress: Callable[[float], None] | None) -> _Swept
         states = list[Tensor]()
         exponents = h.new_zeros(seq_len, seq_len, dtype=torch.float64)
         factors, powers = norm_factors(h[:-1])
-        bounds = torch.zeros_like(norms)
+        # Where dL_k/dh_t bounds delta_k, its norms serve.
+        bounds = None if steps.is_bounded_by_grad_h else torch.zeros_like(norms)
         summed: Tensor | None = None
         for rows, block in steps.blocks(progress):
             t = block.t
@@ -287,7 +289,8 @@ def _swept(steps: LossSteps, progress: Callable[[float], None] | None) -> _Swept
                 found[t, rows] = norm
             mixed_norms(block.delta, factors[t], out=norms[t, rows])
             exponents[t, rows] = block.exponents
-            bounds[t, rows] = steps.norm_delta(block)
+            if bounds is not None:
+                bounds[t, rows] = steps.norm_delta(block)
             # The deltas of all losses are added up first: one product with h at the end serves all of them.
             summed = h.new_zeros(seq_len, *block.delta.shape[1:]) if summed is None else summed
             summed[t].view(-1).addmv_(block.delta.flatten(1).t(), block.weights)
@@ -295,7 +298,8 @@ def _swept(steps: LossSteps, progress: Callable[[float], None] | None) -> _Swept
         total = summed.flatten(0, 1).t() @ h[:-1].flatten(0, 1)
         log_norms = _unscaled(norms, exponents.cpu() + powers[:, None])
         log_states = tuple(_unscaled(found, exponents) for found in states)
-        magnitude = float((_unscaled(bounds, exponents).exp().sum(0) * step_norms(h[:-1])).sum())
+        log_bounds = log_states[0] if bounds is None else _unscaled(bounds, exponents)
+        magnitude = float((log_bounds.exp().sum(0) * step_norms(h[:-1])).sum())
         return _Swept(steps.loss, log_norms, log_states, total.double(), magnitude, h)
 
 
@@ -355,7 +359,7 @@ def norm_factors(h: Float[Tensor, "time batch hidden"]) -> tuple[Tensor, Tensor]
         R, shape (time, min(batch, hidden), batch), scaled by 2**powers, and the powers, (time,),
         float64 on the CPU; NaN where h is not finite.
     """
-    largest = torch.linalg.vector_norm(h.flatten(1), math.inf, dim=1)
+    largest = largest_magnitudes(h.flatten(1))
     finite = torch.isfinite(largest)
     powers = torch.where(finite & (largest > 0), -torch.frexp(largest).exponent, 0)
     scales = torch.exp2(powers.double()).view(-1, 1, 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rnnctl.recurrence.scaling import largest_magnitudes
 from rnnctl.recurrence.slopes import Slopes, State
 
 # The most steps between two looks at the magnitudes, and how many powers of two they may drift by on the way: the
@@ -201,7 +202,7 @@ class _Scales:
             By how many powers of two one of them is away from 1, before that; of those left alone some always is.
         """
         # The largest magnitudes, whose squares nobody forms: far rows are the ones whose norms cannot be trusted.
-        norms = [torch.linalg.vector_norm(part[:active].flatten(1), float("inf"), dim=1) for part in parts]
+        norms = [largest_magnitudes(part[:active].flatten(1)) for part in parts]
         largest = norms[0] if len(norms) == 1 else torch.stack(norms).amax(dim=0)
         powers = torch.frexp(largest).exponent
         sizes = torch.where((largest > 0) & torch.isfinite(largest), powers.abs(), 0)
@@ -218,7 +219,7 @@ class _Scales:
             parts: their rows; where they are too small for what enters to fit beside them, they give way.
         """
         losses = entering.shape[0]
-        largest = torch.linalg.vector_norm(entering.flatten(1), float("inf"), dim=1)
+        largest = largest_magnitudes(entering.flatten(1))
         powers = torch.frexp(largest).exponent.double()
         over = (powers + self.exponents[:losses] > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
         by = -powers - self.exponents[:losses]
