@@ -14,6 +14,7 @@ from rnnctl.cells import FullRNN
 from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, why_not_compared
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.decay import Decay, decay_scalars, share_of, why_no_decay, why_no_share
+from rnnctl.gradients.entering import FromReadout
 from rnnctl.gradients.in_float64 import problem_in_float64
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
@@ -288,7 +289,7 @@ def own_gradnorm(
     Args:
         verify, vanish_below, explode_above, progress: as of ``gradnorm``.
     """
-    _require_room(problem.model, problem.x, problem.loss_at)
+    _require_room(problem.model, problem.x)
     swept, compared = along_states(problem, lambda h: _Swept.along(problem, h, progress), verify)
     found = swept.result(problem, compared, vanish_below, explode_above)
     if found.is_finite:
@@ -307,11 +308,10 @@ class _Swept:
     @classmethod
     def along(cls, problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> "_Swept":
         """Along h, shape (time + 1, batch, hidden)."""
-        loss, direct = problem.direct(h)
-        run = problem.run(h, direct)
+        run, readout = problem.run(h), FromReadout(problem, h)
         # The states are our own: nothing is learned from making them once more.
-        norms = layer_norms(run, want_decay=True, recorded=False, progress=progress)
-        return cls(loss, norms, seen_in(run))
+        norms = layer_norms(run, want_decay=True, recorded=False, readout=readout, progress=progress)
+        return cls(readout.loss, norms, seen_in(run))
 
     @property
     def grad_W_hh(self) -> Tensor:
@@ -348,10 +348,9 @@ class _Swept:
         )
 
 
-def _require_room(model: FullRNN, x: Tensor, loss_at: str) -> None:
-    """Refuse before allocating: h always; what the losses send to it where they are at all steps."""
+def _require_room(model: FullRNN, x: Tensor) -> None:
+    """Refuse before allocating: h, beside which all else is of a piece of time or of the size of W_hh."""
     batch, seq_len, _ = x.shape
     hidden = model.rnn_cell.hidden_size
-    tensors = 1 if loss_at == "last" else 2
-    needed = tensors * (seq_len + 1) * batch * hidden * x.element_size() + 4 * 8 * hidden**2
-    require_memory(needed, f"{tensors} x ({seq_len + 1}, {batch}, {hidden}) for the sweep")
+    needed = (seq_len + 1) * batch * hidden * x.element_size() + 4 * 8 * hidden**2
+    require_memory(needed, f"1 x ({seq_len + 1}, {batch}, {hidden}) for the sweep")

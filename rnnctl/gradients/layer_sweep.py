@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rnnctl.gradients.contributions import Contributions, step_norms, sweep_dtype, wide_dtype
 from rnnctl.gradients.decay import Decay, decay_from, entry
+from rnnctl.gradients.entering import FromReadout
 from rnnctl.memory import require_memory
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.scaling import times_power_of_two
@@ -60,6 +61,7 @@ def layer_norms(
     want_grad_x: bool = False,
     want_decay: bool = False,
     recorded: bool = True,
+    readout: FromReadout | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> LayerNorms:
     """Sweep back through one layer.
@@ -71,6 +73,7 @@ def layer_norms(
             kept.
         recorded: whether the run is of somebody's module, so that its states are held against its weights, and it
             is kept what the first step sends back; neither is asked of states that we made ourselves.
+        readout: what enters, in place of ``run.direct``.
         progress: called with the fraction of the steps that are done.
     """
     _require_room(run, want_grad_x)
@@ -78,18 +81,18 @@ def layer_norms(
     contributions = Contributions(run.h, rows=run.weights.W_hh.shape[0], gates=run.kind.blocks)
     with _swept(run) as steps:
         listeners = _Listeners(run, want_grad_x, progress)
-        for chunk in sweep_back(steps, *run.entering):
+        for chunk in sweep_back(steps, *(run.entering if readout is None else (readout.rows,))):
             contributions.add(chunk)
             listeners.add(steps, chunk)
         return LayerNorms(
             contributions=contributions,
-            grad_norm_h_direct=direct_norms(run, run.direct),
+            grad_norm_h_direct=direct_norms(run, run.direct) if readout is None else readout.norms,
             grad_norm_c_direct=direct_norms(run, run.direct_c),
             grad_norm_c=listeners.grad_norm_c,
             grad_x=listeners.grad_x,
             recovered_error=_recovered_error(run, steps) if recorded else 0.0,
             grad_init=_grad_init(steps, chunk.exponent) if recorded else None,
-            decay=_decay(run, listeners.log_grad_norm_state) if want_decay else None,
+            decay=_decay(run, readout, listeners.log_grad_norm_state) if want_decay else None,
             padded=listeners.padded,
         )
 
@@ -208,14 +211,17 @@ def _grad_init(steps: Reversible, exponent: int) -> State:
     return tuple(times_power_of_two(part.to(wide_dtype(part)), -exponent).clone() for part in steps.carried(0))
 
 
-def _decay(run: LayerRun, log_grad_norm_state: Tensor) -> Later[Decay]:
+def _decay(run: LayerRun, readout: FromReadout | None, log_grad_norm_state: Tensor) -> Later[Decay]:
     """Of what enters at the last step alone: of sequences that end at different steps, the longest ones'."""
-    entering = torch.stack([direct_norms(run, part) for part in run.entering]).sum(0)
+    own = [direct_norms(run, part) for part in run.entering] if readout is None else [readout.norms]
+    entering = torch.stack(own).sum(0)
     last = entry(entering) if run.mask is None else _entry_of_packed(run, entering)
     # Where nothing enters earlier the sweep that has just ended was this one.
     if not bool((entering[:last] != 0).any()):
         return Later.made(decay_from(log_grad_norm_state.clone(), last))
-    direct, *more = (_from(part, run.seq_len - last).clone() for part in run.entering)
+    count = run.seq_len - last
+    given = [_from(part, count).clone() for part in run.entering] if readout is None else [readout.last(count)]
+    direct, *more = given
     alone = replace(run, weights=run.weights.copied(), direct=direct, direct_c=more[0] if more else None)
     return Later(lambda: decay_from(_log_norms(alone), last))
 

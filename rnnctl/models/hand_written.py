@@ -1,5 +1,6 @@
 """The hand-written network with a batch and a loss, checked once; and the run that they lead to."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -64,23 +65,32 @@ class Problem:
         Args:
             h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
         Returns:
-            The loss, and the gradients at the last n steps, shape (n, batch, hidden): autograd over the readout,
-            for any readout and any loss; over a long sequence in pieces of time, each a part of the loss.
+            The loss, and the gradients at the last n steps, shape (n, batch, hidden).
+        """
+        pieces = list(self.direct_pieces(h))
+        return sum(loss for loss, _ in pieces), torch.cat([piece for _, piece in reversed(pieces)])
+
+    def direct_pieces(self, h: Tensor) -> Iterator[tuple[float, Tensor]]:
+        """The same a piece of time at a time, from the last one back: each a part of the loss, and its gradients.
+
+        Autograd over the readout, for any readout and any loss.
+
+        Args:
+            h: as of ``direct``.
         """
         states = h[-loss_steps(self.seq_len, self.loss_at) :]
-        direct, loss, target, size = torch.empty_like(states), 0.0, None, self._piece(states)
-        for start in range(0, len(states), size):
-            # A copy, because tensors made in inference mode refuse autograd.
-            leaf = states[start : start + size].clone().requires_grad_()
-            with torch.enable_grad():
+        size, target = self._piece(states), None
+        for stop in range(len(states), 0, -size):
+            part = slice(max(0, stop - size), stop)
+            # The sweep that asks may be in inference mode, whose tensors refuse autograd: a copy does not.
+            with torch.inference_mode(False), torch.enable_grad():
+                leaf = states[part].clone().requires_grad_()
                 y = self.model.readout(leaf).transpose(0, 1)
                 target = self._attached_target(y, len(states)) if target is None else target
-                of_piece, target = target.tensor_split([len(leaf)], dim=1)
-                found = sequence_loss(y, of_piece, self.loss)
+                loss = sequence_loss(y, target[:, part], self.loss)
                 share = loss_share(self.loss, len(leaf) / len(states))
-                (direct[start : start + size],) = torch.autograd.grad(found, leaf, torch.full_like(found, share))
-            loss += share * float(found.detach())
-        return loss, direct
+                (direct,) = torch.autograd.grad(loss, leaf, torch.full_like(loss, share))
+            yield share * float(loss.detach()), direct
 
     def _piece(self, states: Tensor) -> int:
         """Into pieces of how many steps the readout falls: all of them, unless they are too many for the cache."""
@@ -111,15 +121,16 @@ class Problem:
         """Weights, inputs and targets, of any shapes."""
         return [*self.model.parameters(), self.x, self.h_init, self.target]
 
-    def run(self, h: Tensor, direct: Tensor) -> LayerRun:
+    def run(self, h: Tensor, direct: Tensor | None = None) -> LayerRun:
         """The network's one layer along these states.
 
         Args:
             h: h_init, h_0 .. h_{T-1}, shape (time + 1, batch, hidden).
-            direct: dL/dh_t through y_t alone at the last n steps, shape (n, batch, hidden).
+            direct: dL/dh_t through y_t alone at the last n steps, shape (n, batch, hidden); None where it is told in
+                another way.
         """
         kind = kind_named("RNN", self.model.rnn_cell.nonlinearity)
-        return LayerRun(kind, self.weights, self.x.transpose(0, 1), h, None, direct)
+        return LayerRun(kind, self.weights, self.x.transpose(0, 1), h, None, h[:0] if direct is None else direct)
 
 
 def posed(

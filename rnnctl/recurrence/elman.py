@@ -19,6 +19,9 @@ from rnnctl.recurrence.slopes import HiddenSlopes, Linearized, State
 from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, chunk_steps
 from rnnctl.recurrence.weights import LayerWeights, pre_activations
 
+# Views of so many steps at a time: those of a long sequence of small states take as much memory as the states.
+VIEWS = 1024
+
 
 def hidden_states(
     x: Float[Tensor, "batch time input"],
@@ -47,9 +50,11 @@ def hidden_states(
     # A contiguous transpose makes every one of the T products about a tenth faster.
     W_hh_t = W_hh.t().contiguous()
     activate = nonlinearity.activate
-    states = h.unbind(0)
-    for previous, current in zip(states[:-1], states[1:], strict=True):
-        activate(current.addmm_(previous, W_hh_t))
+    previous = h[0]
+    for start in range(1, seq_len + 1, VIEWS):
+        for current in h[start : start + VIEWS].unbind(0):
+            activate(current.addmm_(previous, W_hh_t))
+            previous = current
     return h
 
 

@@ -5,7 +5,7 @@ Time-major throughout: (time, batch, hidden). The hidden states come as h of sha
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +25,10 @@ FIRST_CHUNK = 48
 # By how many powers of two a chunk is meant to drift, and at most may, by the bytes of a number. Norms are roots of
 # sums of squares: those of 2**60 keep well within float32's 2**127.
 DRIFTS = {4: (40, 60), 8: (200, 300)}
+
+# From a chunk's start and stop to what enters at those of its steps that anything enters, (steps, batch, units). Chunks
+# come from the last one to the first; one that drifted too far is asked for again in part.
+Rows = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def chunk_steps(steps: int, batch: int, hidden: int, itemsize: int) -> int:
 
 
 def sweep_back(
-    steps: Reversible, direct: Float[Tensor, "last_steps batch hidden"], *more_direct: Tensor
+    steps: Reversible, direct: Float[Tensor, "last_steps batch hidden"] | Rows, *more_direct: Tensor
 ) -> Iterator[ReverseChunk]:
     """dL/dh_t and the deltas from the last step to the first, a chunk of steps at a time.
 
@@ -110,19 +114,19 @@ def sweep_back(
     Args:
         steps: the layer.
         direct: dL/dh_t from outside the recurrence at the last n steps, shape (n, batch, hidden); no
-            earlier step has any.
+            earlier step has any; or what makes these rows of it.
         more_direct: the same for the other parts of the state, dL/dc_t of a cell that has it.
     Yields:
         Chunks that tile 0 .. T-1 from the end.
     Source: Rumelhart, Hinton & Williams 1986; Werbos 1990, "Backpropagation through time".
     """
     seq_len, size = steps.h.shape[0] - 1, min(steps.longest, FIRST_CHUNK * steps.h.element_size() // 4)
-    entering = (direct, *more_direct)
+    entering = [_rows_of(part, seq_len) for part in (direct, *more_direct)]
     stop, exponent = seq_len, 0
     carried: Sequence[Tensor | None] = [None] * len(steps.grads)
     while stop > 0:
         start = max(0, stop - size)
-        own = [_rows(part, seq_len, start, stop) for part in entering]
+        own = [part(start, stop) for part in entering]
         exponent = _enter(steps.grads, stop - start, carried, exponent, own)
         steps.run(start, stop)
         chunk = _trustworthy(steps, start, stop, exponent)
@@ -140,10 +144,12 @@ def _next_size(chunk: ReverseChunk, longest: int, itemsize: int) -> int:
     return max(1, min(longest, 4 * size, size * DRIFTS[itemsize][0] // max(1, drifted)))
 
 
-def _rows(direct: Tensor, seq_len: int, start: int, stop: int) -> Tensor:
+def _rows_of(direct: Tensor | Rows, seq_len: int) -> Rows:
     """The rows of ``direct``, which belongs to the last steps, that fall on steps start .. stop-1."""
-    first = seq_len - direct.shape[0]
-    return direct[max(start - first, 0) : max(stop - first, 0)]
+    if not isinstance(direct, Tensor):
+        return direct
+    given, first = direct, seq_len - direct.shape[0]
+    return lambda start, stop: given[max(start - first, 0) : max(stop - first, 0)]
 
 
 def _enter(grads: State, n: int, carried: Sequence[Tensor | None], exponent: int, own: Sequence[Tensor]) -> int:
