@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-# Up to so many numbers a norm of float32 values is right to 5e-7, whatever they are.
-FEW_NUMBERS = 1 << 13
+# Up to so many numbers a norm of float32 values is right to 1e-6, whatever they are.
+FEW_NUMBERS = 1 << 11
 # By the bytes of a number: norms between these were taken of squares that neither vanished nor overflowed.
 SAFE = {4: (1e-15, 1e15), 8: (1e-150, 1e150)}
 
