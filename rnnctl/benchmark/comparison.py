@@ -73,8 +73,6 @@ def compared(
         config: the configuration of the report's run.
         tolerance: the share by which a figure of rnnctl's own method may be worse; of the others, which are what it
             is measured against, the changes are told and not judged.
-    Raises:
-        InputError: no figure of the method is in both.
     """
     cases, rows, slower, worst = report.cases, list[Record](), list[str](), list[float]()
     for row in report.rows:
@@ -89,13 +87,11 @@ def compared(
             worst.append(change)
             if change > 1 + tolerance:
                 slower.append(_slower(label, figure, row[figure.name], beside[figure], change, tolerance))
-    if not worst:
-        raise InputError(f"{before.saved.source} has no figure of {cases.method} that this run has. Save it again")
     notes = (*report.notes, *_machines_apart(report, before.saved), *_settings_apart(config, before.saved))
     return replace(
         report,
         rows=tuple(rows),
-        comparison=Comparison(tolerance, max(worst), tuple(slower)),
+        comparison=Comparison(tolerance, max(worst, default=None), tuple(slower)),
         notes=(*notes, *_only_in_one(report, before)),
     )
 

@@ -88,12 +88,12 @@ class Comparison:
 
     Attributes:
         tolerance: the share by which a figure of the method may be worse.
-        worst_change: the largest change of the method's figures.
+        worst_change: the largest change of the method's figures; None where none of them is in both runs.
         slower: of every figure beyond the tolerance, what to say of it.
     """
 
     tolerance: float
-    worst_change: float
+    worst_change: float | None
     slower: tuple[str, ...]
 
 
@@ -137,7 +137,7 @@ class BenchReport(Result):
         if found is None:
             return measured
         beside = {"tolerance": found.tolerance, "worst_change": found.worst_change}
-        return {**measured, **beside, "within_tolerance": not found.slower}
+        return {**measured, **beside, "within_tolerance": None if found.worst_change is None else not found.slower}
 
     @property
     def why(self) -> Mapping[str, str]:
@@ -146,7 +146,13 @@ class BenchReport(Result):
             "processor": "this system does not name its processor",
             "load": "this system does not tell its load",
             "targets_met": "these sizes have no target",
+            **dict.fromkeys(("worst_change", "within_tolerance"), f"no figure of {self.cases.method} is in both runs"),
         }
+
+    def require_compared(self) -> None:
+        """Raise InputError where a run before was given, and nothing of it compares."""
+        if self.comparison is not None and self.comparison.worst_change is None:
+            raise InputError(f"nothing was compared: {self.why['worst_change']}. Save a run of these sizes and cells")
 
     @property
     def targets_met(self) -> bool | None:

@@ -73,6 +73,7 @@ def bench(given: BenchOptions) -> None:
         result = compared(result, before, made.config, TOLERANCE if tolerance is None else tolerance)
     _save(result, made.config, given)
     emit(result, made.config, given.out, result.comparison.slower if result.comparison else ())
+    result.require_compared()
 
 
 def _require_one_measurement(given: BenchOptions) -> None:

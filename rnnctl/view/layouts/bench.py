@@ -6,10 +6,8 @@ from rnnctl.results import Record
 from rnnctl.view.layouts.layout import Column, Layout, Table
 
 _CASE, _METHOD = Column("case", "case", right=False), Column("method", "method", right=False)
-_MILLISECONDS = Column("milliseconds", "ms")
-# What it was in a run before, and how many times worse it is now.
-_BESIDE = (Column("before", "before", optional=True), Column("change", "change", optional=True))
-_RATIO = (Column("ratio", "ratio"), Column("target", "target"), *_BESIDE)
+# Where the window is narrow the ratios stay, which are what is compared.
+_MILLISECONDS = Column("milliseconds", "ms", spare=True)
 # What is said of the scalars unless a set of cases says something else.
 _NOTES = {
     "threads": "of torch, for every method",
@@ -20,10 +18,20 @@ _NOTES = {
 }
 
 
-def _layout(*figures: Column, labels: tuple[Column, ...] = (), **notes: str) -> Layout:
+def _figure(
+    name: str, title: str, target: str, bound: str, before: str = "before", change: str = "change"
+) -> tuple[Column, ...]:
+    """The columns of a figure: it, its target, what it was in a run before, and how many times worse it is now."""
+    beside = (Column(before, "before", optional=True, spare=True), Column(change, "change", optional=True))
+    return (Column(name, title), Column(target, bound), *beside)
+
+
+_RATIO = _figure("ratio", "ratio", "target", "target")
+
+
+def _layout(*tables: Table, **notes: str) -> Layout:
     said: Mapping[str, str] = {**_NOTES, **notes}
-    columns = (_CASE, *labels, _METHOD, _MILLISECONDS, *figures)
-    return Layout((Table(columns),), lambda scalars: {**said, **_judged(scalars)}, ("tolerance",))
+    return Layout(tables, lambda scalars: {**said, **_judged(scalars)}, ("tolerance",))
 
 
 def _judged(scalars: Record) -> Mapping[str, str]:
@@ -33,28 +41,21 @@ def _judged(scalars: Record) -> Mapping[str, str]:
     return {"within_tolerance": f"worst_change is at most {1 + scalars['tolerance']:g} (--tolerance)"}
 
 
-_CELL = Column("cell", "cell", right=False)
 BENCH = _layout(
-    *_RATIO,
-    Column("peak_mebibytes", "peak MiB"),
+    Table((_CASE, _METHOD, _MILLISECONDS, *_RATIO, Column("peak_mebibytes", "peak MiB", spare=True))),
     sweep_ratio="the largest of rnnctl's sweep",
     targets_met="the sweep's ratios are at most their targets",
     gemm_gigaflops="measured rate of a large product; the limit rests on it",
 )
+_CELL = Column("cell", "cell", right=False, whole=True)
+_SHARE = _figure("gemm_share", "GEMM share", "gemm_share_target", "at least", "gemm_share_before", "gemm_share_change")
 BENCH_FLOW = _layout(
-    Column("speedup", "speedup"),
-    Column("speedup_target", "at least"),
-    *_BESIDE,
-    Column("gemm_share", "GEMM share"),
-    Column("gemm_share_target", "at least"),
-    Column("gemm_share_before", "before", optional=True),
-    Column("gemm_share_change", "change", optional=True),
-    labels=(_CELL,),
+    Table((_CASE, _CELL, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least"))),
+    Table((_CASE, _CELL, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None),
     targets_met="every figure is at least its target",
 )
 BENCH_PROBE = _layout(
-    *_RATIO,
-    labels=(_CELL,),
+    Table((_CASE, Column("cell", "cell", right=False), _METHOD, _MILLISECONDS, *_RATIO)),
     threads="of torch, for both",
     probe_ratio="the largest of a probed step",
     targets_met="the ratios are at most their targets",
