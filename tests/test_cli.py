@@ -38,6 +38,8 @@ TIMED = (
     "speedup",
     "gemm_share",
     "targets_met",
+    "change",
+    "worst_change",
 )
 
 
@@ -111,6 +113,9 @@ CASES: Mapping[str, tuple[str, str]] = {
     "repeats": (f"{QUICK_BENCH} --json", "--repeats 2"),
     "flow": (f"{QUICK_BENCH} --json", "--flow"),
     "probe": (f"{QUICK_BENCH} --json", "--probe"),
+    "save": (f"{QUICK_BENCH} --json", "--save new.json"),
+    "against": (f"{QUICK_BENCH} --json", "--against before.json --tolerance 1e9"),
+    "tolerance": (f"{QUICK_BENCH} --json --against before.json", "--tolerance 1e9"),
     "windows": ("truncation --json", "--windows 3"),
     "plot": ("gradnorm --json", "--plot new.png"),
     "memory": ("bench --hidden-size 3 --repeats 1 --json", "--no-memory"),
@@ -137,6 +142,7 @@ def outcome(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
     """Exit code, result, messages and files of one command; without the recorded configuration."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("rnnctl.benchmark.gradnorm.peak_bytes", lambda method, work: 2**20)
+    monkeypatch.setattr("rnnctl.benchmark.report.system_load", lambda: 0.5)
 
     def observed(line: str) -> tuple[Any, ...]:
         for path in tmp_path.iterdir():
@@ -144,14 +150,22 @@ def outcome(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
         write_inputs(tmp_path)
         torch.set_num_threads(1)
         ran = run(line)
-        left = {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+        left = {path.name: content(path) for path in sorted(tmp_path.iterdir())}
         return ran.code, comparable(ran.out), ran.err, left
 
     return observed
 
 
+def content(path: Path) -> bytes | str:
+    """What a command left in a file; of a result what can be compared."""
+    return comparable(path.read_text()) if path.suffix == ".json" else path.read_bytes()
+
+
 def write_inputs(folder: Path) -> None:
     """The files that the cases read."""
+    row = {"case": "T 7, B 4, H 3, I 10", "method": "rnnctl sweep", "ratio": 1.0}
+    report = {"schema": "rnnctl.bench", "config": {}, "scalars": {"load": 0.5}, "rows": [row]}
+    (folder / "before.json").write_text(json.dumps(report))
     (folder / "numbers.txt").write_text("a,b\n1,2\n3,4\n")
     (folder / "times.csv").write_text("a b;c\n1 2;3\n4 5;6\n")
     (folder / "thirds.csv").write_text("a\tb\n1,333\t2,667\n")

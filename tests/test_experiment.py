@@ -185,7 +185,7 @@ def test_the_threads_are_there_while_a_question_is_asked() -> None:
         (GradnormOptions, "last", torch.float32),
         (FlowOptions, "all", torch.float32),
         (TruncationOptions, "all", torch.float32),
-        (BenchOptions, "last", torch.float32),
+        (BenchOptions, "all", torch.float32),
         (SpectrumOptions, None, torch.float32),
         (CheckOptions, None, torch.float64),
     ],

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import InputError
+from rnnctl.files.weights import TORCH_NAMES
 from rnnctl.gradients.autograd import clone_contributions
 from rnnctl.gradients.gradnorm import gradnorm
 from rnnctl.models.hand_written import Problem
@@ -46,8 +47,12 @@ class Workload:
         return F.mse_loss(y, torch.zeros_like(y))
 
 
-def torch_step(work: Workload) -> Callable[[], None]:
-    """One forward and backward of ``nn.RNN`` with a linear readout."""
+def torch_twin(work: Workload) -> nn.RNN:
+    """``nn.RNN`` with the weights of the workload's network.
+
+    Raises:
+        InputError: a nonlinearity that it does not have.
+    """
     cell, readout = work.model.rnn_cell, work.model.hidden_to_output
     if cell.nonlinearity not in IN_TORCH:
         known = " and ".join(IN_TORCH)
@@ -61,8 +66,14 @@ def torch_step(work: Workload) -> Callable[[], None]:
         device=work.x.device,
         dtype=work.x.dtype,
     )
-    copied = {"weight_ih_l0": cell.input_to_hidden.weight, "weight_hh_l0": cell.hidden_to_hidden.weight}
-    rnn.load_state_dict(copied, strict=False)
+    ours = work.model.state_dict()
+    rnn.load_state_dict({name: ours[own] for name, own in TORCH_NAMES.items() if own in ours})
+    return rnn
+
+
+def torch_step(work: Workload) -> Callable[[], None]:
+    """One forward and backward of ``nn.RNN`` with a linear readout."""
+    rnn = torch_twin(work)
 
     def run() -> None:
         rnn.zero_grad()

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from rnnctl.benchmark.machine import processor_name, system_load
 from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.timing import gemm_rate
 from rnnctl.errors import InputError
-from rnnctl.results import Answers, Record, Result, numbers
+from rnnctl.results import Answers, Kind, Record, Result, numbers
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,23 @@ class Setting:
 
 @dataclass(frozen=True)
 class Figure:
-    """A field of the rows, the field of its target, and when that is met; both are None where they do not apply."""
+    """A field of the rows, the field of its target, and when that is met; both are None where they do not apply.
+
+    Attributes:
+        before: beside a run before, the field of what it was there.
+        change: the field of how many times worse it is than there; below 1 where it is better.
+    """
 
     name: str
     target: str
     is_met: Callable[[float, float], bool]
+    before: str = "before"
+    change: str = "change"
+
+    def times_worse(self, now: float, before: float) -> float:
+        """How many times worse it is than before, both positive."""
+        smaller_is_better = self.is_met(1, 2)
+        return now / before if smaller_is_better else before / now
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,8 @@ class Cases:
         sizes: the sizes that have targets, with these.
         rows: of one workload and its targets (None where it has none).
         figures: what may have a target.
-        largest: a scalar -> the method of which it is the largest ratio.
+        method: rnnctl's own, of which the targets are.
+        largest: the scalar that is the method's largest ratio, if there is one.
         with_rate: whether the rate of a large product is measured, too.
         config: what else the configuration records.
     """
@@ -55,14 +69,32 @@ class Cases:
     sizes: tuple[tuple[Mapping[str, int], Any], ...]
     rows: Callable[[Workload, Any, Setting], Iterable[Record]]
     figures: tuple[Figure, ...]
-    largest: Mapping[str, str] = field(default_factory=dict)
+    method: str
+    largest: str | None = None
     with_rate: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
 
-    def answers(self) -> Answers:
-        """What can be asked of a report on them."""
-        rate = ("gemm_gigaflops",) if self.with_rate else ()
-        return Answers({**numbers("threads", "repeats", *rate, *self.largest), "targets_met": bool})
+    def answers(self, *, compared: bool = False) -> Answers:
+        """What can be asked of a report on them, beside a run before or alone."""
+        measured = (*(("gemm_gigaflops",) if self.with_rate else ()), *((self.largest,) if self.largest else ()))
+        kinds: dict[str, Kind] = {"processor": str, **numbers("threads", "load", "repeats", *measured)}
+        beside = {**numbers("tolerance", "worst_change"), "within_tolerance": bool} if compared else {}
+        return Answers({**kinds, "targets_met": bool, **beside})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a run before says of this one.
+
+    Attributes:
+        tolerance: the share by which a figure of the method may be worse.
+        worst_change: the largest change of the method's figures; None where none of them is in both runs.
+        slower: of every figure beyond the tolerance, what to say of it.
+    """
+
+    tolerance: float
+    worst_change: float | None
+    slower: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +103,11 @@ class BenchReport(Result):
 
     ``rows`` have case, method, milliseconds (median), and figures with their targets, None where one does not
     apply. They are said by the function that makes the report: ``bench``, ``bench_flow``, ``bench_probe``.
+
+    Attributes:
+        load: processes that ran or waited when it began, averaged by the system over a minute; None where it does
+            not tell.
+        comparison: with a run before, once ``comparison.compared`` has made it.
     """
 
     cases: Cases = field(repr=False)
@@ -78,6 +115,9 @@ class BenchReport(Result):
     threads: int
     repeats: int
     gemm_gigaflops: float | None = None
+    processor: str | None = None
+    load: float | None = None
+    comparison: Comparison | None = None
 
     @property
     def schema(self) -> str:
@@ -86,19 +126,33 @@ class BenchReport(Result):
 
     @property
     def scalars(self) -> Record:
-        """threads, repeats, gemm_gigaflops (where it was measured), the largest ratios, targets_met."""
+        """The machine, repeats, gemm_gigaflops (where it was measured), the largest ratio, targets_met; and beside a
+        run before tolerance, worst_change, within_tolerance."""
+        machine = {"processor": self.processor, "threads": self.threads, "load": self.load}
         rate = {} if self.gemm_gigaflops is None else {"gemm_gigaflops": self.gemm_gigaflops}
-        largest = {
-            name: max(row["ratio"] for row in self.rows if row["method"] == method)
-            for name, method in self.cases.largest.items()
-        }
-        measured = {"threads": self.threads, "repeats": self.repeats, **rate, **largest}
-        return {**measured, "targets_met": self.targets_met}
+        ratios = (row["ratio"] for row in self.rows if row["method"] == self.cases.method)
+        largest = {self.cases.largest: max(ratios)} if self.cases.largest else {}
+        measured = {**machine, "repeats": self.repeats, **rate, **largest, "targets_met": self.targets_met}
+        found = self.comparison
+        if found is None:
+            return measured
+        beside = {"tolerance": found.tolerance, "worst_change": found.worst_change}
+        return {**measured, **beside, "within_tolerance": None if found.worst_change is None else not found.slower}
 
     @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
-        return {"targets_met": "these sizes have no target"}
+        return {
+            "processor": "this system does not name its processor",
+            "load": "this system does not tell its load",
+            "targets_met": "these sizes have no target",
+            **dict.fromkeys(("worst_change", "within_tolerance"), f"no figure of {self.cases.method} is in both runs"),
+        }
+
+    def require_compared(self) -> None:
+        """Raise InputError where a run before was given, and nothing of it compares."""
+        if self.comparison is not None and self.comparison.worst_change is None:
+            raise InputError(f"nothing was compared: {self.why['worst_change']}. Save a run of these sizes and cells")
 
     @property
     def targets_met(self) -> bool | None:
@@ -133,7 +187,8 @@ def measured(
     """
     if not workloads or setting.repeats < 1:
         raise InputError(f"bench needs a workload and at least 1 repeat; got {len(workloads)} and {setting.repeats}")
-    gigaflops = None
+    # At the start: what is measured loads the machine itself.
+    load, gigaflops = system_load(), None
     if cases.with_rate:
         setting = replace(setting, rate=gemm_rate(workloads[0][0].x))
         gigaflops = 2 * setting.rate / 1e9
@@ -142,7 +197,7 @@ def measured(
         rows += cases.rows(work, targets, setting)
         if progress is not None:
             progress(done / len(workloads))
-    return BenchReport(cases, tuple(rows), torch.get_num_threads(), setting.repeats, gigaflops)
+    return BenchReport(cases, tuple(rows), torch.get_num_threads(), setting.repeats, gigaflops, processor_name(), load)
 
 
 def timed_rows(

@@ -9,6 +9,7 @@ running a file's code), then by what is read:
 - sequences: ``arrays``, ``table`` (CSV), ``preparing`` (standardized, split, fitted), ``bundled``.
 - weights: ``checkpoints`` (a file to names and tensors), ``weights`` (those of an Elman layer), ``fit`` (the one check,
   and into a module).
+- results: ``reports`` (what was written as JSON, read again).
 - runs: ``jsonl`` (lines that grow, torn ends), ``runs`` (what ``rnnctl.watch`` writes).
 - the user's own code: ``models``, and ``users_code`` for what it prints and raises.
 """

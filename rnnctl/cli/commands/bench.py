@@ -1,18 +1,24 @@
 """``rnnctl bench``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import DataOptions
 from rnnctl.cli.options.loss import LossStepOptions
 from rnnctl.cli.options.model import ModelOptions
 from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.options.question import TimingOptions
+from rnnctl.cli.options.question import AgainstOptions, TimingOptions
 from rnnctl.cli.options.run import RunOptions
-from rnnctl.cli.output.emit import emit, require_output
-from rnnctl.cli.setup.request import require_defaults
+from rnnctl.cli.output.emit import emit, require_not_read, require_output, tell_notes, text_of
+from rnnctl.cli.setup.request import request_of, require_defaults
 from rnnctl.errors import InputError
 from rnnctl.view.progress import progress_bar
+
+if TYPE_CHECKING:
+    from rnnctl.benchmark.report import BenchReport
+    from rnnctl.files.reports import SavedReport
 
 # What says nothing to --probe.
 OF_ONE_NETWORK = (
@@ -31,10 +37,14 @@ OF_ONE_NETWORK = (
 class BenchOptions(CommandOptions):
     """What ``rnnctl bench`` takes."""
 
+    # With one at the last step alone gradients fall below the smallest normal numbers, which cost more.
+    loss_at: ClassVar[str | None] = "all"
+
     model: ModelOptions
     data: DataOptions
     at: LossStepOptions
     timing: TimingOptions
+    beside: AgainstOptions
     run: RunOptions
     out: OutputOptions
 
@@ -45,23 +55,62 @@ def bench(given: BenchOptions) -> None:
     Without a size, data or weights of yours: at the sizes that have a target.
     """
     require_output(given.out)
-    _require_one_measurement(given.timing, given.model)
+    _require_one_measurement(given)
+    saved = _saved(given)
     from rnnctl.benchmark import flow, gradnorm, probe
+    from rnnctl.benchmark.comparison import TOLERANCE, compared, run_before
     from rnnctl.benchmark.report import Setting, measured
     from rnnctl.cli.setup.workloads import workloads
 
-    timing = given.timing
+    timing, tolerance = given.timing, given.beside.tolerance
     cases = (flow if timing.flow else probe if timing.probe else gradnorm).CASES
-    require_output(given.out, lambda: (cases.answers(),))
+    require_output(given.out, lambda: (cases.answers(compared=saved is not None),))
     works, made = workloads(cases, given)
+    before = None if saved is None else run_before(saved, cases, [work.title for work, _ in works])
     with progress_bar("bench", quiet=given.out.quiet) as progress, made.running():
         result = measured(cases, works, Setting(timing.repeats, timing.memory), progress)
-    emit(result, made.config, given.out)
+    if before is not None:
+        result = compared(result, before, made.config, TOLERANCE if tolerance is None else tolerance)
+    _save(result, made.config, given)
+    emit(result, made.config, given.out, result.comparison.slower if result.comparison else ())
+    result.require_compared()
 
 
-def _require_one_measurement(timing: TimingOptions, model: ModelOptions) -> None:
-    if timing.flow and timing.probe:
+def _require_one_measurement(given: BenchOptions) -> None:
+    if given.timing.flow and given.timing.probe:
         raise InputError("--flow and --probe measure different things; give one of them")
-    if timing.probe:
+    if given.timing.flow and given.at.loss_at == "last":
+        raise InputError("--loss-at last says nothing to --flow, which has a loss at every step. Leave it out")
+    if given.timing.probe:
         why = "says nothing to --probe, which measures torch's layers as they are. Leave it out"
-        require_defaults(model, OF_ONE_NETWORK, why)
+        require_defaults(given.model, OF_ONE_NETWORK, why)
+
+
+def _saved(given: BenchOptions) -> "SavedReport | None":
+    """The report to compare with, if any; refused before it whatever could not be written afterwards."""
+    from rnnctl.files.reports import read_report
+    from rnnctl.files.writing import require_writable
+
+    save, against, out = given.beside.save, given.beside.against, given.out
+    if against is None and given.beside.tolerance is not None:
+        raise InputError("--tolerance is about --against, which is not given")
+    require_not_read(save, *request_of(given).sources, out.config)
+    for written in (save, out.output, given.model.save_weights):
+        require_not_read(written, against)
+    if save is not None:
+        require_writable(save, force=out.force)
+        if save in (out.output, given.model.save_weights):
+            flag = "-o" if save == out.output else "--save-weights"
+            raise InputError(f"{flag} and --save both name {str(save)!r}; give each a file of its own")
+    return None if against is None else read_report(against, "rnnctl bench --save")
+
+
+def _save(result: "BenchReport", config: Mapping[str, Any], given: BenchOptions) -> None:
+    """Write the report to --save, whole, whatever of it is shown."""
+    path = given.beside.save
+    if path is None:
+        return
+    from rnnctl.files.writing import write_whole
+
+    write_whole(path, text_of(result, config, given.out, "json").encode())
+    tell_notes((f"wrote {path}",), given.out)

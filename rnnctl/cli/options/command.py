@@ -23,7 +23,8 @@ class CommandOptions:
 
     Attributes:
         dtype: of weights and data where --dtype does not say.
-        loss_at: the steps that carry a loss where no option says; None where the command asks for no loss.
+        loss_at: the steps that carry a loss where no option says; None where the command asks for no loss, or for that
+            of the last step where it has an option for them.
     """
 
     dtype: ClassVar[str] = "float32"

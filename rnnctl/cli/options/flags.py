@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from rnnctl.cli.options.numbers import real_number, whole_number
+from rnnctl.cli.options.numbers import real_number, real_number_from, whole_number
 
 
 def option(*names: str, help: str, **settings: Any) -> Any:
@@ -19,9 +19,10 @@ def whole(name: str, what: str, least: int, most: int | None = None, **settings:
     return option(name, help=what, parser=whole_number(least, most), metavar="INTEGER", **settings)
 
 
-def real(name: str, what: str) -> Any:
-    """An option that takes any finite number."""
-    return option(name, help=what, parser=real_number, metavar="FLOAT")
+def real(name: str, what: str, least: float | None = None, **settings: Any) -> Any:
+    """An option that takes any finite number, or one of at least ``least``."""
+    parser = real_number if least is None else real_number_from(least)
+    return option(name, help=what, parser=parser, metavar="FLOAT", **settings)
 
 
 def size(name: str, what: str, default: int) -> Any:

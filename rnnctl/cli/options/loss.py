@@ -58,7 +58,8 @@ class LossStepOptions:
 
     panel: ClassVar[str] = "Loss"
     loss_at: Annotated[
-        Literal["last", "all"] | None, option("--loss-at", help="Steps that carry a loss.", show_default="last")
+        Literal["last", "all"] | None,
+        option("--loss-at", help="Steps that carry a loss.", show_default="last; bench: all"),
     ] = None
 
 

@@ -24,6 +24,18 @@ def whole_number(least: int, most: int | None = None) -> Callable[[Any], int]:
     return read
 
 
+def real_number_from(least: float) -> Callable[[Any], float]:
+    """What reads a finite number of at least ``least``."""
+
+    def read(value: Any) -> float:
+        number = real_number(value)
+        if number < least:
+            raise typer.BadParameter(f"expected a number of at least {least:g}; got {value!r}")
+        return number
+
+    return read
+
+
 def real_number(value: Any) -> float:
     """Any finite number."""
     try:

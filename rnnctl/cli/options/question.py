@@ -1,9 +1,10 @@
 """What single commands ask beside what all of them do."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from rnnctl.cli.options.flags import option, whole
+from rnnctl.cli.options.flags import option, real, whole
 from rnnctl.errors import InputError
 
 
@@ -63,9 +64,27 @@ class TimingOptions:
     """How a benchmark is measured."""
 
     panel: ClassVar[str] = "Benchmark"
-    repeats: Annotated[int, whole("--repeats", "Interleaved rounds; medians are shown.", 1)] = 5
+    repeats: Annotated[int, whole("--repeats", "Interleaved rounds; medians are shown.", 1)] = 7
     flow: Annotated[bool, option("--flow", help="Measure flow instead of gradnorm.")] = False
     probe: Annotated[bool, option("--probe", help="Measure probed training steps of torch's layers.")] = False
     memory: Annotated[
         bool, option("--memory/--no-memory", help="Also peak memory, each method in its own process.")
     ] = True
+
+
+@dataclass(frozen=True)
+class AgainstOptions:
+    """What a benchmark is compared with, and what is kept for the next one."""
+
+    panel: ClassVar[str] = "Benchmark"
+    save: Annotated[Path | None, option("--save", help="Write the report as JSON, for --against.", metavar="FILE")] = (
+        None
+    )
+    against: Annotated[
+        Path | None,
+        option("--against", help="Compare by ratios with a saved report; exit 3 where one is worse.", metavar="FILE"),
+    ] = None
+    tolerance: Annotated[
+        float | None,
+        real("--tolerance", "The share by which a ratio may be worse than in --against.", 0, show_default="0.1"),
+    ] = None

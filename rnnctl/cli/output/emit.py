@@ -56,22 +56,29 @@ def chosen_format(out: OutputOptions) -> str:
     return out.format or by_suffix
 
 
-def emit(result: Result, config: Mapping[str, Any], out: OutputOptions) -> None:
+def emit(result: Result, config: Mapping[str, Any], out: OutputOptions, failures: Sequence[str] = ()) -> None:
     """Show or write the result, its notes told before; exit 3 where a --fail-on condition holds.
 
+    Args:
+        failures: what else makes the exit code 3, to be said.
     Raises:
-        typer.Exit: a condition held.
+        typer.Exit: a condition held, or there are failures.
         InputError: a condition names what the result does not have.
     """
+    tell_notes(result.notes, out)
+    deliver(text_of(result, config, out, chosen_format(out), out.only), out)
+    judge(result, out, failures)
+
+
+def text_of(result: Result, config: Mapping[str, Any], out: OutputOptions, form: str, only: str | None = None) -> str:
+    """The result in a format, all of it or one part."""
     import torch
 
     from rnnctl.view.render import rendered
     from rnnctl.view.terminal import View
 
-    tell_notes(result.notes, out)
-    view = View(chosen_format(out), out.only, out.all, terminal(out))
-    deliver(rendered(result, view, config, {"rnnctl": __version__, "torch": torch.__version__}), out)
-    judge(result, out)
+    view = View(form, only, out.all, terminal(out))
+    return rendered(result, view, config, {"rnnctl": __version__, "torch": torch.__version__})
 
 
 def deliver(text: str, out: OutputOptions) -> None:
@@ -92,16 +99,17 @@ def tell_notes(notes: Iterable[str], out: OutputOptions) -> None:
             tell(f"Note: {note}")
 
 
-def judge(result: Result, out: OutputOptions) -> None:
-    """Exit 3 where a --fail-on condition holds, saying which."""
+def judge(result: Result, out: OutputOptions, failures: Sequence[str] = ()) -> None:
+    """Exit 3 where a --fail-on condition holds or there are failures, saying which."""
+    # First, so that a condition on something unknown does not hide them.
+    for failure in failures:
+        tell(failure)
     conditions = parsed(out.fail_on or ())
-    if not conditions:
-        return
     require_known(conditions, result.scalars, result.conditions)
     messages = held(conditions, result.scalars, result.conditions, result.why)
     for message in messages:
         tell(message)
-    if messages:
+    if failures or messages:
         raise typer.Exit(ExitCode.CONDITION_HELD)
 
 

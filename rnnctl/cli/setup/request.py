@@ -101,7 +101,7 @@ def request_of(given: CommandOptions) -> Request:
         measure=given.group(MeasureOptions),
         loss=loss.loss or "mse",
         loss_fn=None if function is None else function.loss_fn,
-        loss_at=given.loss_at if at is None else at.loss_at or "last",
+        loss_at=given.loss_at if at is None else at.loss_at or given.loss_at or "last",
         ours=tuple(f"{flag} {value}" for flag, value in asked.items() if value is not None),
         output_key=key.output_key,
         dtype=run.dtype or given.dtype,
