@@ -99,7 +99,8 @@ def test_the_figures_of_flow_are_those_worked_by_hand(cell: str, gates: int, sec
     model, x = FullRNN(3, 4, 2), torch.zeros(2, 6, 3)
     work = Workload(model, x, model.initial_state(x), "all")
     plain, ours = bench_flow([(work, Targets(2.5, 0.4, cell))]).rows
-    assert (plain["cell"], plain["milliseconds"], plain["speedup"]) == (cell, 12000, None)
+    assert plain["case"] == "T 6, B 2, H 4, I 3" + (f", {cell}" if cell != "rnn" else "")
+    assert (plain["milliseconds"], plain["speedup"]) == (12000, None)
     assert (ours["milliseconds"], ours["speedup"], ours["speedup_target"]) == (4000, 3.0, 2.5)
     # Blocks of 5, 4, .. 1 losses in a batch of 2 meet the rows of W_hh, 4 a gate, of 4 numbers each; in 4 s at 1e6.
     assert ours["gemm_share"] == pytest.approx((5 + 4 + 3 + 2 + 1) * 2 * (4 * gates) * 4 / 4e6)
@@ -107,13 +108,12 @@ def test_the_figures_of_flow_are_those_worked_by_hand(cell: str, gates: int, sec
 
 @pytest.mark.parametrize("flags", ["", "--flow", "--probe"])
 def test_a_report_tells_where_it_was_measured(flags: str, run: Run, seconds: Any, monkeypatch: Any) -> None:
-    scalars = document(run(f"{LINE} {flags} --threads 1"))["scalars"]
-    assert (scalars["processor"], scalars["threads"], scalars["load"]) == ("Abacus 3", 1, 0.5)
+    config = document(run(f"{LINE} {flags} --threads 1"))["config"]
+    assert (config["processor"], config["threads"], config["load"]) == ("Abacus 3", 1, 0.5)
     for name in ("processor_name", "system_load"):
         monkeypatch.setattr(f"rnnctl.benchmark.report.{name}", lambda: None)
-    found = document(run(f"{LINE} {flags}"))
-    assert (found["scalars"]["processor"], found["scalars"]["load"]) == (None, None)
-    assert {"processor", "load"} <= set(found["why"])
+    config = document(run(f"{LINE} {flags}"))["config"]
+    assert (config["processor"], config["load"]) == (None, None)
 
 
 # ---- --save -------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def test_a_figure_that_one_file_lacks_is_said(run: Run, seconds: Any, tmp_path: 
     changed(tmp_path / "before.json", rows=lambda rows: [{**row, "speedup": None} for row in rows])
     ran = run(f"{LINE} --flow --against before.json")
     assert ran.code == 0
-    assert f"only in this run and not in 'before.json', so not compared: speedup of {MINE}, rnn, {FLOW}\n" in ran.err
+    assert f"only in this run and not in 'before.json', so not compared: speedup of {MINE}, {FLOW}\n" in ran.err
     assert "only in 'before.json'" not in ran.err
     assert document(ran)["rows"][1]["change"] is None
 
@@ -355,8 +355,8 @@ def test_no_ratio_is_broken_into_lines_in_a_narrow_window(
 
 def test_another_machine_load_and_setting_are_said(run: Run, seconds: Any, tmp_path: Path) -> None:
     run(f"{LINE} --save before.json --threads 1")
-    scalars = {"processor": "Abacus 2", "threads": 5, "load": 1.0}
-    changed(tmp_path / "before.json", scalars=lambda found: {**found, **scalars})
+    machine = {"processor": "Abacus 2", "threads": 5, "load": 1.0}
+    changed(tmp_path / "before.json", config=lambda found: {**found, **machine})
     ran = run(f"{LINE} --against before.json --threads 1 --loss-at last --seed 3")
     assert ran.code == 0
     assert [line.removeprefix("Note: ") for line in ran.err.splitlines()] == [
@@ -371,9 +371,9 @@ def test_a_load_that_only_drifts_is_not_spoken_of_and_one_that_is_not_known_is(
     run: Run, seconds: Any, tmp_path: Path
 ) -> None:
     run(f"{LINE} --save before.json")
-    changed(tmp_path / "before.json", scalars=lambda found: {**found, "load": 0.9})
+    changed(tmp_path / "before.json", config=lambda found: {**found, "load": 0.9})
     assert run(f"{LINE} --against before.json").err == ""
-    changed(tmp_path / "before.json", scalars=lambda found: {**found, "load": None})
+    changed(tmp_path / "before.json", config=lambda found: {**found, "load": None})
     assert (
         "the load at the start was not known in 'before.json' and is 0.5 now"
         in run(f"{LINE} --against before.json").err

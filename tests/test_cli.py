@@ -164,7 +164,7 @@ def content(path: Path) -> bytes | str:
 def write_inputs(folder: Path) -> None:
     """The files that the cases read."""
     row = {"case": "T 7, B 4, H 3, I 10", "method": "rnnctl sweep", "ratio": 1.0}
-    report = {"schema": "rnnctl.bench", "config": {}, "scalars": {"load": 0.5}, "rows": [row]}
+    report = {"schema": "rnnctl.bench", "config": {"load": 0.5}, "scalars": {}, "rows": [row]}
     (folder / "before.json").write_text(json.dumps(report))
     (folder / "numbers.txt").write_text("a,b\n1,2\n3,4\n")
     (folder / "times.csv").write_text("a b;c\n1 2;3\n4 5;6\n")

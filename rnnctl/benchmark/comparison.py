@@ -18,7 +18,7 @@ Label = tuple[str, ...]
 # A load that differs by less is the drift of the average of a machine that does nothing else.
 LOAD_DRIFT = 0.5
 # Settings that the rows tell of by themselves, or on which no time depends.
-APART = {"input_size", "hidden_size", "seq_len", "batch_size", "threads", "seed", "save_weights"}
+APART = {"input_size", "hidden_size", "seq_len", "batch_size", "seed", "save_weights", "processor", "threads", "load"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _slower(label: Label, figure: Figure, now: float, was: float | None, change:
 def _machines_apart(report: BenchReport, saved: SavedReport) -> Iterator[str]:
     """What differs between the machines of both runs."""
     for name, what in (("processor", "processor"), ("threads", "number of threads"), ("load", "load at the start")):
-        now, was = report.scalars[name], saved.scalars.get(name)
+        now, was = report.settled[name], saved.config.get(name)
         if not _is_alike(now, was, LOAD_DRIFT if name == "load" else 0):
             yield f"the {what} was {_told(was)} in {saved.source} and is {_told(now)} now; ratios depend on it"
 

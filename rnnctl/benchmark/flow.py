@@ -51,7 +51,7 @@ def bench_flow(
         repeats: interleaved rounds; the median counts.
         progress: called with the fraction of the workloads that are done.
     Returns:
-        ``rows`` have case, cell, method, milliseconds, speedup (over T passes of autograd, with its target) and
+        ``rows`` have case, method, milliseconds, speedup (over T passes of autograd, with its target) and
         gemm_share (multiply-adds of the reverse products over time and measured GEMM rate, with its target).
     Raises:
         InputError: no workload, or repeats below 1.
@@ -119,11 +119,10 @@ def _rows(work: Workload, targets: Sequence[Any] | None, setting: Setting) -> li
     seconds = medians(runs, setting.repeats, work.x.device)
     ratio = seconds[PASSES] / seconds[FLOW] if PASSES in seconds else None
     share = _products(work, model) / seconds[FLOW] / setting.rate
+    title = work.title if aims.cell == Targets().cell else f"{work.title}, {aims.cell}"
     names = ("speedup", "speedup_target", "gemm_share", "gemm_share_target")
     found = dict(zip(names, (ratio, aims.speedup, share, aims.gemm_share), strict=True))
-    return timed_rows(
-        work, seconds, lambda method, _: found if method == FLOW else dict.fromkeys(names), cell=aims.cell
-    )
+    return timed_rows(work, seconds, lambda method, _: found if method == FLOW else dict.fromkeys(names), case=title)
 
 
 def _products(work: Workload, model: nn.Module) -> int:

@@ -77,7 +77,7 @@ class Cases:
     def answers(self, *, compared: bool = False) -> Answers:
         """What can be asked of a report on them, beside a run before or alone."""
         measured = (*(("gemm_gigaflops",) if self.with_rate else ()), *((self.largest,) if self.largest else ()))
-        kinds: dict[str, Kind] = {"processor": str, **numbers("threads", "load", "repeats", *measured)}
+        kinds: dict[str, Kind] = numbers("threads", "repeats", *measured)
         beside = {**numbers("tolerance", "worst_change"), "within_tolerance": bool} if compared else {}
         return Answers({**kinds, "targets_met": bool, **beside})
 
@@ -105,6 +105,7 @@ class BenchReport(Result):
     apply. They are said by the function that makes the report: ``bench``, ``bench_flow``, ``bench_probe``.
 
     Attributes:
+        processor: its name; None where the system does not tell.
         load: processes that ran or waited when it began, averaged by the system over a minute; None where it does
             not tell.
         comparison: with a run before, once ``comparison.compared`` has made it.
@@ -126,13 +127,13 @@ class BenchReport(Result):
 
     @property
     def scalars(self) -> Record:
-        """The machine, repeats, gemm_gigaflops (where it was measured), the largest ratio, targets_met; and beside a
-        run before tolerance, worst_change, within_tolerance."""
-        machine = {"processor": self.processor, "threads": self.threads, "load": self.load}
+        """threads, repeats, gemm_gigaflops (where it was measured), the largest ratio, targets_met; and beside a run
+        before tolerance, worst_change, within_tolerance."""
         rate = {} if self.gemm_gigaflops is None else {"gemm_gigaflops": self.gemm_gigaflops}
         ratios = (row["ratio"] for row in self.rows if row["method"] == self.cases.method)
         largest = {self.cases.largest: max(ratios)} if self.cases.largest else {}
-        measured = {**machine, "repeats": self.repeats, **rate, **largest, "targets_met": self.targets_met}
+        measured = {"threads": self.threads, "repeats": self.repeats, **rate, **largest}
+        measured |= {"targets_met": self.targets_met}
         found = self.comparison
         if found is None:
             return measured
@@ -140,11 +141,14 @@ class BenchReport(Result):
         return {**measured, **beside, "within_tolerance": None if found.worst_change is None else not found.slower}
 
     @property
+    def settled(self) -> Record:
+        """The machine: the processor's name, the threads, and how busy it was; None where the system does not tell."""
+        return {"processor": self.processor, "threads": self.threads, "load": self.load}
+
+    @property
     def why(self) -> Mapping[str, str]:
         """The reason of every scalar that is None."""
         return {
-            "processor": "this system does not name its processor",
-            "load": "this system does not tell its load",
             "targets_met": "these sizes have no target",
             **dict.fromkeys(("worst_change", "within_tolerance"), f"no figure of {self.cases.method} is in both runs"),
         }

@@ -69,10 +69,11 @@ def bench(given: BenchOptions) -> None:
     before = None if saved is None else run_before(saved, cases, [work.title for work, _ in works])
     with progress_bar("bench", quiet=given.out.quiet) as progress, made.running():
         result = measured(cases, works, Setting(timing.repeats, timing.memory), progress)
+    config = {**made.config, **result.settled}
     if before is not None:
-        result = compared(result, before, made.config, TOLERANCE if tolerance is None else tolerance)
-    _save(result, made.config, given)
-    emit(result, made.config, given.out, result.comparison.slower if result.comparison else ())
+        result = compared(result, before, config, TOLERANCE if tolerance is None else tolerance)
+    _save(result, config, given)
+    emit(result, config, given.out, result.comparison.slower if result.comparison else ())
     result.require_compared()
 
 

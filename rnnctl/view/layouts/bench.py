@@ -11,7 +11,6 @@ _MILLISECONDS = Column("milliseconds", "ms", spare=True)
 # What is said of the scalars unless a set of cases says something else.
 _NOTES = {
     "threads": "of torch, for every method",
-    "load": "processes that ran or waited at the start, the average of a minute",
     "repeats": "interleaved; medians are shown",
     "gemm_gigaflops": "measured rate of a large product",
     "worst_change": "the largest change of rnnctl's own rows; above 1 is worse",
@@ -47,11 +46,10 @@ BENCH = _layout(
     targets_met="the sweep's ratios are at most their targets",
     gemm_gigaflops="measured rate of a large product; the limit rests on it",
 )
-_CELL = Column("cell", "cell", right=False, whole=True)
 _SHARE = _figure("gemm_share", "GEMM share", "gemm_share_target", "at least", "gemm_share_before", "gemm_share_change")
 BENCH_FLOW = _layout(
-    Table((_CASE, _CELL, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least"))),
-    Table((_CASE, _CELL, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None),
+    Table((_CASE, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least"))),
+    Table((_CASE, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None),
     targets_met="every figure is at least its target",
 )
 BENCH_PROBE = _layout(
