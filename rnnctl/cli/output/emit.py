@@ -57,7 +57,7 @@ def chosen_format(out: OutputOptions) -> str:
 
 
 def emit(result: Result, config: Mapping[str, Any], out: OutputOptions) -> None:
-    """Show or write the result, its notes told before; exit 3 where a --fail-on condition holds.
+    """Show or write the result, its notes told before, its remarks after; exit 3 where a --fail-on condition holds.
 
     Raises:
         typer.Exit: a condition held.
@@ -71,6 +71,7 @@ def emit(result: Result, config: Mapping[str, Any], out: OutputOptions) -> None:
     tell_notes(result.notes, out)
     view = View(chosen_format(out), out.only, out.all, terminal(out))
     deliver(rendered(result, view, config, {"rnnctl": __version__, "torch": torch.__version__}), out)
+    tell_notes(result.remarks, out)
     judge(result, out)
 
 
