@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnctl.cells import FullRNN
 from rnnctl.errors import DtypeError, VerificationError
-from rnnctl.gradients.autograd import autograd_reference, clone_contributions
+from rnnctl.gradients.autograd import clone_contributions, loop_reference
 from rnnctl.gradients.gradnorm import GradNorms, own_gradnorm
 from rnnctl.losses import LOSS_AT, attached_target, loss_steps, sequence_loss
 from rnnctl.memory import require_memory
@@ -125,7 +125,7 @@ def _errors(problem: Problem, swept: GradNorms) -> Iterator[tuple[str, float]]:
     clones = clone_contributions(problem)
     expected = _norms(clones.flatten(1))
     yield "every ||G_t|| is that of T clones", _largest_relative(swept.grad_norm_W_hh, expected, problem.x.dtype)
-    reference = autograd_reference(problem)
+    reference = loop_reference(problem)
     yield "sum G_t is W_hh.grad", _relative(swept.grad_W_hh, reference.grad_W_hh)
 
 

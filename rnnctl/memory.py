@@ -32,6 +32,16 @@ def require_tape(steps: int, state: int) -> None:
     require_memory(steps * (6 * state + 8192), f"autograd's tape of {steps} steps")
 
 
+def require_torchs_tape(steps: int, state: int) -> None:
+    """The same of a layer of torch's that runs all steps by itself.
+
+    Args:
+        steps, state: as of ``require_tape``.
+    """
+    # h_t and a copy of it, and what backward makes; measured, it was 3 and 5.5 KB of nodes.
+    require_memory(steps * (4 * state + 6144), f"autograd's tape of {steps} steps")
+
+
 def available_bytes() -> int | None:
     """Bytes of main memory that can still be had; None where the system does not tell."""
     known = [n for n in (_system_available(), _control_group_available()) if n is not None]

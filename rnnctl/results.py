@@ -41,6 +41,7 @@ class Result:
         kinds: name of a scalar, or a pattern of names -> what it is where it has a value.
         words: the names of the conditions.
         notes: what is to be told beside it, a sentence each.
+        remarks: what is to be told after it of this one run, such as what took long, a sentence each.
     """
 
     notes: tuple[str, ...] = field(default=(), kw_only=True)
@@ -72,6 +73,11 @@ class Result:
     def settled(self) -> Record:
         """What the run itself settled of its configuration, by name; nothing of most results."""
         return {}
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What is to be told after it of this one run, a sentence each; nothing of most results."""
+        return ()
 
     @property
     def conditions(self) -> Mapping[str, bool | None]:

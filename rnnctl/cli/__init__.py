@@ -6,5 +6,5 @@ What stands here: options, exit codes, streams, and the way from options to an e
 A command line on its way: ``app`` finds the command; ``options`` parse; ``setup`` makes an experiment of them;
 ``commands`` asks its question; ``output`` shows the result and judges it. Read in that order; ``streams`` and
 ``exits`` are short and belong to all of them. Torch is imported in ``setup/experiment`` and what it needs, never
-on the way to the help, completion, the version or a usage error.
+on the way to the help, completion, the version or a usage error; ``loading`` is how.
 """

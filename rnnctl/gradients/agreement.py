@@ -1,8 +1,10 @@
 """How well a sum of contributions agrees with autograd: the one formula for it, and how much rounding it allows."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +24,10 @@ TOLERANCES = {
 # Numbers below so many times the smallest normal one of a dtype were summed of parts that are not normal any more.
 UNDERFLOW_MARGIN = 16
 NOT_ASKED = "not compared with autograd"
+# Longer than this, it is worth a word that it can be left out.
+LONG_SECONDS = 1.0
+T = TypeVar("T")
+_clock = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Agreement:
         states: "sweep" if the sweep ran along its own hidden states, "model" if along those
             of the model's own forward pass.
         why: why there is nothing to compare; None where there is something.
+        seconds: what it took, autograd's pass included; None where that was not measured.
     """
 
     relative_error: float | None
@@ -43,6 +50,15 @@ class Agreement:
     holds: bool | None
     states: str
     why: str | None = None
+    # No two runs have it alike.
+    seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """That it took long, where it did, and how it is left out."""
+        if self.seconds is None or self.seconds <= LONG_SECONDS:
+            return ()
+        return (f"the comparison with autograd took {self.seconds:.1f} s; --no-verify leaves it out",)
 
     def require(self, what: str) -> None:
         """Raise VerificationError, saying of what, if it does not hold."""
@@ -52,6 +68,12 @@ class Agreement:
                 f"{self.tolerance:g} of the gradient's magnitude; got {self.relative_error:.3g} of its norm. "
                 "Please report this with the command that shows it"
             )
+
+
+def timed(compare: Callable[[], T]) -> tuple[T, float]:
+    """What a comparison gives, and the seconds that it took."""
+    began = _clock()
+    return compare(), _clock() - began
 
 
 # What results say of it, by name.

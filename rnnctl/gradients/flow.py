@@ -148,6 +148,11 @@ class Flow(OfEveryLoss):
         lags = range(self.norms.shape[0])
         return {"lag_profile": [{"lag": lag, **{name: v[lag] for name, v in columns.items()}} for lag in lags]}
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """That the comparison with autograd took long, where it did."""
+        return () if self.agreement is None else self.agreement.remarks
+
     def require_agreement(self) -> None:
         """Raise VerificationError if autograd was asked and disagrees."""
         if self.agreement is not None:

@@ -188,6 +188,11 @@ class GradNorms(Result):
         """Which of "nonfinite", "vanishing" and "exploding" hold; None where nothing tells."""
         return self.judged.conditions
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """That the comparison with autograd took long, where it did."""
+        return () if self.agreement is None else self.agreement.remarks
+
     def require_agreement(self) -> None:
         """Raise VerificationError if autograd was asked and disagrees."""
         if self.agreement is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError
-from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared
+from rnnctl.gradients.agreement import TOLERANCES, Agreement, compared, timed
 from rnnctl.gradients.cell_calls import band_sums, cells_seen
 from rnnctl.gradients.layer_calls import layer_band_sums, layer_seen
 from rnnctl.gradients.probed import probed
@@ -248,6 +248,10 @@ class LossPasses:
         Returns:
             None where there is nothing to compare with: the weight takes no gradient.
         """
+        found, seconds = timed(lambda: self._agreement(grad_W_hh, magnitude))
+        return None if found is None else replace(found, seconds=seconds)
+
+    def _agreement(self, grad_W_hh: Tensor, magnitude: float) -> Agreement | None:
         self.forget_gradients()
         backward(self.total(), self._model, again=True)
         if self._in_graph is not None:

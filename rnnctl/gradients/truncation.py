@@ -124,6 +124,11 @@ class Truncation(OfEveryLoss):
             good = row["window"]
         return good
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """That the comparison with autograd took long, where it did."""
+        return () if self.agreement is None else self.agreement.remarks
+
     def require_agreement(self) -> None:
         """Raise VerificationError if autograd was asked and disagrees."""
         if self.agreement is not None:

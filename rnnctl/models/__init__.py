@@ -17,9 +17,9 @@ To read, on the way from a module to its runs:
 - ``objective`` (from an output to a loss) and ``readout`` (what the losses send to the states).
 - ``parameter_uses`` (one forward pass, counted; ``layer_runs`` of torch's layers) and ``loops`` (its steps, in
   ``loop_steps``'s words; ``graph_loops`` and ``around`` read them off the graph).
-- other sources of a run: ``hand_written`` (our own network) and ``driven`` (a layer with its input, without a loss);
-  where the graph alone shows a weight ``graph_steps`` (its steps, the states between them, the Jacobian of each), with
-  ``made_tensors`` (the numbers of those states).
+- other sources of a run: ``hand_written`` (our own network; ``in_torch`` tells whether torch has its recurrence) and
+  ``driven`` (a layer with its input, without a loss); where the graph alone shows a weight ``graph_steps`` (its
+  steps, the states between them, the Jacobian of each), with ``made_tensors`` (the numbers of those states).
 
 ``torch_layers`` is none of these: the model that size flags build.
 """

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
+from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import HistoryOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
@@ -26,11 +27,12 @@ def answers() -> tuple[Answers, ...]:
 def show_history(path: Path, given: CommandOptions) -> None:
     """Show the last run of a file that ``rnnctl.watch`` wrote: the weight that --module names, or the first."""
     plot, out = given.group(PlotOptions) or PlotOptions(), given.group(OutputOptions) or OutputOptions()
-    require_places(plot, out, answers)
-    _require_nothing_to_run(given)
-    for written in (out.output, plot.plot):
-        require_not_read(written, path, out.config)
-    from rnnctl.gradients.history import gradnorm_history
+    with loading():
+        require_places(plot, out, answers)
+        _require_nothing_to_run(given)
+        for written in (out.output, plot.plot):
+            require_not_read(written, path, out.config)
+        from rnnctl.gradients.history import gradnorm_history
 
     module = request_of(given).own.module
     result = gradnorm_history(path, module)

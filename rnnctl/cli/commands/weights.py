@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.model import CheckpointArgument
 from rnnctl.cli.options.output import OutputOptions
@@ -29,8 +30,9 @@ def weights(given: WeightsOptions) -> None:
     """What a checkpoint holds: names, shapes, dtypes, and the norms of every W_hh. No code of its model is needed."""
     file, out = given.checkpoint.file, given.out
     require_not_read(out.output, file, out.config)
-    require_output(out, answers)
-    from rnnctl.dynamics.checkpoint import checkpoint_contents
+    with loading():
+        require_output(out, answers)
+        from rnnctl.dynamics.checkpoint import checkpoint_contents
 
     with progress_bar("weights", quiet=out.quiet) as progress:
         result = checkpoint_contents(file, progress=progress)

@@ -57,7 +57,7 @@ def chosen_format(out: OutputOptions) -> str:
 
 
 def emit(result: Result, config: Mapping[str, Any], out: OutputOptions, failures: Sequence[str] = ()) -> None:
-    """Show or write the result, its notes told before; exit 3 where a --fail-on condition holds.
+    """Show or write the result, its notes told before, its remarks after; exit 3 where a --fail-on condition holds.
 
     Args:
         failures: what else makes the exit code 3, to be said.
@@ -67,6 +67,7 @@ def emit(result: Result, config: Mapping[str, Any], out: OutputOptions, failures
     """
     tell_notes(result.notes, out)
     deliver(text_of(result, config, out, chosen_format(out), out.only), out)
+    tell_notes(result.remarks, out)
     judge(result, out, failures)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.output.emit import Asked, require_not_read, require_output, tell_notes
@@ -28,8 +29,9 @@ def prepared(given: CommandOptions, answers: Asked = None) -> "Experiment":
     _require_place_for_weights(request, out)
     require_consistent(request)
     # Not before: these load torch, and a usage error is not to wait for that.
-    require_output(out, answers)
-    from rnnctl.cli.setup.experiment import experiment
+    with loading():
+        require_output(out, answers)
+        from rnnctl.cli.setup.experiment import experiment
 
     made = experiment(given)
     tell_notes(made.notes, out)
