@@ -36,7 +36,8 @@ class FromReadout:
             self.loss += loss
             self._norms.append(step_norms(piece))
             self._start -= len(piece)
-            self._held = torch.cat([sweep_dtype(piece)[: stop - self._start], self._held])
+            piece = sweep_dtype(piece)[: stop - self._start]
+            self._held = torch.cat([piece, self._held]) if len(self._held) else piece
         return self._held[max(0, start - self._start) :]
 
     def last(self, count: int) -> Tensor:

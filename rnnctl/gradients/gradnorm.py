@@ -44,6 +44,7 @@ from rnnctl.recurrence.states_seen import (
     seen_scalars,
     why_not_seen,
 )
+from rnnctl.recurrence.threads import threads_for
 from rnnctl.results import Kind, Later, Result
 
 
@@ -314,9 +315,10 @@ class _Swept:
     def along(cls, problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> "_Swept":
         """Along h, shape (time + 1, batch, hidden)."""
         run, readout = problem.run(h), FromReadout(problem, h)
-        # The states are our own: nothing is learned from making them once more.
-        norms = layer_norms(run, want_decay=True, recorded=False, readout=readout, progress=progress)
-        return cls(readout.loss, norms, seen_in(run))
+        with threads_for(*problem.h_init.shape):
+            # The states are our own: nothing is learned from making them once more.
+            norms = layer_norms(run, want_decay=True, recorded=False, readout=readout, progress=progress)
+            return cls(readout.loss, norms, seen_in(run))
 
     @property
     def grad_W_hh(self) -> Tensor:

@@ -17,9 +17,9 @@ from rnnctl.recurrence.nonlinearities import NONLINEARITIES, Nonlinearity
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import HiddenSlopes, Linearized, State
 from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, chunk_steps
-from rnnctl.recurrence.weights import LayerWeights, pre_activations
+from rnnctl.recurrence.weights import LayerWeights, affine_into, pre_activations
 
-# Views of so many steps at a time: those of a long sequence of small states take as much memory as the states.
+# Steps of a stretch at most.
 VIEWS = 1024
 
 
@@ -31,7 +31,7 @@ def hidden_states(
     b_h: Float[Tensor, " hidden"] | None,
     nonlinearity: Nonlinearity,
 ) -> Float[Tensor, "time_plus_1 batch hidden"]:
-    """h_init, h_0 .. h_{T-1}; the inputs of all steps go through one product, W_hh through T.
+    """h_init, h_0 .. h_{T-1}; the inputs of a stretch of steps go through one product, W_hh through one a step.
 
     Args:
         x: inputs, shape (batch, time, input).
@@ -42,34 +42,23 @@ def hidden_states(
     Returns:
         Shape (time + 1, batch, hidden).
     """
-    batch, seq_len, _ = x.shape
-    # The inputs' part of a_t is written where h_t will stand: no second tensor of the size of h.
-    h = x.new_empty(seq_len + 1, batch, W_hh.shape[0])
+    seq_len, (batch, hidden) = x.shape[1], h_init.shape
+    h = x.new_empty(seq_len + 1, batch, hidden)
     h[0] = h_init
-    _project_inputs(x, W_xh, b_h, h[1:])
     # A contiguous transpose makes every one of the T products about a tenth faster.
     W_hh_t = W_hh.t().contiguous()
-    activate = nonlinearity.activate
-    previous = h[0]
-    for start in range(1, seq_len + 1, VIEWS):
-        for current in h[start : start + VIEWS].unbind(0):
+    activate, previous = nonlinearity.activate, h[0]
+    # A stretch of steps, and what enters them, stays in cache between one product and the other. Views of all steps of
+    # a long sequence of small states would take as much memory as the states.
+    steps = max(1, min(VIEWS, CHUNK_BYTES // (batch * max(x.shape[2], hidden) * x.element_size())))
+    for start in range(0, seq_len, steps):
+        stretch = h[start + 1 : start + 1 + steps]
+        # The inputs' part of a_t is written where h_t will stand: no second tensor of the size of h.
+        affine_into(stretch.view(-1, hidden), x[:, start : start + steps].transpose(0, 1), W_xh, b_h)
+        for current in stretch.unbind(0):
             activate(current.addmm_(previous, W_hh_t))
             previous = current
     return h
-
-
-def _project_inputs(x: Tensor, W_xh: Tensor, b_h: Tensor | None, out: Tensor) -> None:
-    """out[t] = x_t W_xh^T + b_h, a chunk of time at a time so that no whole copy of x is made."""
-    batch, seq_len, inputs = x.shape
-    steps = max(1, CHUNK_BYTES // (batch * max(inputs, out.shape[2]) * x.element_size()))
-    W_xh_t = W_xh.t()
-    for start in range(0, seq_len, steps):
-        rows = x[:, start : start + steps].transpose(0, 1).reshape(-1, inputs)
-        target = out[start : start + steps].view(rows.shape[0], -1)
-        if b_h is None:
-            torch.mm(rows, W_xh_t, out=target)
-        else:
-            torch.addmm(b_h, rows, W_xh_t, out=target)
 
 
 class ElmanSteps:
