@@ -77,6 +77,8 @@ class Problem:
 
         Args:
             h: as of ``direct``.
+        Yields:
+            The part of the loss, and its gradients, shape (steps, batch, hidden).
         """
         states = h[-loss_steps(self.seq_len, self.loss_at) :]
         size, target = self._piece(states), None

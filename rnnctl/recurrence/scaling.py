@@ -31,7 +31,7 @@ def largest_magnitudes(rows: Tensor) -> Tensor:
 
 
 def row_norms(rows: Tensor) -> Tensor:
-    """Norms over the last axis in the rows' own dtype, (...) of (..., numbers), for squares within its range."""
+    """Norms over the last axis in the rows' own dtype, shape (rows,) of (rows, numbers), for squares in its range."""
     if rows.shape[-1] <= FEW_NUMBERS:
         found: Tensor = torch.linalg.vector_norm(rows, dim=-1)
         return found
