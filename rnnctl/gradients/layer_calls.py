@@ -18,6 +18,8 @@ from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import State
 from rnnctl.recurrence.states_seen import InFloat64, StatesSeen, first_bad_step, seen_in
 
+# Of what norms were made: of a sweep, or of what autograd itself has formed.
+SWEEP, AUTOGRAD = "sweep", "autograd"
 # A difference below so many units in the last place of its terms is rounding.
 ROUNDING = 64
 
@@ -43,6 +45,7 @@ class StepNorms:
         ends: what enters at the last step of the recurrence from outside, and what the first step sends back to the
             state before it, past c's way through h, of h and of c where it has one, each (batch, units); None for the
             calls of a cell.
+        read_from: ``SWEEP`` or ``AUTOGRAD``; of the latter the magnitude is the sum of ||G_t||.
     """
 
     grad_norm_W_hh: Tensor
@@ -59,6 +62,7 @@ class StepNorms:
     largest_input: float
     seen: StatesSeen | None
     ends: tuple[State, State] | None = None
+    read_from: str = SWEEP
 
     @property
     def entering(self) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError, did_you_mean
+from rnnctl.gradients.layer_readings import LayerReadings
 from rnnctl.gradients.probed import probed
 from rnnctl.gradients.tape_recording import TapeRecording
 from rnnctl.gradients.trace import ProbedWeight, Trace
@@ -100,16 +101,19 @@ class Probing:
         self.recording = Recording(found, keeps_graph=keeps_graph)
         asked = Asked(self._is_wanted, extra.state, extra.step)
         self.tape = TapeRecording(model, asked, self.recording.calls, want_decay=extra.decay)
+        self.readings = LayerReadings(self.recording.calls)
 
     def attach(self) -> None:
         """Set the hooks."""
         self.recording.attach()
         self.tape.attach()
+        self.readings.attach()
 
     def detach(self) -> None:
         """Take all hooks away."""
         self.recording.detach()
         self.tape.detach()
+        self.readings.detach()
 
     def results(self, lengths: Tensor | None = None) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
         """As ``probed`` gives them.
@@ -117,7 +121,7 @@ class Probing:
         Args:
             lengths: real steps of every sequence, shape (batch,), or None.
         """
-        extra = {"want_decay": self.want_decay, "lengths": lengths, "tape": self.tape}
+        extra = {"want_decay": self.want_decay, "lengths": lengths, "tape": self.tape, "readings": self.readings}
         return probed(self.recording, self.only, **extra)  # type: ignore[arg-type]
 
     @property
