@@ -12,13 +12,13 @@ from rnnctl.models.modules import directions
 
 @dataclass(frozen=True, eq=False)
 class Unrolled:
-    """The nodes of one layer in one direction, steps in the order of the sequence.
+    """The nodes of one layer in one direction, steps in the order of its recurrence.
 
     Attributes:
         uses: those that multiply h_{t-1} with W_hh.
         weight: which of their operands that is.
         states: those that made h_t.
-        stack: the one that lays all h_t beside one another.
+        stack: the one that lays all h_t beside one another, in the order of the sequence.
     """
 
     uses: tuple[Any, ...]
@@ -83,18 +83,18 @@ def _found(call: LayeredCall) -> tuple[Unrolled, ...]:
         raise _OtherGraphError
     chains = [_chain(kind, end, len(call.output), W_hh) for (end, _), W_hh in zip(ends, call.parameters, strict=True)]
     # Of a layer below the last, whose output is not returned, what the one above makes of its input leads there.
-    firsts = [states[-1] for states, _, _ in chains[count::count]]
+    firsts = [states[0] for states, _, _ in chains[count::count]]
     below = [_down(_DOWN, _along(_TO_INPUT[kind], first.next_functions[_FIRST[kind]][0])) for first in firsts]
     top = _down(_RETURNED, call.received.sites["output"][0])
     stacks = [stack for node in (*below, top) for stack in _stacks(node, count)]
     return tuple(
-        _in_time(chain, stack, reverse=bool(number % count))
+        _checked(chain, stack, reverse=bool(number % count))
         for number, (chain, stack) in enumerate(zip(chains, stacks, strict=True))
     )
 
 
 def _chain(kind: str, last: Any, steps: int, W_hh: Tensor) -> tuple[list[Any], list[Any], int]:
-    """The nodes that made the states and those that multiply with W_hh, from the last step back, and its operand."""
+    """The nodes that made the states and those that multiply with W_hh, and its operand."""
     states, uses, node, weight = [], [], last, 0
     for _ in range(steps):
         if node is None or node.name() not in _MADE_BY[kind]:
@@ -108,7 +108,8 @@ def _chain(kind: str, last: Any, steps: int, W_hh: Tensor) -> tuple[list[Any], l
         states.append(node)
         uses.append(use)
         node = operands[state][0]
-    return states, uses, weight
+    # Found from the last step back.
+    return states[::-1], uses[::-1], weight
 
 
 def _require_weight(node: Any, W_hh: Tensor) -> None:
@@ -135,12 +136,11 @@ def _stacks(node: Any, count: int) -> list[Any]:
     return found
 
 
-def _in_time(chain: tuple[list[Any], list[Any], int], stack: Any, *, reverse: bool) -> Unrolled:
-    """The chain in the order of the sequence, held against what is laid side by side."""
+def _checked(chain: tuple[list[Any], list[Any], int], stack: Any, *, reverse: bool) -> Unrolled:
+    """The chain, held against what is laid side by side."""
     states, uses, weight = chain
-    if not reverse:
-        states, uses = states[::-1], uses[::-1]
-    if [node for node, _ in _inputs(stack, "StackBackward0")] != states:
+    laid = [node for node, _ in _inputs(stack, "StackBackward0")]
+    if (laid[::-1] if reverse else laid) != states:
         raise _OtherGraphError
     return Unrolled(tuple(uses), weight, tuple(states), stack)
 
