@@ -40,7 +40,7 @@ class StepNorms:
         recovered_error: how far the states are from those that the weights make, or None if unknown.
         decay: of a gradient that enters at the last step, if asked for and known.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
-        largest_input: the largest |x|.
+        largest_input: the largest |x| that products were made of once more, 0 where none were.
         seen: what its states and inputs are like, if the decay was asked for.
         ends: what enters at the last step of the recurrence from outside, and what the first step sends back to the
             state before it, past c's way through h, of h and of c where it has one, each (batch, units); None for the

@@ -122,10 +122,9 @@ class _CallReading:
 
     def norms(self, call: LayeredCall) -> list[StepNorms] | None:
         """Of every layer and direction; None where not all of them have been read, whole and once."""
-        largest_input = float(call.x.abs().max())
         found = []
         for number, layer in enumerate(self._layers):
-            norms = layer.norms(row_of(call, "h_n", number), largest_input)
+            norms = layer.norms(row_of(call, "h_n", number))
             if norms is None:
                 return None
             found.append(norms)
@@ -167,7 +166,7 @@ class _LayerReading:
         while self._handles:
             self._handles.pop().remove()
 
-    def norms(self, at_end: Tensor | None, largest_input: float) -> StepNorms | None:
+    def norms(self, at_end: Tensor | None) -> StepNorms | None:
         """Steps in the order of the sequence; None where more than one pass has gone by, or digits were lost.
 
         Args:
@@ -196,7 +195,8 @@ class _LayerReading:
             recovered_error=None,
             decay=None,
             padded=None,
-            largest_input=largest_input,
+            # No product of it is made once more, to be rounded in other ways.
+            largest_input=0.0,
             seen=None,
             read_from=AUTOGRAD,
         )
@@ -215,7 +215,8 @@ class _LayerReading:
         if grad is None or torch.is_grad_enabled():
             return
         try:
-            self._spoiled |= step in self._sent.norms
+            if step in self._sent.norms:
+                self._spoiled = True
             # It enters transposed.
             self._sent.add(step, grad.t())
         except Exception as error:
@@ -226,7 +227,8 @@ class _LayerReading:
         if grad is None or torch.is_grad_enabled():
             return
         try:
-            self._spoiled |= step in self._reached
+            if step in self._reached:
+                self._spoiled = True
             self._reached.add(step)
             self._arrived.add(step, grad)
         except Exception as error:
@@ -237,7 +239,8 @@ class _LayerReading:
         if grad is None or torch.is_grad_enabled():
             return
         try:
-            self._spoiled |= self._direct is not None
+            if self._direct is not None:
+                self._spoiled = True
             steps = ordered(grad, self._reverse)
             self._direct, self._last = step_norms(steps), steps[-1].clone()
         except Exception as error:

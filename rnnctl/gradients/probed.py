@@ -52,11 +52,8 @@ def probed(
         want_decay: as ``decay`` of ``probe``.
         lengths: real steps of every sequence, shape (batch,), or None.
         tape: of all other weights; then all are in the order of the model's parameters.
-        readings: what was read of the modules' calls as backward passed by, which needs no sweep; it has no decay and
-            knows no padding.
+        readings: what was read of the modules' calls as backward passed by; what was not is swept.
     """
-    if want_decay or lengths is not None:
-        readings = None
     results, missing = _of_modules(recording, only, want_decay, lengths, readings)
     if tape is None:
         return _explained(results), missing
