@@ -69,7 +69,7 @@ class LayerReadings:
         for call in calls:
             reading = self._read.get(call.received)
             # Of states that go round from call to call it is not known here what comes from outside.
-            norms = None if reading is None or _is_linked(call) or not call.received else reading.norms(call)
+            norms = None if reading is None or _is_linked(call) else reading.norms(call)
             if norms is None:
                 return None
             found.append(norms)
@@ -215,8 +215,6 @@ class _LayerReading:
         if grad is None or torch.is_grad_enabled():
             return
         try:
-            if step in self._sent.norms:
-                self._spoiled = True
             # It enters transposed.
             self._sent.add(step, grad.t())
         except Exception as error:
@@ -228,6 +226,7 @@ class _LayerReading:
             return
         try:
             if step in self._reached:
+                # Of two passes the norm of the sum is asked for, and the first contribution is gone.
                 self._spoiled = True
             self._reached.add(step)
             self._arrived.add(step, grad)
@@ -239,8 +238,6 @@ class _LayerReading:
         if grad is None or torch.is_grad_enabled():
             return
         try:
-            if self._direct is not None:
-                self._spoiled = True
             steps = ordered(grad, self._reverse)
             self._direct, self._last = step_norms(steps), steps[-1].clone()
         except Exception as error:
@@ -254,7 +251,7 @@ def _read(call: LayeredCall) -> _CallReading | None:
     """Hooks on a call of which reading is cheaper than sweeping; None for others."""
     batch, units = call.h_n.shape[1:]
     work = (batch - FEW_SEQUENCES) * units * units * call.kind.blocks
-    if work < LEAST_WORK or not _is_precise(call.output) or _is_linked(call):
+    if work < LEAST_WORK or not _is_precise(call.output):
         return None
     layers = unrolled(call)
     return None if layers is None else _CallReading(call, layers)

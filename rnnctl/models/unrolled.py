@@ -66,9 +66,7 @@ def unrolled(call: LayeredCall) -> tuple[Unrolled, ...] | None:
     Args:
         call: whose graph is there, and no backward pass has let go of it.
     """
-    if call.kind.name not in _MADE_BY or call.batch_sizes is not None:
-        return None
-    if not {"output", "h_n"} <= call.received.sites.keys():
+    if call.kind.name not in _MADE_BY or not {"output", "h_n"} <= call.received.sites.keys():
         return None
     try:
         return _found(call)
