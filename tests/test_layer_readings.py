@@ -415,12 +415,12 @@ def test_a_weight_under_two_names_is_held_against_all_that_it_got():
     assert all(weight.agrees for weight in trace.values())
 
 
-@pytest.mark.parametrize("book", [RowsBook, NormBook])
-def test_an_error_of_ours_leaves_the_pass_alone_and_the_layer_is_swept(monkeypatch, book):
-    def add(self, step, grad):
+@pytest.mark.parametrize(("place", "name"), [(RowsBook, "add"), (NormBook, "add"), (layer_readings, "step_norms")])
+def test_an_error_of_ours_leaves_the_pass_alone_and_the_layer_is_swept(monkeypatch, place, name):
+    def fails(*_):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(book, "add", add)
+    monkeypatch.setattr(place, name, fails)
     model = nn.GRU(3, 4)
     (weight,) = probed(at_all, model).values()
     assert weight.read_from == "sweep"

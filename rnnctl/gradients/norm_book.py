@@ -16,8 +16,8 @@ _SAFE = {4: (1e-15, 1e15), 8: (1e-150, 1e150)}
 FEW_NUMBERS = 4096
 # So many numbers wait at most: they stay in the cache.
 MOST_WAITING = 1 << 18
-# Squares of so many float32 numbers are added up in float32 to 3e-7 of their sum; of a million, to 1e-5 alone, and where
-# they lie apart in memory to 5e-4.
+# Squares of so many float32 numbers are added up in float32 to 3e-7 of their sum; of a million to 1e-5 alone, and to
+# 5e-4 where they lie apart in memory.
 MOST_ADDED = 1 << 16
 
 
