@@ -167,10 +167,9 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
         seen=last.seen if len(found) == 1 else None,
         read_from=AUTOGRAD,
         why={
-            "recovered_error": FROM_AUTOGRAD,
             **(last.why if len(found) == 1 else {**last.why, "decay": SEVERAL_PASSES}),
             **({} if lost is None else {"decay": lost}),
-            **_why_not_compared(agreement),
+            **_why_not_compared(agreement, AUTOGRAD),
         },
     )
 
@@ -197,9 +196,11 @@ def _compared(
     return None if brought is None else compared(found, brought, magnitude, tolerance, "model", dtype)
 
 
-def _why_not_compared(agreement: Agreement | None) -> Mapping[str, str]:
+def _why_not_compared(agreement: Agreement | None, read_from: str) -> Mapping[str, str]:
+    """Why the sum is not held against autograd's, and the states not against those that the weights make."""
     why = TAKES_NO_GRADIENT if agreement is None else agreement.why
-    return {} if why is None else {"autograd_relative_error": why}
+    told = {} if why is None else {"autograd_relative_error": why}
+    return {**told, "recovered_error": FROM_AUTOGRAD} if read_from == AUTOGRAD else told
 
 
 def _no_autocast(recording: Recording) -> ExitStack:
@@ -359,7 +360,7 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         steps_per_chain=_steps_per_chain(part),
         seen=seen_together(seen) if seen else None,
         read_from=norms[0].read_from,
-        why={**({} if errors else {"recovered_error": FROM_AUTOGRAD}), **_why_not_compared(agreement)},
+        why=_why_not_compared(agreement, norms[0].read_from),
     )
 
 
