@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial, reduce
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,7 +140,7 @@ class _LayerReading:
 
     def __init__(self, layer: Unrolled, blocks: int, *, reverse: bool) -> None:
         self.bug: Exception | None = None
-        self._steps, self._weight, self._blocks, self._reverse = len(layer.uses), layer.weight, blocks, reverse
+        self._steps, self._blocks, self._reverse = len(layer.states), blocks, reverse
         self._sent, self._arrived = RowsBook(blocks), NormBook()
         self._reached: set[int] = set()
         # What is sent to all states from above, and the last of it, which h_n adds to.
@@ -149,8 +148,8 @@ class _LayerReading:
         self._last: Tensor | None = None
         self._spoiled = False
         self._handles = [layer.stack.register_prehook(self._from_above)]
-        for step, (use, state) in enumerate(zip(layer.uses, layer.states, strict=True)):
-            self._handles.append(use.register_hook(partial(self._to_weight, step)))
+        for step, (weight, state) in enumerate(zip(layer.weights, layer.states, strict=True)):
+            self._handles.append(weight.register_prehook(partial(self._to_weight, step)))
             self._handles.append(state.register_prehook(partial(self._to_state, step)))
 
     def end(self, done: bool) -> None:
@@ -209,8 +208,8 @@ class _LayerReading:
             direct[-1] = step_norms(whole.unsqueeze(0))[0]
         return direct
 
-    def _to_weight(self, step: int, grads: Grads, _: Any) -> None:
-        grad = grads[self._weight]
+    def _to_weight(self, step: int, grads: Grads) -> None:
+        (grad,) = grads
         # With create_graph it is itself to be differentiated: nothing is asked of it.
         if grad is None or torch.is_grad_enabled():
             return

@@ -15,14 +15,12 @@ class Unrolled:
     """The nodes of one layer in one direction, steps in the order of its recurrence.
 
     Attributes:
-        uses: those that multiply h_{t-1} with W_hh.
-        weight: which of their operands that is.
+        weights: those that transposed W_hh, once for every step: what comes to one of them is G_t, transposed.
         states: those that made h_t.
         stack: the one that lays all h_t beside one another, in the order of the sequence.
     """
 
-    uses: tuple[Any, ...]
-    weight: int
+    weights: tuple[Any, ...]
     states: tuple[Any, ...]
     stack: Any
 
@@ -81,7 +79,7 @@ def _found(call: LayeredCall) -> tuple[Unrolled, ...]:
         raise _OtherGraphError
     chains = [_chain(kind, end, len(call.output), W_hh) for (end, _), W_hh in zip(ends, call.parameters, strict=True)]
     # Of a layer below the last, whose output is not returned, what the one above makes of its input leads there.
-    firsts = [states[0] for states, _, _ in chains[count::count]]
+    firsts = [states[0] for states, _ in chains[count::count]]
     below = [_down(_DOWN, _along(_TO_INPUT[kind], first.next_functions[_FIRST[kind]][0])) for first in firsts]
     top = _down(_RETURNED, call.received.sites["output"][0])
     stacks = [stack for node in (*below, top) for stack in _stacks(node, count)]
@@ -91,23 +89,23 @@ def _found(call: LayeredCall) -> tuple[Unrolled, ...]:
     )
 
 
-def _chain(kind: str, last: Any, steps: int, W_hh: Tensor) -> tuple[list[Any], list[Any], int]:
-    """The nodes that made the states and those that multiply with W_hh, and its operand."""
-    states, uses, node, weight = [], [], last, 0
+def _chain(kind: str, last: Any, steps: int, W_hh: Tensor) -> tuple[list[Any], list[Any]]:
+    """The nodes that made the states and those that transposed W_hh for them."""
+    states, weights, node = [], [], last
     for _ in range(steps):
         if node is None or node.name() not in _MADE_BY[kind]:
             raise _OtherGraphError
         use = _along(_TO_USE[kind], node.next_functions[_FIRST[kind]][0])
-        state, weight = _PRODUCTS.get(use.name(), (None, 0))
-        if state is None:
+        if use.name() not in _PRODUCTS:
             raise _OtherGraphError
+        state, weight = _PRODUCTS[use.name()]
         operands = use.next_functions
         _require_weight(operands[weight][0], W_hh)
         states.append(node)
-        uses.append(use)
+        weights.append(operands[weight][0])
         node = operands[state][0]
     # Found from the last step back.
-    return states[::-1], uses[::-1], weight
+    return states[::-1], weights[::-1]
 
 
 def _require_weight(node: Any, W_hh: Tensor) -> None:
@@ -134,13 +132,13 @@ def _stacks(node: Any, count: int) -> list[Any]:
     return found
 
 
-def _checked(chain: tuple[list[Any], list[Any], int], stack: Any, *, reverse: bool) -> Unrolled:
+def _checked(chain: tuple[list[Any], list[Any]], stack: Any, *, reverse: bool) -> Unrolled:
     """The chain, held against what is laid side by side."""
-    states, uses, weight = chain
+    states, weights = chain
     laid = [node for node, _ in _inputs(stack, "StackBackward0")]
     if (laid[::-1] if reverse else laid) != states:
         raise _OtherGraphError
-    return Unrolled(tuple(uses), weight, tuple(states), stack)
+    return Unrolled(tuple(weights), tuple(states), stack)
 
 
 def _along(way: _Way, node: Any) -> Any:
