@@ -9,7 +9,8 @@ To read:
 - one loss: ``gradnorm``, on ``layer_sweep`` (one run swept back), ``contributions`` (norms and sum of all G_t),
   ``decay`` and ``verdict`` (what the norms say of the past).
 - the same of somebody's training step: ``probe``, on ``layer_calls`` and ``cell_calls`` (from what was recorded to
-  norms); ``model_gradnorm`` makes one result of it, ``watch`` and ``history`` a course of training.
+  norms), or on ``layer_readings`` where torch unrolls a large layer itself; ``model_gradnorm`` makes one result of it,
+  ``watch`` and ``history`` a course of training.
 - of weights that are found in the graph: ``tape_recording``, on ``use_norms`` and ``norm_book`` (what passes by) and
   ``use_steps`` (norms by step); ``outside`` (what comes to a known cell's states past its later calls).
 - all losses: ``flow`` and ``truncation``, on ``loss_steps`` (one sweep for all of them), which ``loss_layout`` lays

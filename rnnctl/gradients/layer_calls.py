@@ -19,6 +19,8 @@ from rnnctl.recurrence.scaling import largest_magnitude
 from rnnctl.recurrence.slopes import State
 from rnnctl.recurrence.states_seen import InFloat64, StatesSeen, first_bad_step, seen_in
 
+# Of what norms were made: of a sweep, or of what autograd itself has formed.
+SWEEP, AUTOGRAD = "sweep", "autograd"
 # A difference below so many units in the last place of its terms is rounding.
 ROUNDING = 64
 
@@ -39,11 +41,12 @@ class StepNorms:
         recovered_error: how far the states are from those that the weights make, or None if unknown.
         decay: of a gradient that enters at the last step, if asked for and known.
         padded: norms of what G_t has from padding and from real steps, each (time,), if that is known.
-        largest_input: the largest |x|.
+        largest_input: the largest |x| that products were made of once more, 0 where none were.
         seen: what its states and inputs are like, if the decay was asked for.
         ends: what enters at the last step of the recurrence from outside, and what the first step sends back to the
             state before it, past c's way through h, of h and of c where it has one, each (batch, units); None for the
             calls of a cell.
+        read_from: ``SWEEP`` or ``AUTOGRAD``; of the latter the magnitude is the sum of ||G_t||.
     """
 
     grad_norm_W_hh: Tensor
@@ -60,6 +63,7 @@ class StepNorms:
     largest_input: float
     seen: StatesSeen | None
     ends: tuple[State, State] | None = None
+    read_from: str = SWEEP
 
     @property
     def entering(self) -> Tensor:

@@ -123,6 +123,7 @@ class NormBook:
 
     def __init__(self) -> None:
         self.norms: dict[Hashable, float] = {}
+        self._measure = _Norms()
         self._waiting: dict[Any, list[tuple[Hashable, Tensor]]] = {}
         self._numbers = 0
 
@@ -130,7 +131,7 @@ class NormBook:
         """Note the norm of a gradient of any shape under a key, in place of one that was there."""
         count = grad.numel()
         if count > FEW_NUMBERS:
-            self.norms[key] = norm_of(grad)
+            self.norms[key] = self._measure.whole(_at_least_float32(grad))
             return
         self._waiting.setdefault((grad.shape, grad.dtype), []).append((key, grad))
         self._numbers += count
@@ -216,6 +217,38 @@ class SummedBook:
             return
         self.total = grad.to(_summed_in(grad.dtype), copy=True)
         self.narrowest = dtype or grad.dtype
+
+
+class RowsBook:
+    """Gradients of a whole matrix, step by step: the norm of each of its equal blocks of rows, and their sum.
+
+    Args:
+        blocks: how many.
+    Attributes:
+        norms: by step, one of each block.
+        total: the sum, shape of the gradients, at least float32; None before there is any.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        self.norms: dict[Hashable, list[float]] = {}
+        self.total: Tensor | None = None
+        self._blocks = blocks
+        self._measure = _Norms()
+
+    def add(self, step: Hashable, grad: Tensor) -> None:
+        """Take in what came to a step, shape (rows, columns)."""
+        wide = _at_least_float32(grad).contiguous()
+        self.norms[step] = self._measure.of(wide, self._by_block)
+        if self.total is None:
+            self.total = wide.clone()
+        else:
+            self.total.add_(wide)
+
+    def _by_block(self, wide: Tensor) -> list[float]:
+        # A sum of squares and not a norm: see ``row_norms``.
+        squares = torch.mul(wide, wide, out=self._measure.buffer(wide))
+        found: list[float] = squares.view(self._blocks, -1).sum(dim=1).sqrt_().tolist()
+        return found
 
 
 def _summed_in(dtype: torch.dtype) -> torch.dtype:

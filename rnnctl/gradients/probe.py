@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError, did_you_mean
+from rnnctl.gradients.layer_readings import LayerReadings
 from rnnctl.gradients.probed import probed
 from rnnctl.gradients.tape_recording import TapeRecording
 from rnnctl.gradients.trace import ProbedWeight, Trace
@@ -58,7 +59,7 @@ def probe(
     Source: Werbos 1990, "Backpropagation through time".
     """
     require_no_linear(linear)
-    probing = Probing(model, only, Extra(state, step, decay))
+    probing = Probing(model, only, Extra(state, step, decay, lengths))
     trace = Trace()
     try:
         probing.attach()
@@ -66,7 +67,7 @@ def probe(
     finally:
         probing.detach()
     # Only of a block that ended well: otherwise its own error is what the user has to see.
-    results, missing = probing.results(lengths)
+    results, missing = probing.results()
     if not results:
         raise InputError(probing.why_nothing(missing)) from probing.bug
     trace._fill(results, missing)
@@ -74,11 +75,12 @@ def probe(
 
 @dataclass(frozen=True)
 class Extra:
-    """What may be known of weights that are found in the graph, and whether their decay is wanted; as of ``probe``."""
+    """What may be known of weights that are found in the graph, and what is wanted beside norms; as of ``probe``."""
 
     state: str | None = None
     step: str | None = None
     decay: bool = False
+    lengths: Tensor | None = None
 
 
 class Probing:
@@ -96,35 +98,42 @@ class Probing:
         extra = extra or Extra()
         found = recurrent_modules(model, only)
         _require_modules(model, extra)
-        self.model, self.only, self.want_decay = model, only, extra.decay
+        self.model, self.only, self.extra = model, only, extra
         self.recording = Recording(found, keeps_graph=keeps_graph)
         asked = Asked(self._is_wanted, extra.state, extra.step)
         self.tape = TapeRecording(model, asked, self.recording.calls, want_decay=extra.decay)
+        # A decay and the part of padding come of a sweep alone.
+        swept = extra.decay or extra.lengths is not None
+        self.readings = LayerReadings([] if swept else self.recording.calls)
 
     def attach(self) -> None:
         """Set the hooks."""
         self.recording.attach()
         self.tape.attach()
+        self.readings.attach()
 
     def detach(self) -> None:
         """Take all hooks away."""
         self.recording.detach()
         self.tape.detach()
+        self.readings.detach()
 
-    def results(self, lengths: Tensor | None = None) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
-        """As ``probed`` gives them.
-
-        Args:
-            lengths: real steps of every sequence, shape (batch,), or None.
-        """
-        extra = {"want_decay": self.want_decay, "lengths": lengths, "tape": self.tape}
-        return probed(self.recording, self.only, **extra)  # type: ignore[arg-type]
+    def results(self) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
+        """As ``probed`` gives them."""
+        return probed(
+            self.recording,
+            self.only,
+            want_decay=self.extra.decay,
+            lengths=self.extra.lengths,
+            tape=self.tape,
+            readings=self.readings,
+        )
 
     @property
     def bug(self) -> Exception | None:
         """An error of ours that was kept from the user's passes."""
         bugs = [calls.bug for calls in self.recording.calls if calls.bug is not None]
-        return bugs[0] if bugs else self.tape.bug
+        return bugs[0] if bugs else self.tape.bug or self.readings.bug
 
     def why_nothing(self, missing: Mapping[str, str]) -> str:
         """What to say where nothing was found."""

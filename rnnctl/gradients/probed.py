@@ -12,7 +12,8 @@ from rnnctl.errors import plain
 from rnnctl.gradients.agreement import TOLERANCES, UNDERFLOW_MARGIN, Agreement, compared
 from rnnctl.gradients.cell_calls import cell_norms
 from rnnctl.gradients.decay import Decay, decay_from, entry, share_of, worst
-from rnnctl.gradients.layer_calls import StepNorms, layered_norms, without_carried
+from rnnctl.gradients.layer_calls import AUTOGRAD, StepNorms, layered_norms, without_carried
+from rnnctl.gradients.layer_readings import LayerReadings
 from rnnctl.gradients.tape_recording import NO_STEP, TapeRecording
 from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.use_steps import UseSteps
@@ -27,6 +28,7 @@ from rnnctl.recurrence.states_seen import first_nonfinite, seen_together
 from rnnctl.recurrence.weights import LayerWeights
 
 TAKES_NO_GRADIENT = "autograd brings nothing to it: it takes no gradient"
+FROM_AUTOGRAD = "it was read from autograd itself, and no state was made once more: nothing to compare"
 ENTERS_OFTEN = "what enters at the last step alone cannot be followed on its way back"
 # A share that is vanishing by any measure.
 SURELY = 1e-4
@@ -40,6 +42,7 @@ def probed(
     want_decay: bool = False,
     lengths: Tensor | None = None,
     tape: TapeRecording | None = None,
+    readings: LayerReadings | None = None,
 ) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
     """What was recorded, by weight name; and why a weight has no result.
 
@@ -49,8 +52,9 @@ def probed(
         want_decay: as ``decay`` of ``probe``.
         lengths: real steps of every sequence, shape (batch,), or None.
         tape: of all other weights; then all are in the order of the model's parameters.
+        readings: what was read of the modules' calls as backward passed by; what was not is swept.
     """
-    results, missing = _of_modules(recording, only, want_decay, lengths)
+    results, missing = _of_modules(recording, only, want_decay, lengths, readings)
     if tape is None:
         return _explained(results), missing
     by_name: dict[str, list[UseSteps]] = {}
@@ -73,7 +77,11 @@ def _explained(results: Mapping[str, ProbedWeight]) -> dict[str, ProbedWeight]:
 
 
 def _of_modules(
-    recording: Recording, only: str | None, want_decay: bool, lengths: Tensor | None
+    recording: Recording,
+    only: str | None,
+    want_decay: bool,
+    lengths: Tensor | None,
+    readings: LayerReadings | None,
 ) -> tuple[dict[str, ProbedWeight], dict[str, str]]:
     """Of modules of known classes."""
     for calls in recording.calls:
@@ -93,7 +101,7 @@ def _of_modules(
             _Part(calls.found.full(weight), calls, index, norms)
             for calls in recording.calls
             if _why_missing(calls) is None
-            for index, (weight, norms) in enumerate(_norms_by_weight(calls, want_decay, lengths))
+            for index, (weight, norms) in enumerate(_norms_by_weight(calls, want_decay, lengths, readings))
         ]
     # Of all weights, shown or not: autograd adds up what a weight gets under all its names.
     sums = _Sums(parts, recording.totals)
@@ -157,10 +165,11 @@ def of_uses(found: Sequence[UseSteps], tape: TapeRecording) -> ProbedWeight:
         steps_per_chain=tuple(steps for each in found for steps in each.steps_per_chain),
         state_made_by=last.state_made_by,
         seen=last.seen if len(found) == 1 else None,
+        read_from=AUTOGRAD,
         why={
             **(last.why if len(found) == 1 else {**last.why, "decay": SEVERAL_PASSES}),
             **({} if lost is None else {"decay": lost}),
-            **_why_not_compared(agreement),
+            **_why_not_compared(agreement, AUTOGRAD),
         },
     )
 
@@ -187,9 +196,11 @@ def _compared(
     return None if brought is None else compared(found, brought, magnitude, tolerance, "model", dtype)
 
 
-def _why_not_compared(agreement: Agreement | None) -> Mapping[str, str]:
+def _why_not_compared(agreement: Agreement | None, read_from: str) -> Mapping[str, str]:
+    """Why the sum is not held against autograd's, and the states not against those that the weights make."""
     why = TAKES_NO_GRADIENT if agreement is None else agreement.why
-    return {} if why is None else {"autograd_relative_error": why}
+    told = {} if why is None else {"autograd_relative_error": why}
+    return {**told, "recovered_error": FROM_AUTOGRAD} if read_from == AUTOGRAD else told
 
 
 def _no_autocast(recording: Recording) -> ExitStack:
@@ -271,10 +282,14 @@ class _Part:
         return frozenset(id(call.parameters[self.index]) for call in self.calls.kept)
 
 
-def _norms_by_weight(calls: Calls, want_decay: bool, lengths: Tensor | None) -> list[tuple[str, list[StepNorms]]]:
+def _norms_by_weight(
+    calls: Calls, want_decay: bool, lengths: Tensor | None, readings: LayerReadings | None
+) -> list[tuple[str, list[StepNorms]]]:
     layered = [call for call in calls.kept if isinstance(call, LayeredCall)]
     if layered:
-        by_call = without_carried(layered, [layered_norms(call, want_decay, lengths) for call in layered])
+        by_call = None if readings is None else readings.norms(layered)
+        if by_call is None:
+            by_call = without_carried(layered, [layered_norms(call, want_decay, lengths) for call in layered])
         return [(name, [norms[i] for norms in by_call]) for i, name in enumerate(calls.found.weights)]
     cells = [call for call in calls.kept if isinstance(call, CellCall)]
     return [(calls.found.weights[0], [cell_norms(cells, want_decay, lengths)])]
@@ -344,7 +359,8 @@ def _result(part: _Part, sums: _Sums, lengths: Tensor | None) -> ProbedWeight:
         grad_norm_state=torch.cat([each.grad_norm_state for each in norms]),
         steps_per_chain=_steps_per_chain(part),
         seen=seen_together(seen) if seen else None,
-        why=_why_not_compared(agreement),
+        read_from=norms[0].read_from,
+        why=_why_not_compared(agreement, norms[0].read_from),
     )
 
 

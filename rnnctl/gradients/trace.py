@@ -38,13 +38,15 @@ class ProbedWeight:
         autograd_relative_error: of the sum of G_t (over all names of a shared weight) against what
             autograd brought to the weight within the block; None where there is nothing to compare: it takes no
             gradient, both are 0, or autograd's left the range of its dtype or lost its digits there (``why`` says).
-        magnitude: sum over t of ||delta_t|| ||h_{t-1}||, which cancelling terms do not shrink.
+        magnitude: sum over t of ||delta_t|| ||h_{t-1}||, which cancelling terms do not shrink; of what was read from
+            autograd of ||G_t||.
         autograd_tolerance: rounding that is allowed, as a share of it.
         agrees: whether the difference is within that; None where there is nothing to compare. It is not
             where the weight enters the loss by another way as well (a penalty), or its gradient is
             changed by a hook.
         recovered_error: largest difference between the module's states and those that follow from
-            its weights, relative to 1 or |h|; None for a linear map, of which no state is known.
+            its weights, relative to 1 or |h|; None for what was read from autograd itself, of which there is nothing
+            to compare.
         states_agree: whether that is rounding; if not, the module did something that its weights do
             not say, and the norms are not to be trusted.
         h_init_is_zero: the first call started from zeros, so its first contribution is exactly 0.
@@ -66,6 +68,9 @@ class ProbedWeight:
             tensors the norms are. Empty of others, and where the state is not known.
         seen: what the states and inputs of all calls are like, where ``decay`` was asked for; of a weight that was
             found in autograd's graph what of it can be told; else None.
+        read_from: "sweep", which makes every G_t anew along the recorded states, or "autograd", whose backward pass
+            formed them: of weights that were found in its graph, and of large calls of nn.RNN and nn.GRU that torch
+            runs step by step, where that is cheaper.
         why: of a field that is NaN or None without being 0, the reason; with ``decay``, of a ``grad_norm_W_hh`` that is
             not finite, which state is not either and whether float64 holds it.
     Units: loss per unit of weight or of state.
@@ -100,6 +105,7 @@ class ProbedWeight:
     why: Mapping[str, str] = field(default_factory=dict)
     state_made_by: tuple[str, ...] = ()
     seen: StatesSeen | None = None
+    read_from: str = "sweep"
 
     @property
     def grad_of_state_columns(self) -> Tensor:

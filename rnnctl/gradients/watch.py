@@ -276,7 +276,7 @@ def _records(step: int, probing: Probing) -> list[Mapping[str, Any]]:
             replace(calls, kept=reached(calls.kept, lambda call: bool(call.received))) for calls in recording.calls
         ]
         with torch.no_grad():
-            results, missing = probed(recording, only, tape=probing.tape)
+            results, missing = probed(recording, only, tape=probing.tape, readings=probing.readings)
     except Exception as error:
         # Whatever it is, it must not end the training step in whose backward pass it happens.
         why = f"{type(error).__name__}: {error}"
@@ -298,6 +298,7 @@ def _record(step: int, result: ProbedWeight) -> Mapping[str, Any]:
         "autograd_relative_error": result.autograd_relative_error,
         "agrees": result.agrees,
         "states_agree": result.states_agree,
+        "read_from": result.read_from,
         "h_init_is_zero": result.h_init_is_zero,
         "steps_per_call": list(result.steps_per_call),
         "chains": len(result.steps_per_chain),

@@ -12,7 +12,8 @@ To read, on the way from a module to its runs:
 - ``tape`` (autograd's graph: uses of a weight, steps, states), ``module_calls`` (when modules were called) and
   ``weight_uses`` (what a graph says of a model's weights): what recurs although no class says so. ``forwards`` looks
   on where no hook comes by.
-- ``sequences``: from one call to the runs of its layers and directions.
+- ``sequences``: from one call to the runs of its layers and directions; ``unrolled``: where their steps are in the
+  graph, if torch ran them one by one.
 - ``inputs`` (what a model is called with) and ``misfit`` (why it did not take that).
 - ``objective`` (from an output to a loss) and ``readout`` (what the losses send to the states).
 - ``parameter_uses`` (one forward pass, counted; ``layer_runs`` of torch's layers) and ``loops`` (its steps, in

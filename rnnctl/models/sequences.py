@@ -83,8 +83,8 @@ class Geometry:
         h = self._states(output, initial[0], reverse, call.room if top else None)
         above = None if from_above is None else ordered(from_above[..., half], reverse)
         mask = None if self.mask is None else ordered(self.mask, reverse).to(h.dtype)
-        direct_c = self._entering(None, _row(call, "c_n", index), h, reverse)
-        direct = self._entering(above, _row(call, "h_n", index), h, reverse)
+        direct_c = self._entering(None, row_of(call, "c_n", index), h, reverse)
+        direct = self._entering(above, row_of(call, "h_n", index), h, reverse)
         return LayerRun(
             kind=call.kind,
             weights=call.weights[index],
@@ -165,7 +165,7 @@ def _input(call: LayeredCall, layer: int) -> Tensor:
     return below.output if below.noise is None else below.output * below.noise
 
 
-def _row(call: LayeredCall, name: str, index: int) -> Tensor | None:
+def row_of(call: LayeredCall, name: str, index: int) -> Tensor | None:
     """The gradient of one layer's and direction's h_n or c_n, (batch, hidden)."""
     grad = call.received.by_name.get(name)
     return None if grad is None else in_packed_order(grad, call.order)[index]
