@@ -238,15 +238,13 @@ def _gram(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]
 def _direct(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor]:
     """Norms from the (rows, hidden) products themselves; one at a time stays in cache."""
     shape = delta.shape[2], h.shape[2]
-    total, product, squares = delta.new_zeros(shape), delta.new_empty(shape), delta.new_empty(shape)
-    by_gate = squares.view(gates, -1)
-    found = delta.new_empty(delta.shape[0], gates)
-    for delta_t, h_t, sums in zip(delta.unbind(0), h.unbind(0), found.unbind(0), strict=True):
+    total, product = delta.new_zeros(shape), delta.new_empty(shape)
+    by_gate, norms = product.view(gates, -1), []
+    for delta_t, h_t in zip(delta.unbind(0), h.unbind(0), strict=True):
         torch.mm(delta_t.t(), h_t, out=product)
         total.add_(product)
-        # A sum of squares and not a norm: see ``row_norms``.
-        torch.sum(torch.mul(product, product, out=squares).view_as(by_gate), dim=1, out=sums)
-    return total, found.to(wide_dtype(delta)).sqrt_()
+        norms.append(row_norms(by_gate))
+    return total, torch.stack(norms).to(wide_dtype(delta))
 
 
 def _row_norms(rows: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Norms of many gradients as they pass by: of small ones many at a time, of large ones at once."""
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnctl.recurrence.scaling import FEW_NUMBERS as FEW_SQUARES
 from rnnctl.recurrence.scaling import SAFE, row_norms
 
 # By these powers of two numbers are brought to where their squares neither underflow nor overflow: it changes no digit.
@@ -57,13 +55,9 @@ class _Norms:
 
     def whole(self, wide: Tensor) -> float:
         """The norm of all of a tensor of any shape, real and at least float32."""
-        return self.of(wide, self._frobenius)[0]
-
-    def _frobenius(self, wide: Tensor) -> list[float]:
-        if wide.numel() <= FEW_SQUARES:
-            return [float(torch.linalg.vector_norm(wide))]
-        # Of many numbers the norm loses digits that a sum of squares keeps: see ``row_norms``.
-        return [math.sqrt(float(torch.mul(wide, wide, out=self.buffer(wide)).sum()))]
+        # As it lies in memory: what comes to a weight that was transposed is transposed itself.
+        dense = wide.mT if wide.dim() == 2 and not wide.is_contiguous() else wide
+        return self.of(dense.reshape(1, -1), _row_norms)[0]
 
     def buffer(self, like: Tensor) -> Tensor:
         """One place for all of a shape: fresh memory of that size costs more than the arithmetic."""
@@ -109,13 +103,12 @@ def norms_along(stacked: Tensor) -> list[float]:
     if len(stacked) == 1:
         # A norm over everything is several times faster than one along an axis.
         return [norm_of(stacked[0])]
-    flat = _at_least_float32(stacked).reshape(len(stacked), -1)
+    return _Norms().of(_at_least_float32(stacked).reshape(len(stacked), -1), _row_norms)
 
-    def norms(wide: Tensor) -> list[float]:
-        found: list[float] = row_norms(wide).tolist()
-        return found
 
-    return _Norms().of(flat, norms)
+def _row_norms(wide: Tensor) -> list[float]:
+    found: list[float] = row_norms(wide).tolist()
+    return found
 
 
 class NormBook:
@@ -238,17 +231,11 @@ class RowsBook:
     def add(self, step: Hashable, grad: Tensor) -> None:
         """Take in what came to a step, shape (rows, columns)."""
         wide = _at_least_float32(grad).contiguous()
-        self.norms[step] = self._measure.of(wide, self._by_block)
+        self.norms[step] = self._measure.of(wide.view(self._blocks, -1), _row_norms)
         if self.total is None:
             self.total = wide.clone()
         else:
             self.total.add_(wide)
-
-    def _by_block(self, wide: Tensor) -> list[float]:
-        # A sum of squares and not a norm: see ``row_norms``.
-        squares = torch.mul(wide, wide, out=self._measure.buffer(wide))
-        found: list[float] = squares.view(self._blocks, -1).sum(dim=1).sqrt_().tolist()
-        return found
 
 
 def _summed_in(dtype: torch.dtype) -> torch.dtype:
