@@ -126,7 +126,7 @@ def sweep_dtype(tensor: Tensor) -> Tensor:
 def step_norms(block: Float[Tensor, "time batch hidden"]) -> Float[Tensor, " time"]:
     """Norm of each step of a (time, batch, hidden) block, float64 on the CPU, a chunk at a time."""
     seq_len, batch, hidden = block.shape
-    steps = max(1, CHUNK_BYTES // (8 * batch * hidden))
+    steps = max(1, 2 * CHUNK_BYTES // (block.element_size() * batch * hidden))
     if seq_len <= steps:
         return _safe_norms(block.flatten(1)).cpu().double()
     starts = range(0, seq_len, steps)
@@ -229,7 +229,7 @@ def _gram(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]
         size, bound = squares.sum(1).sqrt_(), (squares * squares_h).sqrt_().sum(1)
         safe = _is_safe(torch.stack([size, size_h, bound]), delta.dtype).all(dim=0)
         # The terms have both signs: where they cancel, rounding may leave less than 0.
-        norm = grams.mul_(grams_h).sum((1, 2), dtype=wide).clamp_min_(0).sqrt_()
+        norm = grams.mul_(grams_h).sum((1, 2)).to(wide).clamp_min_(0).sqrt_()
         found.append((norm, bound.to(wide), safe))
     norms, bounds, are_safe = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
     return norms, bounds, are_safe

@@ -22,6 +22,7 @@ class FromReadout:
         self._problem, self._h, self._pieces = problem, h, problem.direct_pieces(h)
         self._start, self._held = problem.seq_len, h[:0]
         self._norms: list[Tensor] = []
+        self._tail = h[:0]
         self.loss = 0.0
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -35,13 +36,16 @@ class FromReadout:
             loss, piece = found
             self.loss += loss
             self._norms.append(step_norms(piece))
+            self._tail = self._tail if len(self._tail) else sweep_dtype(piece[-1:].clone())
             self._start -= len(piece)
             piece = sweep_dtype(piece)[: stop - self._start]
             self._held = torch.cat([piece, self._held]) if len(self._held) else piece
         return self._held[max(0, start - self._start) :]
 
     def last(self, count: int) -> Tensor:
-        """Those of the last so many steps once more, shape (count, batch, hidden)."""
+        """Those of the last so many steps, shape (count, batch, hidden), which are made once more if they are many."""
+        if count <= len(self._tail):
+            return self._tail
         again, steps = FromReadout(self._problem, self._h), self._problem.seq_len
         return again.rows(steps - count, steps)
 

@@ -39,7 +39,9 @@ from rnnctl.recurrence.states_seen import (
     SEEN_KINDS,
     UNREPEATED,
     InFloat64,
+    Sizes,
     StatesSeen,
+    has_ends,
     seen_in,
     seen_scalars,
     why_not_seen,
@@ -315,10 +317,11 @@ class _Swept:
     def along(cls, problem: Problem, h: Tensor, progress: Callable[[float], None] | None) -> "_Swept":
         """Along h, shape (time + 1, batch, hidden)."""
         run, readout = problem.run(h), FromReadout(problem, h)
+        sizes = Sizes(has_ends(run))
         with threads_for(*problem.h_init.shape):
             # The states are our own: nothing is learned from making them once more.
-            norms = layer_norms(run, want_decay=True, recorded=False, readout=readout, progress=progress)
-            return cls(readout.loss, norms, seen_in(run))
+            norms = layer_norms(run, want_decay=True, recorded=False, readout=readout, sizes=sizes, progress=progress)
+            return cls(readout.loss, norms, seen_in(run, sizes=sizes))
 
     @property
     def grad_W_hh(self) -> Tensor:

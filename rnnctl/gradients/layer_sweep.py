@@ -14,6 +14,7 @@ from rnnctl.memory import require_memory
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.scaling import times_power_of_two
 from rnnctl.recurrence.slopes import State
+from rnnctl.recurrence.states_seen import Sizes
 from rnnctl.recurrence.sweep import ReverseChunk, Reversible, sweep_back
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.results import Later
@@ -62,6 +63,7 @@ def layer_norms(
     want_decay: bool = False,
     recorded: bool = True,
     readout: FromReadout | None = None,
+    sizes: Sizes | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> LayerNorms:
     """Sweep back through one layer.
@@ -74,6 +76,7 @@ def layer_norms(
         recorded: whether the run is of somebody's module, so that its states are held against its weights, and it
             is kept what the first step sends back; neither is asked of states that we made ourselves.
         readout: what enters, in place of ``run.direct``.
+        sizes: is told of all states on the way.
         progress: called with the fraction of the steps that are done.
     """
     _require_room(run, want_grad_x)
@@ -84,6 +87,8 @@ def layer_norms(
         for chunk in sweep_back(steps, *(run.entering if readout is None else (readout.rows,))):
             contributions.add(chunk)
             listeners.add(steps, chunk)
+            if sizes is not None:
+                sizes.add(run.h[chunk.start + 1 : chunk.stop + 1])
         return LayerNorms(
             contributions=contributions,
             grad_norm_h_direct=direct_norms(run, run.direct) if readout is None else readout.norms,

@@ -12,6 +12,7 @@ from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.errors import InputError
 from rnnctl.losses import attached_target, loss_share, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.models.calls import cell_weights
+from rnnctl.models.in_torch import reads_out_linearly
 from rnnctl.models.inputs import Given, TimeFirst, one_tensor
 from rnnctl.recurrence.elman import hidden_states
 from rnnctl.recurrence.kinds import kind_named
@@ -81,24 +82,34 @@ class Problem:
             The part of the loss, and its gradients, shape (steps, batch, hidden).
         """
         states = h[-loss_steps(self.seq_len, self.loss_at) :]
-        size, target = self._piece(states), None
+        linear, target = reads_out_linearly(self.model), None
+        # A readout of somebody's own may look at all steps at once; a share of a mean is no number of half precision.
+        in_pieces = linear and states.element_size() >= 4
+        size = max(1, PIECE_BYTES // (states[0].numel() * states.element_size())) if in_pieces else len(states)
         for stop in range(len(states), 0, -size):
             part = slice(max(0, stop - size), stop)
-            # The sweep that asks may be in inference mode, whose tensors refuse autograd: a copy does not.
+            # The sweep that asks may be in inference mode, whose tensors refuse autograd.
             with torch.inference_mode(False), torch.enable_grad():
-                leaf = states[part].clone().requires_grad_()
-                y = self.model.readout(leaf).transpose(0, 1)
+                leaf, y = self._read_out(states[part], linear)
+                y = y.transpose(0, 1)
                 target = self._attached_target(y, len(states)) if target is None else target
                 loss = sequence_loss(y, target[:, part], self.loss)
                 share = loss_share(self.loss, len(leaf) / len(states))
-                (direct,) = torch.autograd.grad(loss, leaf, torch.full_like(loss, share))
-            yield share * float(loss.detach()), direct
+                (grad,) = torch.autograd.grad(loss, leaf, torch.full_like(loss, share))
+            if linear:
+                # What is behind a linear map is one product more, for which no states go through autograd.
+                weight = self.model.hidden_to_output.weight.detach()
+                grad = (grad.reshape(-1, len(weight)) @ weight).view_as(states[part])
+            yield share * float(loss.detach()), grad
 
-    def _piece(self, states: Tensor) -> int:
-        """Into pieces of how many steps the readout falls: all of them, unless they are too many for the cache."""
-        # A readout of somebody's own may look at all steps at once; a share of a mean is no number of half precision.
-        whole = type(self.model).readout is not FullRNN.readout or states.element_size() < 4
-        return len(states) if whole else max(1, PIECE_BYTES // (states[0].numel() * states.element_size()))
+    def _read_out(self, states: Tensor, linear: bool) -> tuple[Tensor, Tensor]:
+        """What the loss is differentiated by, W_hy h_t + b_y or a copy of h_t, and y_t, both (steps, batch, ...)."""
+        if not linear:
+            leaf = states.clone().requires_grad_()
+            return leaf, self.model.readout(leaf)
+        with torch.no_grad():
+            leaf = self.model.hidden_to_output(states)
+        return leaf.requires_grad_(), self.model.output_activation(leaf)
 
     def _attached_target(self, y: Tensor, steps: int) -> Tensor:
         """The target at all steps that carry a loss, y being the outputs at some of them, (batch, n, output)."""

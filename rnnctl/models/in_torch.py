@@ -27,6 +27,12 @@ def torchs_recurrence(model: FullRNN) -> Recurrence | None:
     return RECURRENCES.get(type(f_h)) if as_written and like_torchs and _is_ours(f_y) else None
 
 
+def reads_out_linearly(model: FullRNN) -> bool:
+    """Whether y_t = f_y(W_hy h_t + b_y) by the model's own linear map, f_y treating every step by itself."""
+    as_written = _does_as_its_class(model, FullRNN) and _does_as_its_class(model.hidden_to_output, nn.Linear)
+    return as_written and _is_plain(model) and _is_ours(model.output_activation)
+
+
 def _does_as_its_class(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether it is of that very class, nobody hooked it, and it has no method of its own beside those of the class."""
     hooked = any(getattr(module, name) or getattr(modules, f"_global{name}") for name in HOOKS)

@@ -245,44 +245,87 @@ def first_nonfinite(seen: Mapping[str, StatesSeen | None]) -> FirstNonfinite:
     return min(bad, key=lambda found: found.step or 0) if bad else FirstNonfinite(is_known=known)
 
 
-def seen_in(run: LayerRun, *, reverse: bool = False) -> StatesSeen:
-    """Look at one layer over one call, which ran through its sequence in reverse or not."""
-    found = seen_states(run, run.h[:-1], run.h[1:])
+def seen_in(run: LayerRun, *, reverse: bool = False, sizes: "Sizes | None" = None) -> StatesSeen:
+    """Look at one layer over one call, which ran through its sequence in reverse or not.
+
+    Args:
+        sizes: of all its states, if they are known; else they are looked at.
+    """
+    found = seen_states(run, run.h[:-1], run.h[1:], sizes)
     if found.first_nonfinite is None or not reverse:
         return found
     return replace(found, first_nonfinite=found.steps - 1 - found.first_nonfinite)
 
 
-def seen_states(run: LayerRun, before: Tensor, after: Tensor) -> StatesSeen:
+def seen_states(run: LayerRun, before: Tensor, after: Tensor, sizes: "Sizes | None" = None) -> StatesSeen:
     """Look at steps one by one.
 
     Args:
         run: kind, weights, inputs x (steps, batch, input) and, of packed sequences, the mask.
         before, after: h_{t-1} and h_t of every step, shape (steps, batch, hidden).
+        sizes: as of ``seen_in``.
     """
-    kind = run.kind
-    ends = kind.nonlinearity.saturates if kind.nonlinearity is not None else run.weights.W_hr is None
-    found = of_states(after, has_ends=ends, mask=run.mask)
+    found = of_states(after, has_ends=has_ends(run), mask=run.mask, sizes=sizes)
     first = found.first_nonfinite
     gate = None if first is None else _gate(run, before, first)
     # Cells of known kinds make nan of finite numbers by an overflow alone.
     return replace(found, largest_input=largest_magnitude(run.x), gate=gate, is_nan=False)
 
 
-def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None) -> StatesSeen:
+def has_ends(run: LayerRun) -> bool:
+    """Whether |h| near 1 is an end of its range."""
+    return run.kind.nonlinearity.saturates if run.kind.nonlinearity is not None else run.weights.W_hr is None
+
+
+class Sizes:
+    """The largest |h| of every unit, and how many of all are beyond 0.99: a part at a time, while it is in cache.
+
+    Args:
+        has_ends: as ``has_ends`` says.
+
+    Attributes:
+        largest: shape (hidden,); NaN where a state is.
+        beyond: the number.
+    """
+
+    def __init__(self, has_ends: bool) -> None:
+        self._has_ends = has_ends
+        self.largest: Tensor | None = None
+        self.beyond = 0
+
+    def add(self, h: Tensor) -> None:
+        """Take in some of the states, shape (steps, batch, hidden)."""
+        # Both ends, which is quicker than the sizes.
+        top = torch.maximum(h.amax((0, 1)), -h.amin((0, 1)))
+        self.largest = top if self.largest is None else torch.maximum(self.largest, top)
+        if self._has_ends and bool((top > BEYOND).any()):
+            size = h.abs()
+            # Ones and zeros in the place of the sizes: numbers add up ten times as fast as truths, and as exactly.
+            ones = torch.gt(size, BEYOND, out=size)
+            self.beyond += int(ones.sum(dtype=torch.promote_types(size.dtype, torch.float32)))
+
+
+def of_states(h: Tensor, *, has_ends: bool, mask: Tensor | None = None, sizes: Sizes | None = None) -> StatesSeen:
     """What is to be seen of states alone.
 
     Args:
         h: shape (steps, batch, hidden).
         has_ends: whether |h| near 1 is an end of its range.
         mask: 1 where a sequence has a step, (steps, batch, 1); None where all have all.
+        sizes: of all of them, if they are known.
     """
-    largest, beyond = _sizes(h, mask, has_ends)
+    if sizes is None:
+        sizes, steps = Sizes(has_ends), max(1, CHUNK_BYTES // (h[0].numel() * h.element_size()))
+        for start in range(0, len(h), steps):
+            part = h[start : start + steps]
+            sizes.add(part if mask is None else part * mask[start : start + steps])
+    largest = sizes.largest
+    assert largest is not None
     first = None if bool(torch.isfinite(largest).all()) else first_bad_step(h)
     return StatesSeen(
         steps=len(h),
         entries=h.numel() if mask is None else int(mask.sum()) * h.shape[-1],
-        saturated=beyond if has_ends else None,
+        saturated=sizes.beyond if has_ends else None,
         silent=(largest < torch.finfo(h.dtype).eps).cpu(),
         largest_input=None,
         first_nonfinite=first,
@@ -347,23 +390,6 @@ def why_not_seen(seen: StatesSeen | None) -> dict[str, str]:
     if seen is None or seen.silent is None:
         return dict.fromkeys(SEEN_KINDS, UNSEEN)
     return {"saturated_fraction": "h has no end at 1", "largest_input": "no input is of floating-point numbers"}
-
-
-def _sizes(h: Tensor, mask: Tensor | None, has_ends: bool) -> tuple[Tensor, int]:
-    """The largest |h| of every unit, (hidden,), and how many of all are beyond 0.99: a part at a time, in cache."""
-    steps = max(1, CHUNK_BYTES // (h[0].numel() * h.element_size()))
-    largest, beyond = h.new_zeros(h.shape[2]), 0
-    for start in range(0, len(h), steps):
-        size = h[start : start + steps].abs()
-        if mask is not None:
-            size *= mask[start : start + steps]
-        top = size.amax((0, 1))
-        torch.maximum(largest, top, out=largest)
-        if has_ends and bool((top > BEYOND).any()):
-            # Ones and zeros in the place of the sizes: numbers add up ten times as fast as truths, and as exactly.
-            ones = torch.gt(size, BEYOND, out=size)
-            beyond += int(ones.sum(dtype=torch.promote_types(size.dtype, torch.float32)))
-    return largest, beyond
 
 
 def _gate(run: LayerRun, before: Tensor, step: int) -> str | None:
