@@ -23,7 +23,7 @@ from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
 
 # The states of a piece of the readout, which goes through autograd with a copy and a gradient of that size.
-PIECE_BYTES = 1 << 21
+PIECE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)

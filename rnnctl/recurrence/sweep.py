@@ -13,18 +13,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.scaling import power_of_two, scale_into, times_power_of_two
+from rnnctl.recurrence.scaling import power_of_two, row_norms, scale_into, times_power_of_two
 from rnnctl.recurrence.slopes import State
 
 # Bytes of one chunk of hidden states: it should stay in the cache of one core.
 CHUNK_BYTES = 1 << 20
 # Small steps are taken so many at a time where the magnitude stays: each chunk costs as much as dozens of them.
-LONGEST_CHUNK = 256
-# The first chunk, of which nothing is known: torch's own weights drift by 2**40 over so many steps.
-FIRST_CHUNK = 48
+LONGEST_CHUNK = 320
 # By how many powers of two a chunk is meant to drift, and at most may, by the bytes of a number. Norms are roots of
 # sums of squares: those of 2**60 keep well within float32's 2**127.
 DRIFTS = {4: (40, 60), 8: (200, 300)}
+# What torch's own weights drift by in a step: all that is known of the first chunk.
+DRIFT = 5 / 6
 
 # From a chunk's start and stop to what enters at those of its steps that anything enters, (steps, batch, units). Chunks
 # come from the last one to the first; one that drifted too far is asked for again in part.
@@ -120,7 +120,7 @@ def sweep_back(
         Chunks that tile 0 .. T-1 from the end.
     Source: Rumelhart, Hinton & Williams 1986; Werbos 1990, "Backpropagation through time".
     """
-    seq_len, size = steps.h.shape[0] - 1, min(steps.longest, FIRST_CHUNK * steps.h.element_size() // 4)
+    seq_len, size = steps.h.shape[0] - 1, min(steps.longest, round(DRIFTS[steps.h.element_size()][0] / DRIFT))
     entering = [_rows_of(part, seq_len) for part in (direct, *more_direct)]
     stop, exponent = seq_len, 0
     carried: Sequence[Tensor | None] = [None] * len(steps.grads)
@@ -178,18 +178,16 @@ def _enter(grads: State, n: int, carried: Sequence[Tensor | None], exponent: int
 def _trustworthy(steps: Reversible, start: int, stop: int, exponent: int) -> ReverseChunk:
     """The chunk, cut where the magnitude has drifted too far from 1; never empty."""
     n = stop - start
-    norms = [torch.linalg.vector_norm(grad[:n].flatten(1), dim=1).double().cpu() for grad in steps.grads]
+    norms = [row_norms(grad[:n].flatten(1)).double().cpu() for grad in steps.grads]
     drifting = norms[0] if len(norms) == 1 else torch.maximum(*norms)
-    first = _first_trustworthy(drifting.tolist(), 2.0 ** DRIFTS[steps.h.element_size()][1])
+    first = _first_trustworthy(drifting, 2.0 ** DRIFTS[steps.h.element_size()][1])
     found = [(grad[first:n], norm[first:]) for grad, norm in zip(steps.grads, norms, strict=True)]
     grad_c, norm_c = found[1] if len(found) > 1 else (None, None)
     return ReverseChunk(start + first, stop, exponent, found[0][0], steps.delta[first:n], found[0][1], grad_c, norm_c)
 
 
-def _first_trustworthy(norms: list[float], drift: float) -> int:
-    """The earliest row from which on all norms are 0 or within the drift of 1."""
-    # The last row stays whatever its norm: the scale was chosen for it.
-    first = len(norms) - 1
-    while first > 0 and (norms[first - 1] == 0 or 1 / drift < norms[first - 1] < drift):
-        first -= 1
-    return first
+def _first_trustworthy(norms: Tensor, drift: float) -> int:
+    """The earliest row from which on all norms, shape (rows,), are 0 or within the drift of 1."""
+    # The last row stays whatever its norm: the scale was chosen for it. Not <= and >=, or NaN would pass.
+    bad = ~((norms == 0) | ((norms > 1 / drift) & (norms < drift)))[:-1]
+    return int(bad.nonzero()[-1]) + 1 if bool(bad.any()) else 0
