@@ -78,11 +78,6 @@ def sequence_loss(y: Tensor, target: Tensor, loss: str) -> Tensor:
     return y.sum()
 
 
-def loss_share(loss: str, share: float) -> float:
-    """What the loss over a share of the steps, from 0 to 1, is multiplied with in that over all of them."""
-    return 1.0 if loss == "sum" else share
-
-
 def _require_target_dtype(target: Tensor, y: Tensor, loss: str, output_size: int) -> None:
     if target.device != y.device:
         raise DeviceError(f"target must be on the model's device {y.device}; got {target.device}")

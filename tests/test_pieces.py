@@ -81,56 +81,92 @@ def test_magnitudes_are_those_of_the_largest_number_and_nan_stays():
     assert math.isnan(largest_magnitude(rows))
 
 
+class OwnReadout(FullRNN):
+    """Reads out as its parent does, in words of its own."""
+
+    def readout(self, h_t):
+        return self.output_activation(h_t @ self.hidden_to_output.weight.T + self.hidden_to_output.bias)
+
+
 @pytest.mark.parametrize("loss", ["mse", "cross-entropy", "sum"])
-@pytest.mark.parametrize("piece", [1, 100, 1000, 10**9])
-def test_a_readout_in_pieces_sends_what_it_sends_as_a_whole(monkeypatch, loss, piece):
-    monkeypatch.setattr("rnnctl.models.hand_written.PIECE_BYTES", piece)
+@pytest.mark.parametrize("kind", [FullRNN, OwnReadout])
+@pytest.mark.parametrize("loss_at", ["last", "all"])
+def test_what_the_loss_sends_to_the_states_is_autograds(loss, kind, loss_at):
     torch.manual_seed(1)
-    model, x = FullRNN(3, 5, 4, dtype=torch.float64), torch.randn(2, 23, 3, dtype=torch.float64)
+    model, x = kind(3, 5, 4, dtype=torch.float64), torch.randn(2, 23, 3, dtype=torch.float64)
     target = {"mse": torch.randn(2, 23, 4).double(), "cross-entropy": torch.randint(0, 4, (2, 23)), "sum": None}[loss]
-    expected = contributions_by_clones(model.state_dict(), x, "tanh", "all", target=target, loss=loss)
-    problem = posed(model, x, target, loss, "all", None)
+    expected = contributions_by_clones(model.state_dict(), x, "tanh", loss_at, target=target, loss=loss)
+    problem = posed(model, x, target, loss, loss_at, None)
     found, direct = problem.direct(problem.states())
     assert found == pytest.approx(expected["loss"], rel=1e-12)
-    torch.testing.assert_close(direct, expected["grad_h_direct"], rtol=1e-11, atol=1e-15)
-    swept = rnnctl.gradnorm(model, x, target=target, loss=loss, loss_at="all")
-    assert swept.loss == pytest.approx(expected["loss"], rel=1e-12)
+    torch.testing.assert_close(direct, expected["grad_h_direct"][-len(direct) :], rtol=1e-11, atol=1e-15)
+    swept = rnnctl.gradnorm(model, x, target=target, loss=loss, loss_at=loss_at)
     torch.testing.assert_close(swept.grad_norm_W_hh, norms(expected["G"]), rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(swept.grad_norm_h_direct, norms(expected["grad_h_direct"]), rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 256])
+@pytest.mark.parametrize("output_activation", ["identity", "softmax", "sigmoid", "tanh"])
+def test_the_readouts_own_function_is_differentiated(output_activation):
+    torch.manual_seed(1)
+    model = FullRNN(3, 5, 4, output_activation=output_activation, dtype=torch.float64)
+    x = torch.randn(2, 7, 3, dtype=torch.float64)
+    problem = posed(model, x, None, "mse", "all", None)
+    h = problem.states()
+    leaf = h[1:].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model.readout(leaf).square().mean(), leaf)
+    torch.testing.assert_close(problem.direct(h)[1], expected, rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("change", ["hook", "patch", "weight"])
+def test_a_readout_that_does_something_else_is_asked_itself(change):
+    torch.manual_seed(1)
+    model, x = FullRNN(3, 5, 4, dtype=torch.float64), torch.randn(2, 7, 3, dtype=torch.float64)
+    if change == "hook":
+        model.hidden_to_output.register_forward_hook(lambda module, args, y: y**3)
+    elif change == "patch":
+        model.readout = lambda h_t: torch.sin(h_t[..., :4])
+    else:
+        torch.nn.utils.parametrizations.weight_norm(model.hidden_to_output)
+    problem = posed(model, x, None, "mse", "all", None)
+    h = problem.states()
+    leaf = h[1:].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model.readout(leaf).square().mean(), leaf)
+    torch.testing.assert_close(problem.direct(h)[1], expected, rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 320])
 @pytest.mark.parametrize("gain", [0.02, 1.0, 3.0])
-def test_chunks_that_drift_and_pieces_that_straddle_them_give_the_same(monkeypatch, chunk, gain):
+def test_chunks_that_drift_give_what_one_that_does_not_gives(monkeypatch, chunk, gain):
     """By a factor of 6 a step up, or 25 down: chunks are cut, and what entered them is asked for again."""
     monkeypatch.setattr("rnnctl.recurrence.sweep.LONGEST_CHUNK", chunk)
-    monkeypatch.setattr("rnnctl.models.hand_written.PIECE_BYTES", 5 * 2 * 6 * 4)
     torch.manual_seed(0)
     model, x = FullRNN(3, 6, 2, nonlinearity="relu"), torch.randn(2, 40, 3).abs()
     with torch.no_grad():
         model.rnn_cell.hidden_to_hidden.weight.copy_(torch.linalg.qr(torch.randn(6, 6)).Q.abs() * gain)
     found = rnnctl.gradnorm(model, x, loss_at="all")
     wide = copy.deepcopy(model).double()
-    expected = contributions_by_clones(wide.state_dict(), (x).double(), "relu", "all")
-    torch.testing.assert_close(found.grad_norm_W_hh, norms(expected["G"]), rtol=1e-3, atol=0)
-    torch.testing.assert_close(found.grad_norm_h, norms(expected["grad_h"]), rtol=1e-3, atol=0)
+    expected = contributions_by_clones(wide.state_dict(), x.double(), "relu", "all")
+    for name, each in (("W_hh", "G"), ("h", "grad_h"), ("h_direct", "grad_h_direct")):
+        torch.testing.assert_close(getattr(found, f"grad_norm_{name}"), norms(expected[each]), rtol=1e-3, atol=0)
 
 
-def test_what_enters_at_the_last_steps_is_made_once_more():
+def test_what_enters_is_made_for_the_steps_that_are_asked_for():
     problem = posed(FullRNN(3, 4, 2), torch.randn(2, 9, 3), None, "mse", "all", None)
     h = problem.states()
     _, direct = problem.direct(h)
     readout = FromReadout(problem, h)
-    assert [len(readout.rows(*steps)) for steps in ((5, 9), (7, 9), (2, 7), (0, 2))] == [4, 2, 5, 2]
+    for start, stop in ((5, 9), (7, 9), (2, 7), (0, 2)):
+        torch.testing.assert_close(readout.rows(start, stop), direct[start:stop])
     torch.testing.assert_close(readout.last(3), direct[-3:])
     torch.testing.assert_close(readout.norms, step_norms(direct))
 
 
-def test_a_step_after_the_last_loss_is_asked_nothing():
+def test_a_step_without_a_loss_is_sent_nothing():
     problem = posed(FullRNN(3, 4, 2), torch.randn(2, 9, 3), None, "mse", "last", None)
     readout = FromReadout(problem, problem.states())
     assert [len(readout.rows(*steps)) for steps in ((6, 9), (3, 6), (0, 3))] == [1, 0, 0]
     assert (readout.norms[:-1] == 0).all()
+    assert readout.norms[-1] > 0
 
 
 def chunk(steps, first):

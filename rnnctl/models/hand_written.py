@@ -1,6 +1,5 @@
 """The hand-written network with a batch and a loss, checked once; and the run that they lead to."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from rnnctl.cells import FullRNN, require_full_rnn
 from rnnctl.errors import InputError
-from rnnctl.losses import attached_target, loss_share, loss_steps, require_logits, require_loss, sequence_loss
+from rnnctl.losses import attached_target, loss_steps, require_logits, require_loss, sequence_loss
 from rnnctl.models.calls import cell_weights
 from rnnctl.models.in_torch import reads_out_linearly
 from rnnctl.models.inputs import Given, TimeFirst, one_tensor
@@ -21,9 +20,6 @@ from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.states_seen import FirstNonfinite, first_bad_step
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.recurrence.weights import LayerWeights
-
-# The states of a piece of the readout, which goes through autograd with a copy and a gradient of that size.
-PIECE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -68,53 +64,31 @@ class Problem:
         Returns:
             The loss, and the gradients at the last n steps, shape (n, batch, hidden).
         """
-        pieces = list(self.direct_pieces(h))
-        return sum(loss for loss, _ in pieces), torch.cat([piece for _, piece in reversed(pieces)])
+        loss, grad, weight = self.sent_back(h)
+        return loss, grad if weight is None else through_readout(grad, weight)
 
-    def direct_pieces(self, h: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """The same a piece of time at a time, from the last one back: each a part of the loss, and its gradients.
-
-        Autograd over the readout, for any readout and any loss.
+    def sent_back(self, h: Tensor) -> tuple[float, Tensor, Tensor | None]:
+        """The loss, and what it sends back to the steps that carry one, by autograd, for any readout and any loss.
 
         Args:
             h: as of ``direct``.
-        Yields:
-            The part of the loss, and its gradients, shape (steps, batch, hidden).
+        Returns:
+            The loss; its gradient by W_hy h_t + b_y at the last n steps, shape (n, batch, output), and W_hy, (output,
+            hidden), through which ``through_readout`` takes it to h_t; or where the model reads out in a way of its
+            own, by h_t itself, shape (n, batch, hidden), and None.
         """
         states = h[-loss_steps(self.seq_len, self.loss_at) :]
-        linear, target = reads_out_linearly(self.model), None
-        # A readout of somebody's own may look at all steps at once; a share of a mean is no number of half precision.
-        in_pieces = linear and states.element_size() >= 4
-        size = max(1, PIECE_BYTES // (states[0].numel() * states.element_size())) if in_pieces else len(states)
-        for stop in range(len(states), 0, -size):
-            part = slice(max(0, stop - size), stop)
-            # The sweep that asks may be in inference mode, whose tensors refuse autograd.
-            with torch.inference_mode(False), torch.enable_grad():
-                leaf, y = self._read_out(states[part], linear)
-                y = y.transpose(0, 1)
-                target = self._attached_target(y, len(states)) if target is None else target
-                loss = sequence_loss(y, target[:, part], self.loss)
-                share = loss_share(self.loss, len(leaf) / len(states))
-                (grad,) = torch.autograd.grad(loss, leaf, torch.full_like(loss, share))
-            if linear:
-                # What is behind a linear map is one product more, for which no states go through autograd.
-                weight = self.model.hidden_to_output.weight.detach()
-                grad = (grad.reshape(-1, len(weight)) @ weight).view_as(states[part])
-            yield share * float(loss.detach()), grad
-
-    def _read_out(self, states: Tensor, linear: bool) -> tuple[Tensor, Tensor]:
-        """What the loss is differentiated by, W_hy h_t + b_y or a copy of h_t, and y_t, both (steps, batch, ...)."""
-        if not linear:
-            leaf = states.clone().requires_grad_()
-            return leaf, self.model.readout(leaf)
-        with torch.no_grad():
-            leaf = self.model.hidden_to_output(states)
-        return leaf.requires_grad_(), self.model.output_activation(leaf)
-
-    def _attached_target(self, y: Tensor, steps: int) -> Tensor:
-        """The target at all steps that carry a loss, y being the outputs at some of them, (batch, n, output)."""
-        whole = y.new_empty(()).expand(y.shape[0], steps, y.shape[2])
-        return attached_target(self.target, whole, self.loss, self.seq_len)
+        linear = self.model.hidden_to_output if reads_out_linearly(self.model) else None
+        # Who asks may be in inference mode, whose tensors refuse autograd: a copy does not, nor what is made of them.
+        with torch.inference_mode(False):
+            with torch.no_grad():
+                leaf = (states.clone() if linear is None else linear(states)).requires_grad_()
+            with torch.enable_grad():
+                y = (self.model.readout if linear is None else self.model.output_activation)(leaf).transpose(0, 1)
+                target = attached_target(self.target, y, self.loss, self.seq_len)
+                loss = sequence_loss(y, target, self.loss)
+                (grad,) = torch.autograd.grad(loss, leaf)
+        return float(loss.detach()), grad, None if linear is None else linear.weight.detach()
 
     def in_float64(self) -> "Problem":
         """The same in float64, on the CPU, which has it; the model is a copy."""
@@ -144,6 +118,11 @@ class Problem:
         """
         kind = kind_named("RNN", self.model.rnn_cell.nonlinearity)
         return LayerRun(kind, self.weights, self.x.transpose(0, 1), h, None, h[:0] if direct is None else direct)
+
+
+def through_readout(grad: Tensor, weight: Tensor) -> Tensor:
+    """dL/dh_t from dL/d(W_hy h_t + b_y), shape (steps, batch, output), and W_hy, as autograd forms it."""
+    return (grad.reshape(-1, len(weight)) @ weight).view(*grad.shape[:2], -1)
 
 
 def posed(
