@@ -81,24 +81,24 @@ class ElmanSteps:
             nonlinearity.slope_from_state,
         )
         self.longest = chunk_steps(run.seq_len, batch, hidden, h.element_size())
-        grad_h, self.delta, self.slope = h.new_empty(3, self.longest, batch, hidden).unbind(0)
+        grad_h, self.delta = h.new_empty(2, self.longest, batch, hidden).unbind(0)
         self.grads: State = (grad_h,)
         # Views taken once: indexing within the loop would cost as much as the arithmetic.
-        views = grad_h.unbind(0), self.delta.unbind(0), self.slope.unbind(0)
-        self._steps = list(zip(views[0][1:], views[1][1:], views[2][1:], views[0][:-1], strict=True))
+        views = grad_h.unbind(0)
+        self._steps = list(zip(views[1:], self.delta.unbind(0)[1:], views[:-1], strict=True))
 
     def run(self, start: int, stop: int) -> None:
         """Fill the first ``stop - start`` rows of the buffers."""
         n, W_hh = stop - start, self.W_hh
-        self._slope_from_state(self.h[start + 1 : stop + 1], self.slope[:n])
+        # The slopes stand where delta will.
+        self._slope_from_state(self.h[start + 1 : stop + 1], self.delta[:n])
         if self.mask is not None:
             # With a slope of 0 nothing reaches W_hh, and nothing goes on to earlier steps.
-            self.slope[:n] *= self.mask[start:stop]
-        for grad_h, delta, slope, grad_h_before in reversed(self._steps[: n - 1]):
-            torch.mul(slope, grad_h, out=delta)
-            grad_h_before.addmm_(delta, W_hh)
+            self.delta[:n] *= self.mask[start:stop]
+        for grad_h, delta, grad_h_before in reversed(self._steps[: n - 1]):
+            grad_h_before.addmm_(delta.mul_(grad_h), W_hh)
         # What the first row hands on crosses into the next chunk, which has another scale: see ``carried``.
-        torch.mul(self.slope[0], self.grads[0][0], out=self.delta[0])
+        self.delta[0].mul_(self.grads[0][0])
         if self.mask is not None:
             # Before the first step of a sequence that starts late stands its h_init, whose gradient is no step's.
             self.grads[0][:n] *= self.mask[start:stop]
