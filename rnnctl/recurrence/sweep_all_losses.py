@@ -208,7 +208,7 @@ class _Scales:
         sizes = torch.where((largest > 0) & torch.isfinite(largest), powers.abs(), 0)
         most = float(sizes.max())
         if most > NEAR_ONE:
-            self._shift(parts, (sizes > NEAR_ONE).nonzero().squeeze(1), -powers)
+            self._shift(parts, torch.where(sizes > NEAR_ONE, -powers, 0))
         return most
 
     def admitted(self, entering: Tensor, parts: Sequence[Tensor]) -> Tensor:
@@ -223,26 +223,26 @@ class _Scales:
         powers = torch.frexp(largest).exponent.double()
         over = (powers + self.exponents[:losses] > NEAR_ONE) & (largest > 0) & torch.isfinite(largest)
         by = -powers - self.exponents[:losses]
-        self._shift(parts, over.nonzero().squeeze(1), by.long())
-        return _times_powers(entering, self.exponents[:losses])
+        if bool(over.any()):
+            self._shift(parts, torch.where(over, by, 0.0))
+        return _times_powers(entering.clone(), self.exponents[:losses])
 
-    def _shift(self, parts: Sequence[Tensor], rows: Tensor, by: Tensor) -> None:
-        """Multiply rows by powers of two, ``by`` being of all of them."""
-        if rows.numel() == 0:
-            return
-        chosen = by[rows]
+    def _shift(self, parts: Sequence[Tensor], by: Tensor) -> None:
+        """Multiply the first rows in place by powers of two, 0 of those that are left alone."""
+        count = len(by)
         for part in parts:
-            part[rows] = _times_powers(part[rows], chosen)
-        self.exponents[rows] += chosen.double()
-        self.weights[rows] = torch.exp2(-self.exponents[rows]).to(self.weights.dtype)
+            # All of them: to take some out and put them back costs ten times as much.
+            _times_powers(part[:count], by)
+        self.exponents[:count] += by.double()
+        self.weights[:count] = torch.exp2(-self.exponents[:count]).to(self.weights.dtype)
 
 
 def _times_powers(rows: Tensor, powers: Tensor) -> Tensor:
-    """2**powers times the rows, shape (rows, ...), powers of any size."""
+    """2**powers times the rows, shape (rows, ...), in place, powers of any size."""
     # Beyond these a float64 is 0 or infinite anyway; in two factors, since 2**149 itself is beyond float32.
     whole = powers.clamp(-2000, 2000).to(torch.int32)
     half = whole.div(2, rounding_mode="floor")
-    ones, ends = torch.ones_like(rows[:, :1].flatten(1)[:, 0]), [1] * (rows.dim() - 1)
+    ones, ends = rows.new_ones(len(rows)), [1] * (rows.dim() - 1)
     for part in (half, whole - half):
-        rows = rows * torch.ldexp(ones, part).view(-1, *ends)
+        rows.mul_(torch.ldexp(ones, part).view(-1, *ends))
     return rows
