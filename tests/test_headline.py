@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from shell import forget_modules_of
 
 from rnnctl import FullRNN
 from rnnctl.__main__ import main
@@ -27,7 +28,8 @@ def first_line(tmp_path, monkeypatch, capsys):
         assert main(line.split()) == 0
         return capsys.readouterr().out.splitlines()[0]
 
-    return run
+    yield run
+    forget_modules_of(tmp_path)
 
 
 @pytest.mark.parametrize(
