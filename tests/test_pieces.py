@@ -73,6 +73,18 @@ def test_steps_far_below_their_chunk_keep_their_norms(small):
     torch.testing.assert_close(found, torch.linalg.matrix_norm(delta.double().mT @ h.double()), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("tiny", ["delta", "h"])
+def test_the_square_of_one_factor_alone_may_leave_the_range(tiny):
+    """The product of both norms is far from any end of float32."""
+    g = torch.Generator().manual_seed(0)
+    delta, h = torch.randn(2, 6, 3, 40, generator=g).unbind(0)
+    small, large = (delta, h) if tiny == "delta" else (h, delta)
+    small *= 1e-22
+    large *= 1e10
+    _, found = contribution_norms(delta, h, False)
+    torch.testing.assert_close(found, torch.linalg.matrix_norm(delta.double().mT @ h.double()), rtol=1e-5, atol=0)
+
+
 def test_magnitudes_are_those_of_the_largest_number_and_nan_stays():
     rows = torch.tensor([[1.0, -3.0], [0.5, 0.25], [0.0, -0.0], [math.inf, -1.0], [math.nan, 9.0]])
     assert largest_magnitudes(rows)[:4].tolist() == [3, 0.5, 0, math.inf]
@@ -219,9 +231,10 @@ def test_a_value_for_later_is_made_once_and_let_go_of():
     assert Later.made(3)() == 3
 
 
-def test_the_decay_of_later_is_that_of_the_weights_then_and_keeps_no_states_once_read():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_decay_of_later_is_that_of_the_weights_then_and_keeps_no_states_once_read(dtype):
     torch.manual_seed(0)
-    model, x = FullRNN(3, 20, 2), torch.randn(4, 30, 3)
+    model, x = FullRNN(3, 20, 2, dtype=dtype), torch.randn(4, 30, 3, dtype=dtype)
     expected = rnnctl.gradnorm(model, x, loss_at="last").decay
     found = rnnctl.gradnorm(model, x, loss_at="all")
     with torch.no_grad():

@@ -215,7 +215,7 @@ class _Scales:
         """What enters rows that have begun already, in their scale, (losses, batch, hidden).
 
         Args:
-            entering: unscaled, of the first so many losses, (losses, batch, hidden).
+            entering: unscaled, of the first so many losses, (losses, batch, hidden); scaled in place.
             parts: their rows; where they are too small for what enters to fit beside them, they give way.
         """
         losses = entering.shape[0]
@@ -225,7 +225,7 @@ class _Scales:
         by = -powers - self.exponents[:losses]
         if bool(over.any()):
             self._shift(parts, torch.where(over, by, 0.0))
-        return _times_powers(entering.clone(), self.exponents[:losses])
+        return _times_powers(entering, self.exponents[:losses])
 
     def _shift(self, parts: Sequence[Tensor], by: Tensor) -> None:
         """Multiply the first rows in place by powers of two, 0 of those that are left alone."""
