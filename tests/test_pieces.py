@@ -62,14 +62,15 @@ def test_batches_that_cancel_at_chosen_steps_hold_the_bound_at_all(seed, B, H, s
     assert ((found - exact).abs() <= (1e-5 if dtype == torch.float32 else 1e-12) * sizes).all()
 
 
+@pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize("small", [1e-17, 1e-22, 1e-30, 1e-37])
-def test_steps_far_below_their_chunk_keep_their_norms(small):
+def test_steps_far_below_their_chunk_keep_their_norms(small, products):
     """Squares of these leave float32; the norms do not."""
     g = torch.Generator().manual_seed(0)
     delta, h = torch.randn(2, 6, 3, 40, generator=g).unbind(0)
     delta[2] *= small
     h[4] *= small
-    _, found = contribution_norms(delta, h, False)
+    _, found = contribution_norms(delta, h, products)
     torch.testing.assert_close(found, torch.linalg.matrix_norm(delta.double().mT @ h.double()), rtol=1e-5, atol=0)
 
 

@@ -6,8 +6,8 @@ Not here: steps and sweeps (``recurrence``), looking into modules (``models``), 
 
 To read:
 
-- one loss: ``gradnorm``, on ``layer_sweep`` (one run swept back), ``contributions`` (norms and sum of all G_t),
-  ``decay`` and ``verdict`` (what the norms say of the past).
+- one loss: ``gradnorm``, on ``layer_sweep`` (one run swept back), ``entering`` (what the loss sends to it),
+  ``contributions`` (norms and sum of all G_t), ``decay`` and ``verdict`` (what the norms say of the past).
 - the same of somebody's training step: ``probe``, on ``layer_calls`` and ``cell_calls`` (from what was recorded to
   norms), or on ``layer_readings`` where torch unrolls a large layer itself; ``model_gradnorm`` makes one result of it,
   ``watch`` and ``history`` a course of training.

@@ -179,8 +179,12 @@ def gate_contributions(
         by_gate = delta.view(delta.shape[0], gates, -1)
         return _total(delta, h), _row_norms(by_gate) * _row_norms(h)
     if products:
-        return _direct(delta, h, gates)
-    return _total(delta, h), _guarded_gram(delta, h, gates)
+        total, norms = _direct(delta, h, gates)
+        careful = ~_is_safe(norms, delta.dtype)
+    else:
+        norms, bounds, safe = _gram(delta, h, gates)
+        total, careful = _total(delta, h), ~(safe & (norms > CANCELLING * bounds))
+    return total, _taken_again(norms, careful.any(dim=1), delta, h)
 
 
 def takes_products(block: Tensor, gates: int = 1) -> bool:
@@ -199,13 +203,11 @@ def _total(delta: Tensor, h: Tensor) -> Tensor:
     return delta.flatten(0, 1).t() @ h.flatten(0, 1)
 
 
-def _guarded_gram(delta: Tensor, h: Tensor, gates: int) -> Tensor:
-    """Norms from Gram matrices; of the steps whose digits those would lose, from something with more of them."""
-    norms, bounds, safe = _gram(delta, h, gates)
-    careful = ~(safe & (norms > CANCELLING * bounds)).all(dim=1)
+def _taken_again(norms: Tensor, careful: Tensor, delta: Tensor, h: Tensor) -> Tensor:
+    """The norms, (time, gates), those of some steps from something with more digits or a wider range."""
     if bool(careful.any()):
         delta, h = delta[careful], h[careful]
-        wide = wide_dtype(delta)
+        wide, gates = wide_dtype(delta), norms.shape[1]
         if delta.dtype == wide:
             norms[careful] = _direct(delta, h, gates)[1]
         else:
