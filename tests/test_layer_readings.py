@@ -87,6 +87,19 @@ def test_what_is_read_has_no_states_to_compare_and_says_so():
     assert "read from autograd" in weight.why["recovered_error"]
 
 
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU])
+def test_a_weight_that_was_changed_past_its_version_is_swept_as_it_was(kind):
+    """Backward multiplies with what it finds: that is no gradient of the pass, and it is said."""
+
+    def changed(module):
+        loss = module(torch.randn(9, 6, 3))[0].square().sum()
+        module.weight_hh_l0.data.mul_(1.5)
+        loss.backward()
+
+    (weight,) = probed(changed, kind(3, 4)).values()
+    assert (weight.read_from, weight.agrees) == ("sweep", False)
+
+
 def test_a_weight_that_was_found_in_the_graph_is_read_from_autograd_too():
     class Raw(nn.Module):
         def __init__(self):

@@ -34,14 +34,15 @@ class RunBefore:
     figures: Mapping[Label, Mapping[str, float]]
 
 
-def run_before(saved: SavedReport, cases: Cases, titles: Sequence[str]) -> RunBefore:
+def run_before(saved: SavedReport, cases: Cases, titles: Sequence[str], config: Mapping[str, Any]) -> RunBefore:
     """The saved report, once it is known to be one of these cases.
 
     Args:
         titles: of the workloads that are measured now.
+        config: the configuration of the run.
     Raises:
-        InputError: another set of cases, none of these sizes, a row without its labels or twice, or a figure that is
-            no positive number.
+        InputError: another set of cases, other settings, none of these sizes, a row without its labels or twice, or a
+            figure that is no positive number.
     """
     if saved.schema != cases.schema:
         raise InputError(
@@ -49,6 +50,7 @@ def run_before(saved: SavedReport, cases: Cases, titles: Sequence[str]) -> RunBe
             f"{saved.schema}. Try a file that the same command saved: bench, bench --flow and bench --probe measure "
             "different things"
         )
+    _require_same_settings(config, saved)
     figures: dict[Label, Mapping[str, float]] = {}
     for row in saved.rows:
         label = _label(row, saved.source)
@@ -64,13 +66,10 @@ def run_before(saved: SavedReport, cases: Cases, titles: Sequence[str]) -> RunBe
     return RunBefore(saved, figures)
 
 
-def compared(
-    report: BenchReport, before: RunBefore, config: Mapping[str, Any], tolerance: float = TOLERANCE
-) -> BenchReport:
+def compared(report: BenchReport, before: RunBefore, tolerance: float = TOLERANCE) -> BenchReport:
     """The report with what every figure was before, and how many times worse it is now.
 
     Args:
-        config: the configuration of the report's run.
         tolerance: the share by which a figure of rnnctl's own method may be worse; of the others, which are what it
             is measured against, the changes are told and not judged.
     """
@@ -87,7 +86,7 @@ def compared(
             worst.append(change)
             if change > 1 + tolerance:
                 slower.append(_slower(label, figure, row[figure.name], beside[figure], change, tolerance))
-    notes = (*report.notes, *_machines_apart(report, before.saved), *_settings_apart(config, before.saved))
+    notes = (*report.notes, *_machines_apart(report, before.saved))
     return replace(
         report,
         rows=tuple(rows),
@@ -139,13 +138,16 @@ def _is_alike(now: Any, was: Any, drift: float) -> bool:
     return abs(now - was) < drift if both and drift else bool(now == was)
 
 
-def _settings_apart(config: Mapping[str, Any], saved: SavedReport) -> Iterator[str]:
-    """What was measured with other settings."""
+def _require_same_settings(config: Mapping[str, Any], saved: SavedReport) -> None:
+    """Raise InputError where something else was measured."""
     shared = [name for name in config if name in saved.config and name not in APART]
-    for name in shared:
-        if config[name] != saved.config[name]:
-            now, was = _told(config[name]), _told(saved.config[name])
-            yield f"{name} was {was} in {saved.source} and is {now} now; the two did not measure the same"
+    apart = [name for name in shared if config[name] != saved.config[name]]
+    if apart:
+        was, now = (", ".join(f"{name} {_told(of[name])}" for name in apart) for of in (saved.config, config))
+        raise InputError(
+            f"{saved.source} did not measure the same: expected {now}, as in this run; got {was}. Give this run the "
+            "settings of that one, or save one with these"
+        )
 
 
 def _only_in_one(report: BenchReport, before: RunBefore) -> Iterator[str]:

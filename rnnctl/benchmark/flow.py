@@ -118,7 +118,8 @@ def _rows(work: Workload, targets: Sequence[Any] | None, setting: Setting) -> li
         runs = {PASSES: autograd_passes(model, work), **runs}
     seconds = medians(runs, setting.repeats, work.x.device)
     ratio = seconds[PASSES] / seconds[FLOW] if PASSES in seconds else None
-    share = _products(work, model) / seconds[FLOW] / setting.rate
+    # Of one step W_hh meets nothing.
+    share = _products(work, model) / seconds[FLOW] / setting.rate or None
     title = work.title if aims.cell == Targets().cell else f"{work.title}, {aims.cell}"
     names = ("speedup", "speedup_target", "gemm_share", "gemm_share_target")
     found = dict(zip(names, (ratio, aims.speedup, share, aims.gemm_share), strict=True))

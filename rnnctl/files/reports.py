@@ -31,13 +31,14 @@ class SavedReport:
     rows: tuple[Record, ...]
 
 
-def read_report(path: Path, program: str) -> SavedReport:
+def read_report(path: Path, program: str, version: int) -> SavedReport:
     """A result from a file of strict JSON.
 
     Args:
         program: what writes such files, for messages.
+        version: of its schema, that is known here.
     Raises:
-        InputError: no such file, no JSON (NaN and Infinity are none), or no result in it.
+        InputError: no such file, no JSON (NaN and Infinity are none), no result in it, or one of another version.
     """
     source = repr(str(path))
     with parsing(source, "json"):
@@ -46,6 +47,9 @@ def read_report(path: Path, program: str) -> SavedReport:
         raise InputError(
             f"{source} is no report: expected what {program} writes; got {_in_words(found)}. Try {program}"
         )
+    if found.get("schema_version", version) != version:
+        got = found["schema_version"]
+        raise InputError(f"{source}: expected schema_version {version}; got {got!r}. Is rnnctl too old?")
     schema, config, scalars = found["schema"].removeprefix(PREFIX), found["config"], found["scalars"]
     return SavedReport(source, schema, config, scalars, tuple(found["rows"]))
 

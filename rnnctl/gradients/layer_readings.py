@@ -250,10 +250,16 @@ def _read(call: LayeredCall) -> _CallReading | None:
     """Hooks on a call of which reading is cheaper than sweeping; None for others."""
     batch, units = call.h_n.shape[1:]
     work = (batch - FEW_SEQUENCES) * units * units * call.kind.blocks
-    if work < LEAST_WORK or not _is_precise(call.output):
+    if work < LEAST_WORK or not _is_precise(call.output) or _is_changed(call):
         return None
     layers = unrolled(call)
     return None if layers is None else _CallReading(call, layers)
+
+
+def _is_changed(call: LayeredCall) -> bool:
+    """Whether a weight is not what it was at the call, past its version counter: the sweep knows what it was."""
+    pairs = zip(call.parameters, call.weights, strict=True)
+    return any(not torch.equal(now.detach(), then.W_hh) for now, then in pairs)
 
 
 def _has_all_digits(gates: Tensor, arrived: Tensor, direct: Tensor, dtype: torch.dtype) -> bool:

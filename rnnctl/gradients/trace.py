@@ -38,6 +38,7 @@ class ProbedWeight:
         autograd_relative_error: of the sum of G_t (over all names of a shared weight) against what
             autograd brought to the weight within the block; None where there is nothing to compare: it takes no
             gradient, both are 0, or autograd's left the range of its dtype or lost its digits there (``why`` says).
+            Of what was read from autograd itself it shows what comes to the weight in other ways alone.
         magnitude: sum over t of ||delta_t|| ||h_{t-1}||, which cancelling terms do not shrink; of what was read from
             autograd of ||G_t||.
         autograd_tolerance: rounding that is allowed, as a share of it.
@@ -47,8 +48,8 @@ class ProbedWeight:
         recovered_error: largest difference between the module's states and those that follow from
             its weights, relative to 1 or |h|; None for what was read from autograd itself, of which there is nothing
             to compare.
-        states_agree: whether that is rounding; if not, the module did something that its weights do
-            not say, and the norms are not to be trusted.
+        states_agree: whether that is rounding, or there is nothing to compare; if not, the module did something that
+            its weights do not say, and the norms are not to be trusted.
         h_init_is_zero: the first call started from zeros, so its first contribution is exactly 0.
         decay: how a gradient that enters at the last step changes on its way back, where asked for.
         padded_share: where ``lengths`` were given, the part that padding has in sum ||G_t||, the padded

@@ -66,12 +66,12 @@ def bench(given: BenchOptions) -> None:
     cases = (flow if timing.flow else probe if timing.probe else gradnorm).CASES
     require_output(given.out, lambda: (cases.answers(compared=saved is not None),))
     works, made = workloads(cases, given)
-    before = None if saved is None else run_before(saved, cases, [work.title for work, _ in works])
+    before = None if saved is None else run_before(saved, cases, [work.title for work, _ in works], made.config)
     with progress_bar("bench", quiet=given.out.quiet) as progress, made.running():
         result = measured(cases, works, Setting(timing.repeats, timing.memory), progress)
     config = {**made.config, **result.settled}
     if before is not None:
-        result = compared(result, before, config, TOLERANCE if tolerance is None else tolerance)
+        result = compared(result, before, TOLERANCE if tolerance is None else tolerance)
     _save(result, config, given)
     emit(result, config, given.out, result.comparison.slower if result.comparison else ())
     result.require_compared()
@@ -91,6 +91,7 @@ def _saved(given: BenchOptions) -> "SavedReport | None":
     """The report to compare with, if any; refused before it whatever could not be written afterwards."""
     from rnnctl.files.reports import read_report
     from rnnctl.files.writing import require_writable
+    from rnnctl.view.machine import SCHEMA_VERSION
 
     save, against, out = given.beside.save, given.beside.against, given.out
     if against is None and given.beside.tolerance is not None:
@@ -103,7 +104,7 @@ def _saved(given: BenchOptions) -> "SavedReport | None":
         if save in (out.output, given.model.save_weights):
             flag = "-o" if save == out.output else "--save-weights"
             raise InputError(f"{flag} and --save both name {str(save)!r}; give each a file of its own")
-    return None if against is None else read_report(against, "rnnctl bench --save")
+    return None if against is None else read_report(against, "rnnctl bench --save", SCHEMA_VERSION)
 
 
 def _save(result: "BenchReport", config: Mapping[str, Any], given: BenchOptions) -> None:
