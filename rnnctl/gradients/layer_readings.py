@@ -17,7 +17,7 @@ from rnnctl.models.calls import LayeredCall
 from rnnctl.models.modules import directions
 from rnnctl.models.recording import Calls
 from rnnctl.models.sequences import ordered, row_of
-from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested
+from rnnctl.models.tape.passes import End, Pass, Pause, backward_passes, is_nested
 from rnnctl.models.unrolled import Unrolled, unrolled
 
 # Reading costs two hooks a step and two looks at every number of G_t, a sweep the products that form it: it is cheaper
@@ -82,6 +82,7 @@ class LayerReadings:
         """A backward pass begins: the last moment at which the graph of a call is there for certain."""
         if is_nested():
             return None
+        pause = Pause()
         try:
             for calls in self._modules:
                 for call in calls.kept:
@@ -92,12 +93,15 @@ class LayerReadings:
             self.bug = error
         # A backward pass under autocast rounds its products, which the sweep does not.
         narrow = torch.is_autocast_enabled("cpu")
-        return lambda done: self._end(done and not narrow), False
+        if not self._readings:
+            pause.end()
+        return lambda done: self._end(done and not narrow, pause), False
 
-    def _end(self, done: bool) -> None:
+    def _end(self, done: bool, pause: Pause) -> None:
         for reading in self._readings:
             reading.end(done)
             self.bug = self.bug or reading.bug
+        pause.end()
 
 
 class _CallReading:

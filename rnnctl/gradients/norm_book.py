@@ -13,6 +13,8 @@ from rnnctl.recurrence.scaling import SAFE, row_norms
 _SHIFTS = {4: (0, 64, 126, -96), 8: (0, 512, 1022, -768)}
 # Up to so many numbers a norm costs more in calls than in arithmetic, so that many are taken together.
 FEW_NUMBERS = 4096
+# Of what came to a state, to which nothing more is added while it waits: larger ones are taken together, too.
+FEW_HELD = 4 * FEW_NUMBERS
 # So many numbers wait at most: they stay in the cache.
 MOST_WAITING = 1 << 18
 
@@ -123,7 +125,7 @@ class NormBook:
     def add(self, key: Hashable, grad: Tensor) -> None:
         """Note the norm of a gradient of any shape under a key, in place of one that was there."""
         count = grad.numel()
-        if count > FEW_NUMBERS:
+        if count > FEW_HELD:
             self.norms[key] = self._measure.whole(_at_least_float32(grad))
             return
         self._waiting.setdefault((grad.shape, grad.dtype), []).append((key, grad))

@@ -1,6 +1,5 @@
 """Watches backward passes through a model, and itemises the weights that are found in their graphs."""
 
-import gc
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from rnnctl.models.module_calls import ModuleCalls, owner_of
 from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
 from rnnctl.models.tape.operands import kept_operands
-from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested, now
+from rnnctl.models.tape.passes import End, Pass, Pause, backward_passes, is_nested, now
 from rnnctl.models.tape.pull_back import swept
 from rnnctl.models.weight_uses import Asked, Reading, WeightUses
 
@@ -42,22 +41,6 @@ ONCE = (
     "it is used once in this pass, by {by}: for all steps at once (a parallel scan, a product over all steps), or "
     "there is one step alone. There is nothing to itemise"
 )
-
-
-class _Pause:
-    """Python's garbage collector rests until ``end``.
-
-    A graph read into lists is so many new objects that the collector would look through all of the process, which takes
-    longer than the backward pass; they are let go of by themselves.
-    """
-
-    def __init__(self) -> None:
-        self._was_on = gc.isenabled()
-        gc.disable()
-
-    def end(self) -> None:
-        if self._was_on:
-            gc.enable()
 
 
 @dataclass
@@ -123,7 +106,7 @@ class TapeRecording:
         if is_nested():
             self._note_reentrant(nodes)
             return None
-        pause = _Pause()
+        pause = Pause()
         try:
             ends = self._begin([node for node in nodes if node is not None], begun, pause)
         except Exception as error:
@@ -143,7 +126,7 @@ class TapeRecording:
         except Exception as error:
             self.bug = error
 
-    def _begin(self, nodes: list[Any], begun: Pass, pause: _Pause) -> tuple[End, bool] | None:
+    def _begin(self, nodes: list[Any], begun: Pass, pause: Pause) -> tuple[End, bool] | None:
         reading = Reading(self.model, [*self._roots, *nodes], self.calls)
         self.counts.update(reading.counts())
         # What is differentiated further is in graphs of later passes as well: none of them is a plain one.

@@ -1,5 +1,6 @@
 """When a backward pass begins and ends: the only moments at which its whole graph is there to be read."""
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,22 @@ class _Engine:
         finally:
             for end, _ in reversed(concerned):
                 end(done)
+
+
+class Pause:
+    """Python's garbage collector rests until ``end``.
+
+    A graph read into lists, or hooked node by node, is so many new objects that the collector would look through all of
+    the process, which takes longer than the backward pass; they are let go of by themselves.
+    """
+
+    def __init__(self) -> None:
+        self._was_on = gc.isenabled()
+        gc.disable()
+
+    def end(self) -> None:
+        if self._was_on:
+            gc.enable()
 
 
 def is_nested() -> bool:
