@@ -144,7 +144,8 @@ class CellSteps:
         self.delta = h.new_empty(self.longest, batch, count * hidden)
         # f, from c' to c.
         self._keep, to_cell, scratch = h.new_empty(3, self.longest, batch, hidden).unbind(0)
-        self._slopes = SlopeBuffers(h.new_empty(self.longest, batch, count, hidden), to_cell, scratch)
+        # The slopes stand where delta will.
+        self._slopes = SlopeBuffers(self.delta.view(self.longest, batch, count, hidden), to_cell, scratch)
         self._steps = self._views()
 
     def _fill_gates(self, run: LayerRun) -> None:
@@ -162,11 +163,10 @@ class CellSteps:
     def _views(self) -> list[tuple[Tensor, ...]]:
         """Of every row of the buffers, taken once: indexing in the loop would cost as much as the arithmetic."""
         grad_h, grad_c = self.grads
-        slopes = self._slopes
-        by_gate = self.delta.view(slopes.slopes.shape)
+        by_gate = self._slopes.slopes
         columns = (
             *(grad_h, grad_c, grad_c.unsqueeze(2), self.delta, by_gate[:, :, :-1], by_gate[:, :, -1]),
-            *(slopes.slopes[:, :, :-1], slopes.slopes[:, :, -1], slopes.to_cell, self._keep),
+            *(self._slopes.to_cell, self._keep),
         )
         return list(zip(*(column.unbind(0) for column in columns), strict=True))
 
@@ -189,17 +189,17 @@ class CellSteps:
                 grad[:n] *= self.mask[start:stop]
 
     def _walk(self, n: int) -> None:
-        W_hh, W_hr, multiply = self.weights.W_hh, self.weights.W_hr, torch.mul
+        W_hh, W_hr = self.weights.W_hh, self.weights.W_hr
         later = None
         for step in reversed(self._steps[:n]):
-            grad_h, grad_c, wide_c, delta, cell, output, slope_cell, slope_output, to_cell, keep = step
+            grad_h, grad_c, wide_c, delta, cell, output, to_cell, keep = step
             if later is not None:
                 grad_h.addmm_(later[0], W_hh)
                 grad_c.addcmul_(later[1], later[2])
             grad = grad_h if W_hr is None else grad_h @ W_hr
             grad_c.addcmul_(grad, to_cell)
-            multiply(wide_c, slope_cell, out=cell)
-            multiply(grad, slope_output, out=output)
+            cell.mul_(wide_c)
+            output.mul_(grad)
             later = delta, grad_c, keep
 
     def carried(self, row: int) -> State:

@@ -81,13 +81,14 @@ class GRUSteps:
         self.longest = chunk_steps(run.seq_len, batch, hidden, h.element_size())
         self.grads: State = (h.new_empty(self.longest, batch, hidden),)
         self.delta = h.new_empty(self.longest, batch, 3 * hidden)
-        self._slopes, self._keep = h.new_empty(self.longest, batch, 3, hidden), torch.empty_like(self.grads[0])
+        # The slopes stand where delta will.
+        self._slopes, self._keep = self.delta.view(self.longest, batch, 3, hidden), torch.empty_like(self.grads[0])
         self._steps = self._views()
 
     def _views(self) -> list[tuple[Tensor, ...]]:
         """Of every row of the buffers, taken once: indexing in the loop would cost as much as the arithmetic."""
-        grad, by_gate = self.grads[0], self.delta.view(self._slopes.shape)
-        columns = (grad, grad.unsqueeze(2), self.delta, by_gate, self._slopes, self._keep)
+        grad = self.grads[0]
+        columns = (grad, grad.unsqueeze(2), self.delta, self._slopes, self._keep)
         return list(zip(*(column.unbind(0) for column in columns), strict=True))
 
     def run(self, start: int, stop: int) -> None:
@@ -99,8 +100,8 @@ class GRUSteps:
             self._keep[:n] *= self.mask[start:stop]
         # The row of the step before holds what enters there from outside, and takes in what comes back.
         for t in range(n - 1, -1, -1):
-            grad, wide, delta, by_gate, slope, keep = self._steps[t]
-            torch.mul(wide, slope, out=by_gate)
+            grad, wide, delta, by_gate, keep = self._steps[t]
+            by_gate.mul_(wide)
             if t > 0:
                 self._steps[t - 1][0].addcmul_(grad, keep).addmm_(delta, W_hh)
         if self.mask is not None:
