@@ -535,3 +535,30 @@ def test_the_norm_of_a_million_numbers_has_the_digits_of_float32(lies):
     wide = lies(torch.randn(2200, 1000, generator=torch.Generator().manual_seed(0)))
     assert wide.numel() > 10**6
     assert norm_of(wide) == pytest.approx(float(wide.double().norm()), rel=1e-6)
+
+
+def test_norms_of_large_rows_are_made_for_all_steps_together():
+    grads = torch.randn(3, 6, 2048, generator=torch.Generator().manual_seed(0))
+    book = RowsBook(2)
+    for step, grad in enumerate(grads):
+        book.add(step, grad, at_once=step == 1)
+    assert list(book.norms) == [1]
+    book.settle()
+    assert not book.is_lost
+    for step, grad in enumerate(grads):
+        assert book.norms[step] == pytest.approx([float(rows.double().norm()) for rows in grad.view(2, -1)], rel=1e-6)
+    torch.testing.assert_close(book.total, grads.sum(0))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30, float("nan")])
+def test_a_norm_of_large_rows_whose_squares_leave_the_range_is_lost_and_not_0(scale):
+    grad = scale * torch.ones(1, 2048)
+    book = RowsBook(1)
+    book.add(0, grad)
+    book.settle()
+    assert book.is_lost
+    at_once = RowsBook(1)
+    at_once.add(0, grad, at_once=True)
+    at_once.settle()
+    assert not at_once.is_lost
+    assert at_once.norms[0] == pytest.approx([float(grad.double().norm())], rel=1e-6, nan_ok=True)

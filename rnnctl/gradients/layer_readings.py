@@ -160,9 +160,10 @@ class _LayerReading:
         """A pass is over."""
         try:
             self._arrived.settle()
+            self._sent.settle()
         except Exception as error:
             self._fail(error)
-        self._spoiled |= not done and bool(self._reached or self._sent.norms)
+        self._spoiled |= not done and bool(self._reached or self._sent.steps)
 
     def detach(self) -> None:
         """Take the hooks away."""
@@ -175,7 +176,7 @@ class _LayerReading:
         Args:
             at_end: what came to the last state through h_n, shape (batch, hidden), or None.
         """
-        if self._spoiled or not self._reached or self._reached != self._sent.norms.keys():
+        if self._spoiled or self._sent.is_lost or not self._reached or self._reached != self._sent.steps:
             return None
         assert self._sent.total is not None
         nothing, steps = [0.0] * self._blocks, range(self._steps)
@@ -219,7 +220,8 @@ class _LayerReading:
             return
         try:
             # It enters transposed.
-            self._sent.add(step, grad.t())
+            # Of a first state that is 0 it is exactly 0.
+            self._sent.add(step, grad.t(), at_once=step == 0)
         except Exception as error:
             self._fail(error)
 

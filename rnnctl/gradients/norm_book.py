@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnctl.recurrence.scaling import FEW_NUMBERS as FEW_SQUARES
 from rnnctl.recurrence.scaling import SAFE, row_norms
 
 # By these powers of two numbers are brought to where their squares neither underflow nor overflow: it changes no digit.
@@ -220,24 +221,51 @@ class RowsBook:
     Args:
         blocks: how many.
     Attributes:
-        norms: by step, one of each block.
+        steps: of which something came.
+        norms: by step, one of each block, once ``settle`` was called.
         total: the sum, shape of the gradients, at least float32; None before there is any.
+        is_lost: whether squares left the range of the dtype, so that a norm is not known.
     """
 
     def __init__(self, blocks: int) -> None:
+        self.steps: set[Hashable] = set()
         self.norms: dict[Hashable, list[float]] = {}
         self.total: Tensor | None = None
+        self.is_lost = False
         self._blocks = blocks
         self._measure = _Norms()
+        # By step, the norms of pieces, of which those of the blocks are made for all steps together.
+        self._pieces: dict[Hashable, Tensor] = {}
 
-    def add(self, step: Hashable, grad: Tensor) -> None:
-        """Take in what came to a step, shape (rows, columns)."""
+    def add(self, step: Hashable, grad: Tensor, *, at_once: bool = False) -> None:
+        """Take in what came to a step, shape (rows, columns).
+
+        Args:
+            at_once: whether its norms are to be right at any magnitude, such as 0.
+        """
         wide = _at_least_float32(grad).contiguous()
-        self.norms[step] = self._measure.of(wide.view(self._blocks, -1), _row_norms)
+        by_block = wide.view(self._blocks, -1)
+        self.steps.add(step)
+        if at_once or by_block.shape[1] % FEW_SQUARES:
+            self.norms[step] = self._measure.of(by_block, _row_norms)
+        else:
+            self._pieces[step] = torch.linalg.vector_norm(wide.view(self._blocks, -1, FEW_SQUARES), dim=-1)
         if self.total is None:
             self.total = wide.clone()
         else:
             self.total.add_(wide)
+
+    def settle(self) -> None:
+        """Make the norms of what waits."""
+        if not self._pieces:
+            return
+        stacked = torch.stack(list(self._pieces.values()))
+        least, most = SAFE[stacked.dtype.itemsize]
+        norms = torch.linalg.vector_norm(stacked, dim=-1)
+        # Not <= and >=, or NaN would pass.
+        self.is_lost = self.is_lost or not bool(((norms > least) & (norms < most)).all())
+        self.norms.update(zip(self._pieces, norms.tolist(), strict=True))
+        self._pieces.clear()
 
 
 def _summed_in(dtype: torch.dtype) -> torch.dtype:
