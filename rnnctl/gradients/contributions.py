@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnctl.recurrence.scaling import SAFE, power_of_two, row_norms, times_power_of_two
+from rnnctl.recurrence.scaling import is_safe, power_of_two, row_norms, times_power_of_two
 from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk
 
 # Within 2**20 of 1, squares of float32 values keep clear of underflow and overflow.
@@ -139,17 +139,10 @@ def _safe_norms(rows: Tensor) -> Tensor:
     norms = row_norms(rows)
     if rows.dtype == torch.float32:
         norms = norms.to(wide_dtype(rows))
-        unsafe = ~_is_safe(norms, rows.dtype)
+        unsafe = ~is_safe(norms, rows.dtype)
         if bool(unsafe.any()):
             norms[unsafe] = _row_norms(rows[unsafe])
     return norms
-
-
-def _is_safe(norms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of norms of any shape, whether no square left the range of the dtype that they were formed in."""
-    least, most = SAFE[dtype.itemsize]
-    # Not <= and >=, or NaN would pass; a norm of 0 may be an underflow of all squares.
-    return (norms > least) & (norms < most)
 
 
 def contribution_norms(
@@ -180,7 +173,7 @@ def gate_contributions(
         return _total(delta, h), _row_norms(by_gate) * _row_norms(h)
     if products:
         total, norms = _direct(delta, h, gates)
-        careful = ~_is_safe(norms, delta.dtype)
+        careful = ~is_safe(norms, delta.dtype)
     else:
         norms, bounds, safe = _gram(delta, h, gates)
         total, careful = _total(delta, h), ~(safe & (norms > CANCELLING * bounds))
@@ -229,7 +222,7 @@ def _gram(delta: Tensor, h: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]
         grams = torch.bmm(rows, rows.mT)
         squares = grams.diagonal(dim1=1, dim2=2)
         size, bound = squares.sum(1).sqrt_(), (squares * squares_h).sqrt_().sum(1)
-        safe = _is_safe(torch.stack([size, size_h, bound]), delta.dtype).all(dim=0)
+        safe = is_safe(torch.stack([size, size_h, bound]), delta.dtype).all(dim=0)
         # The terms have both signs: where they cancel, rounding may leave less than 0.
         norm = grams.mul_(grams_h).sum((1, 2)).to(wide).clamp_min_(0).sqrt_()
         found.append((norm, bound.to(wide), safe))

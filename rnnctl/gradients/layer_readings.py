@@ -219,8 +219,7 @@ class _LayerReading:
         if grad is None or torch.is_grad_enabled():
             return
         try:
-            # It enters transposed.
-            # Of a first state that is 0 it is exactly 0.
+            # It enters transposed. Of a first state that is 0 it is exactly 0.
             self._sent.add(step, grad.t(), at_once=step == 0)
         except Exception as error:
             self._fail(error)

@@ -83,12 +83,10 @@ def layer_norms(
     run = in_sweep_dtype(run)
     contributions = Contributions(run.h, rows=run.weights.W_hh.shape[0], gates=run.kind.blocks)
     with _swept(run) as steps:
-        listeners = _Listeners(run, want_grad_x, progress)
+        listeners = _Listeners(run, want_grad_x, sizes, progress)
         for chunk in sweep_back(steps, *(run.entering if readout is None else (readout.rows,))):
             contributions.add(chunk)
             listeners.add(steps, chunk)
-            if sizes is not None:
-                sizes.add(run.h[chunk.start + 1 : chunk.stop + 1])
         return LayerNorms(
             contributions=contributions,
             grad_norm_h_direct=direct_norms(run, run.direct) if readout is None else readout.norms,
@@ -123,8 +121,10 @@ def chosen_sums(run: LayerRun, chosen: Tensor) -> Tensor:
 class _Listeners:
     """What is kept of every chunk of a sweep beside the contributions."""
 
-    def __init__(self, run: LayerRun, want_grad_x: bool, progress: Callable[[float], None] | None) -> None:
-        self._run, self._progress = run, progress
+    def __init__(
+        self, run: LayerRun, want_grad_x: bool, sizes: Sizes | None, progress: Callable[[float], None] | None
+    ) -> None:
+        self._run, self._sizes, self._progress = run, sizes, progress
         self._norms_c: list[Tensor] = []
         self._log_norms: list[Tensor] = []
         self.grad_x = torch.zeros_like(run.x, dtype=wide_dtype(run.x)) if want_grad_x else None
@@ -140,6 +140,8 @@ class _Listeners:
         if self.grad_x is not None:
             through = steps.input_delta(chunk) @ self._run.weights.W_ih
             self.grad_x[chunk.start : chunk.stop] = times_power_of_two(through.to(self.grad_x.dtype), -chunk.exponent)
+        if self._sizes is not None:
+            self._sizes.add(self._run.h[chunk.start + 1 : chunk.stop + 1])
         if self._progress is not None:
             self._progress(1 - chunk.start / self._run.seq_len)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rnnctl.recurrence.scaling import FEW_NUMBERS as FEW_SQUARES
-from rnnctl.recurrence.scaling import SAFE, row_norms
+from rnnctl.recurrence.scaling import SAFE, is_safe, piece_norms, row_norms
 
 # By these powers of two numbers are brought to where their squares neither underflow nor overflow: it changes no digit.
 _SHIFTS = {4: (0, 64, 126, -96), 8: (0, 512, 1022, -768)}
@@ -246,10 +246,10 @@ class RowsBook:
         wide = _at_least_float32(grad).contiguous()
         by_block = wide.view(self._blocks, -1)
         self.steps.add(step)
-        if at_once or by_block.shape[1] % FEW_SQUARES:
+        if at_once or by_block.shape[1] < FEW_SQUARES:
             self.norms[step] = self._measure.of(by_block, _row_norms)
         else:
-            self._pieces[step] = torch.linalg.vector_norm(wide.view(self._blocks, -1, FEW_SQUARES), dim=-1)
+            self._pieces[step] = piece_norms(by_block)
         if self.total is None:
             self.total = wide.clone()
         else:
@@ -260,10 +260,8 @@ class RowsBook:
         if not self._pieces:
             return
         stacked = torch.stack(list(self._pieces.values()))
-        least, most = SAFE[stacked.dtype.itemsize]
         norms = torch.linalg.vector_norm(stacked, dim=-1)
-        # Not <= and >=, or NaN would pass.
-        self.is_lost = self.is_lost or not bool(((norms > least) & (norms < most)).all())
+        self.is_lost = self.is_lost or not bool(is_safe(norms, stacked.dtype).all())
         self.norms.update(zip(self._pieces, norms.tolist(), strict=True))
         self._pieces.clear()
 

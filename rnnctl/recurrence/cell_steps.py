@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rnnctl.recurrence.cell_kind import LayerOutputs
+from rnnctl.recurrence.cell_kind import CellKind, Gate, LayerOutputs
 from rnnctl.recurrence.run import LayerRun
 from rnnctl.recurrence.slopes import CellSlopes, Linearized, State
 from rnnctl.recurrence.sweep import CHUNK_BYTES, ReverseChunk, chunk_steps
@@ -114,6 +114,23 @@ class CellArithmetic:
     def reversible(self, run: LayerRun) -> "CellSteps":
         """The run, ready to be walked back."""
         return CellSteps(self, run)
+
+    def kind(self, name: str, *gates: Gate, projects: bool = False, marker: str | None = None) -> CellKind:
+        """The kind of cell that does this; the arguments as of ``CellKind``."""
+        return CellKind(
+            name=name,
+            gates=gates,
+            states=("h", "c"),
+            keep=gates[self.keep].letter,
+            outputs=self.outputs,
+            next_states=self.next_states,
+            slopes=self.slopes_of,
+            exact=self.exact,
+            units=self.units,
+            reversible=self.reversible,
+            projects=projects,
+            marker=marker,
+        )
 
 
 class CellSteps:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rnnctl.recurrence.cell_kind import CellKind, Gate
+from rnnctl.recurrence.cell_kind import Gate
 from rnnctl.recurrence.cell_steps import CellArithmetic, SlopeBuffers, scan
 from rnnctl.recurrence.slopes import CellSlopes, Linearized, State
 from rnnctl.recurrence.weights import LayerWeights, affine, pre_activations
@@ -152,20 +152,10 @@ ARITHMETIC = CellArithmetic(
     outputs=_outputs,
     blocks=3,
 )
-COUPLED_LSTM = CellKind(
-    name="CoupledLSTM",
-    gates=(
-        Gate("f", "forget gate f, 1 - f being the input gate"),
-        Gate("g", "cell candidate g", is_candidate=True),
-        Gate("o", "output gate o"),
-    ),
-    states=("h", "c"),
-    keep="f",
-    outputs=ARITHMETIC.outputs,
-    next_states=ARITHMETIC.next_states,
-    slopes=ARITHMETIC.slopes_of,
-    exact=ARITHMETIC.exact,
-    units=ARITHMETIC.units,
-    reversible=ARITHMETIC.reversible,
+COUPLED_LSTM = ARITHMETIC.kind(
+    "CoupledLSTM",
+    Gate("f", "forget gate f, 1 - f being the input gate"),
+    Gate("g", "cell candidate g", is_candidate=True),
+    Gate("o", "output gate o"),
     marker="coupled_gates",
 )

@@ -10,7 +10,7 @@ projections: Sak et al. 2014, arXiv:1402.1128.
 import torch
 from torch import Tensor
 
-from rnnctl.recurrence.cell_kind import CellKind, Gate
+from rnnctl.recurrence.cell_kind import Gate
 from rnnctl.recurrence.cell_steps import CellArithmetic, SlopeBuffers, scan
 from rnnctl.recurrence.fused import fused
 from rnnctl.recurrence.slopes import CellSlopes, Linearized
@@ -94,21 +94,11 @@ ARITHMETIC = CellArithmetic(
     outputs=fused("LSTM"),
     blocks=4,
 )
-LSTM = CellKind(
-    name="LSTM",
-    gates=(
-        Gate("i", "input gate i"),
-        Gate("f", "forget gate f"),
-        Gate("g", "cell candidate g", is_candidate=True),
-        Gate("o", "output gate o"),
-    ),
-    states=("h", "c"),
-    keep="f",
-    outputs=ARITHMETIC.outputs,
-    next_states=ARITHMETIC.next_states,
-    slopes=ARITHMETIC.slopes_of,
-    exact=ARITHMETIC.exact,
-    units=ARITHMETIC.units,
-    reversible=ARITHMETIC.reversible,
+LSTM = ARITHMETIC.kind(
+    "LSTM",
+    Gate("i", "input gate i"),
+    Gate("f", "forget gate f"),
+    Gate("g", "cell candidate g", is_candidate=True),
+    Gate("o", "output gate o"),
     projects=True,
 )

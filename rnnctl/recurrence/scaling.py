@@ -30,17 +30,28 @@ def largest_magnitudes(rows: Tensor) -> Tensor:
     return torch.maximum(rows.amax(dim=1), -rows.amin(dim=1))
 
 
+def is_safe(norms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of norms of any shape, whether no square left the range of the dtype that they were formed in."""
+    least, most = SAFE[dtype.itemsize]
+    # Not <= and >=, or NaN would pass; a norm of 0 may be an underflow of all squares.
+    return (norms > least) & (norms < most)
+
+
 def row_norms(rows: Tensor) -> Tensor:
     """Norms over the last axis in the rows' own dtype, shape (rows,) of (rows, numbers), for squares in its range."""
+    # The norm of the norms of pieces is as right as these, and one pass over memory.
+    found: Tensor = torch.linalg.vector_norm(piece_norms(rows) if rows.shape[-1] > FEW_NUMBERS else rows, dim=-1)
+    return found
+
+
+def piece_norms(rows: Tensor) -> Tensor:
+    """Norms of pieces of every row, shape (rows, pieces) of (rows, numbers): their norm is that of the row."""
     # torch adds up the squares of a float32 norm one after the other: of 2**18 alike a norm is wrong by 2e-4.
     pieces, rest = divmod(rows.shape[-1], FEW_NUMBERS)
-    if pieces and rest:
+    if rest:
         # A sum of them is taken in pairs, and right to 1e-8.
-        return rows.square().sum(dim=-1).sqrt_()
-    norm = torch.linalg.vector_norm
-    # The norm of the norms of pieces is as right as these, and one pass over memory.
-    by_piece = norm(rows.reshape(*rows.shape[:-1], pieces, -1), dim=-1) if pieces > 1 else rows
-    found: Tensor = norm(by_piece, dim=-1)
+        return rows.square().sum(dim=-1, keepdim=True).sqrt_()
+    found: Tensor = torch.linalg.vector_norm(rows.reshape(*rows.shape[:-1], pieces, -1), dim=-1)
     return found
 
 
