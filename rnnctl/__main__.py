@@ -4,7 +4,7 @@ import sys
 
 from rnnctl import __version__
 from rnnctl.cli.exits import ExitCode
-from rnnctl.cli.streams import tell, write_stdout
+from rnnctl.cli.streams import tell_error, write_stdout
 from rnnctl.errors import RnnctlError
 
 
@@ -13,11 +13,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         # Asked by scripts at every start: answered without loading anything.
-        return _version() if arguments == ["--version"] else _run(arguments)
+        return _version() if arguments in (["--version"], ["-V"]) else _run(arguments)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except RnnctlError as error:
-        tell(f"Error: {error}")
+        tell_error(str(error))
         return ExitCode.FAILED
 
 

@@ -64,7 +64,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {found}?" if found is not None else ""
 
 
-def nearest(name: str, known: Iterable[str], least: float = 0.5) -> str | None:
+def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
     """The known name that is nearest to a name; None where none has at least this share in common."""
     # Only where something went wrong: difflib takes its time to load.
     from difflib import get_close_matches

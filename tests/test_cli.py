@@ -130,6 +130,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "output": ("gradnorm", "-o new.json"),
     "force": ("gradnorm -o there.json", "--force"),
     "color": ("gradnorm", "--color always"),
+    "show_config": ("gradnorm --json", "--show-config"),
     "quiet": ("cell --save-weights there.safetensors --force", "-q"),
     "fail_on": ("gradnorm --json", "--fail-on loss>0"),
     "file": ("weights --json", "weights.safetensors"),
@@ -257,12 +258,13 @@ def test_outcome_without_a_change_stays_the_same(name: str, outcome: Callable[[s
 
 
 def parameters_of_app() -> dict[str, dict[str, Any]]:
-    """Command -> its parameters by name."""
+    """Command that asks a question -> its parameters by name."""
     commands: Any = typer.main.get_command(app)
-    return {
+    found = {
         name: {parameter.name: parameter for parameter in command.params if parameter.name != "help"}
         for name, command in commands.commands.items()
     }
+    return {name: parameters for name, parameters in found.items() if "config" in parameters}
 
 
 def is_argument(parameter: Any) -> bool:

@@ -44,6 +44,11 @@ def test_key_of_the_file_replaces_the_default(configured: Configured) -> None:
     assert config_of(configured("hidden-size = 6"))["hidden_size"] == 6
 
 
+@pytest.mark.parametrize("text", ["hidden_size = 6", "[gradnorm]\nhidden_size = 6", "hidden-size = 6"])
+def test_a_key_is_written_with_dashes_or_underscores(text: str, configured: Configured) -> None:
+    assert config_of(configured(text))["hidden_size"] == 6
+
+
 def test_environment_is_stronger_than_the_file(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNCTL_HIDDEN_SIZE", "7")
     found = config_of(configured("hidden-size = 6\nseed = 3"))
@@ -181,7 +186,8 @@ def test_format_of_the_environment_lies_between(
     ("text", "said"),
     [
         ("hiden-size = 3", "unknown key 'hiden-size'. Did you mean hidden-size?"),
-        ("hidden_size = 3", "unknown key 'hidden_size'. Did you mean hidden-size?"),
+        ("hiden_size = 3", "unknown key 'hiden-size'. Did you mean hidden-size?"),
+        ("hidden_size = 3\nhidden-size = 4", "hidden-size gives hidden-size a second time"),
         ("[gradnorm]\nrepeat = 3", "[gradnorm]: unknown key 'repeat'"),
         ("[cell]\nseeed = 3", "[cell]: unknown key 'seeed'. Did you mean seed?"),
         ("[gradnrm]\nseed = 3", "unknown table [gradnrm]; tables are named after commands. Did you mean gradnorm?"),

@@ -1,6 +1,7 @@
 """The Typer app: every command by name, every error by exit code."""
 
 import errno
+import os
 from typing import Annotated, Any
 
 import typer
@@ -9,27 +10,49 @@ from rnnctl import __version__
 from rnnctl.cli.commands.bench import bench
 from rnnctl.cli.commands.cell import cell
 from rnnctl.cli.commands.check import check
+from rnnctl.cli.commands.completion import completion
 from rnnctl.cli.commands.flow import flow
 from rnnctl.cli.commands.forward import forward
 from rnnctl.cli.commands.gradnorm import gradnorm
+from rnnctl.cli.commands.help import help_of
 from rnnctl.cli.commands.lyapunov import lyapunov
 from rnnctl.cli.commands.spectrum import spectrum
 from rnnctl.cli.commands.truncation import truncation
 from rnnctl.cli.commands.unroll import unroll
+from rnnctl.cli.commands.version import version
 from rnnctl.cli.commands.weights import weights
 from rnnctl.cli.exits import ExitCode
-from rnnctl.cli.options.command import with_options
+from rnnctl.cli.options.command import with_exit_codes, with_options
 from rnnctl.cli.options.config import UsageProblem
-from rnnctl.cli.streams import abandon_stdout, tell, write_stdout
+from rnnctl.cli.output.configuration import show_configuration
+from rnnctl.cli.pages import Command, Group, Page, with_page
+from rnnctl.cli.streams import abandon_stdout, tell, tell_error, write_stdout
+from rnnctl.cli.usage import unheard_variables, usage_message
+
+
+class _Command(Command):
+    """A command with options, which the environment can set, too."""
+
+    @with_exit_codes
+    def invoke(self, ctx: Any) -> Any:
+        notes = unheard_variables(ctx.find_root().command.commands.values(), os.environ)
+        if not ctx.params["quiet"]:
+            for note in notes:
+                tell(f"Note: {note}")
+        return show_configuration(ctx) if ctx.params["show_config"] else super().invoke(ctx)
+
 
 app = typer.Typer(
     name="rnnctl",
     help="See what happens inside a recurrent network: shapes, and the gradient of W_hh step by step.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    cls=Group,
 )
 for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench):
-    app.command()(with_options(command))
+    app.command(cls=_Command)(with_options(command))
+for name, plain in {"help": help_of, "version": version, "completion": completion}.items():
+    app.command(name, cls=Command)(plain)
 
 
 def _show_version(wanted: bool) -> None:
@@ -39,10 +62,13 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
+@with_page(
+    Page("", ("rnnctl gradnorm", "rnnctl gradnorm --input sunspots --standardize --target next", "rnnctl guide"))
+)
 def rnnctl(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    shown: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """See what happens inside a recurrent network: shapes, and the gradient of W_hh step by step."""
@@ -55,25 +81,13 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="rnnctl", standalone_mode=False)
     except UsageProblem as error:
-        tell(_usage_message(error))
+        tell_error(usage_message(error, arguments))
         return ExitCode.BAD_INPUT
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except (SystemExit, OSError) as error:
         return _code_of_lost_help(error)
     return code if isinstance(code, int) else ExitCode.DONE
-
-
-def _usage_message(error: Any) -> str:
-    """What is wrong, in which environment variable if it stands in one, and where to read on."""
-    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
-    message = error.format_message().replace("Value error, ", "")
-    path = context.command_path if context is not None else "rnnctl"
-    if context is not None and parameter is not None:
-        source = context.get_parameter_source(parameter.name)
-        if source is not None and source.name == "ENVIRONMENT":
-            message += f" (from {parameter.envvar})"
-    return f"Error: {message}\nTry '{path} --help' for help."
 
 
 def _code_of_lost_help(error: SystemExit | OSError) -> int:

@@ -1,10 +1,12 @@
 """Standard output and standard error, closed, full or narrow as they may be."""
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 
 from rnnctl.errors import RnnctlError
+from rnnctl.view.terminal import Terminal
 
 
 def require_stdout() -> None:
@@ -43,3 +45,34 @@ def tell(message: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError):
             print(message, file=sys.stderr)
+
+
+def tell_error(message: str) -> None:
+    """One error on stderr. Like a title it has no full stop at its end."""
+    whole = message.endswith(".") and not message.endswith("...")
+    tell(f"Error: {message[:-1] if whole else message}")
+
+
+def screen(color: str = "auto") -> Terminal:
+    """Width, colour and character set of standard output; no width where nobody watches.
+
+    Args:
+        color: auto, always or never; auto heeds NO_COLOR and FORCE_COLOR.
+    """
+    watched = sys.stdout is not None and sys.stdout.isatty()
+    encoding = (sys.stdout and sys.stdout.encoding) or "ascii"
+    return Terminal(
+        width=shutil.get_terminal_size().columns if watched else None,
+        color=_wants_color(color, watched),
+        ascii_only=not encoding.lower().replace("-", "").startswith("utf"),
+    )
+
+
+def _wants_color(choice: str, watched: bool) -> bool:
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return watched and os.environ.get("TERM") != "dumb"

@@ -12,6 +12,7 @@ from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.question import AgainstOptions, TimingOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit, require_not_read, require_output, tell_notes, text_of
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.request import request_of, require_defaults
 from rnnctl.errors import InputError
 from rnnctl.view.progress import progress_bar
@@ -39,6 +40,11 @@ class BenchOptions(CommandOptions):
 
     # With one at the last step alone gradients fall below the smallest normal numbers, which cost more.
     loss_at: ClassVar[str | None] = "all"
+    page: ClassVar[Page] = Page(
+        "scripts",
+        ("rnnctl bench --hidden-size 64 --seq-len 100", "rnnctl bench --probe --save before.json"),
+        ("--hidden-size", "--seq-len", "--batch-size", "--repeats", "--flow", "--probe", "--save", "--against"),
+    )
 
     model: ModelOptions
     data: DataOptions

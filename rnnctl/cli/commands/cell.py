@@ -1,6 +1,7 @@
 """``rnnctl cell``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import DataOptions
@@ -8,6 +9,7 @@ from rnnctl.cli.options.model import ModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.results import Answers
 
@@ -15,6 +17,20 @@ from rnnctl.results import Answers
 @dataclass(frozen=True)
 class CellOptions(CommandOptions):
     """What ``rnnctl cell`` takes."""
+
+    page: ClassVar[Page] = Page(
+        "shapes",
+        ("rnnctl cell --input-size 3 --hidden-size 8", "rnnctl cell --h-init normal --json"),
+        (
+            "--input-size",
+            "--hidden-size",
+            "--nonlinearity",
+            "--batch-size",
+            "--input",
+            "--h-init",
+            "--seed",
+        ),
+    )
 
     model: ModelOptions
     data: DataOptions

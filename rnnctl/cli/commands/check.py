@@ -10,6 +10,7 @@ from rnnctl.cli.options.model import ModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
@@ -20,6 +21,11 @@ class CheckOptions(CommandOptions):
     """What ``rnnctl check`` takes."""
 
     dtype: ClassVar[str] = "float64"
+    page: ClassVar[Page] = Page(
+        "gradients",
+        ("rnnctl check", "rnnctl check --hidden-size 64 --seq-len 100"),
+        ("--input-size", "--hidden-size", "--seq-len", "--batch-size", "--nonlinearity", "--loss", "--seed", "--json"),
+    )
 
     model: ModelOptions
     data: DataOptions

@@ -10,6 +10,7 @@ from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
@@ -20,10 +21,15 @@ class FlowOptions(CommandOptions):
     """What ``rnnctl flow`` takes."""
 
     loss_at: ClassVar[str | None] = "all"
+    page: ClassVar[Page] = Page(
+        "how far back",
+        ("rnnctl flow --seq-len 30", "rnnctl flow --cell lstm --seq-len 30 --only scalars"),
+        ("--hidden-size", "--seq-len", "--input", "--target", "--model", "--module", "--loss", "--plot"),
+    )
 
-    own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    own: YourModelOptions
     inputs: BatchOptions
     loss: LossOptions
     key: OutputKeyOptions

@@ -1,6 +1,7 @@
 """``rnnctl forward``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions, LengthOptions
@@ -8,6 +9,7 @@ from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
 from rnnctl.results import Answers
@@ -17,9 +19,15 @@ from rnnctl.results import Answers
 class ForwardOptions(CommandOptions):
     """What ``rnnctl forward`` takes."""
 
-    own: YourModelOptions
+    page: ClassVar[Page] = Page(
+        "shapes",
+        ("rnnctl forward --seq-len 12 --hidden-size 8", "rnnctl forward --cell lstm --num-layers 2 --bidirectional"),
+        ("--input-size", "--hidden-size", "--seq-len", "--batch-size", "--input", "--cell", "--model", "--json"),
+    )
+
     model: ModelOptions
     data: DataOptions
+    own: YourModelOptions
     inputs: BatchOptions
     ragged: LengthOptions
     run: RunOptions

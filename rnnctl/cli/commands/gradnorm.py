@@ -1,6 +1,7 @@
 """``rnnctl gradnorm``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rnnctl.cli.commands.history import show_history
 from rnnctl.cli.options.command import CommandOptions
@@ -17,6 +18,7 @@ from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
@@ -28,9 +30,15 @@ from rnnctl.view.progress import progress_bar
 class GradnormOptions(CommandOptions):
     """What ``rnnctl gradnorm`` takes."""
 
-    own: YourModelOptions
+    page: ClassVar[Page] = Page(
+        "gradients",
+        ("rnnctl gradnorm --seq-len 50", "rnnctl gradnorm --input sunspots --standardize --target next"),
+        ("--hidden-size", "--seq-len", "--input", "--target", "--model", "--loss-at", "--fail-on", "--json"),
+    )
+
     model: ModelOptions
     data: DataOptions
+    own: YourModelOptions
     inputs: BatchOptions
     ragged: LengthOptions
     past: HistoryOptions

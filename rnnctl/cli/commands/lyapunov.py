@@ -1,6 +1,7 @@
 """``rnnctl lyapunov``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -9,6 +10,7 @@ from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.question import MeasureOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
@@ -18,9 +20,18 @@ from rnnctl.view.progress import progress_bar
 class LyapunovOptions(CommandOptions):
     """What ``rnnctl lyapunov`` takes."""
 
-    own: YourModelOptions
+    page: ClassVar[Page] = Page(
+        "why",
+        (
+            "rnnctl lyapunov --seq-len 200 --count 3",
+            "rnnctl lyapunov --autonomous --init gaussian --gain 1.5",
+        ),
+        ("--hidden-size", "--init", "--gain", "--autonomous", "--steps", "--count", "--input", "--plot"),
+    )
+
     model: ModelOptions
     data: DataOptions
+    own: YourModelOptions
     inputs: BatchOptions
     measure: MeasureOptions
     run: RunOptions

@@ -1,6 +1,7 @@
 """``rnnctl spectrum``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -8,6 +9,7 @@ from rnnctl.cli.options.model import ModelOptions, YourModelOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
 from rnnctl.results import Answers
@@ -18,9 +20,15 @@ from rnnctl.view.progress import progress_bar
 class SpectrumOptions(CommandOptions):
     """What ``rnnctl spectrum`` takes."""
 
-    own: YourModelOptions
+    page: ClassVar[Page] = Page(
+        "why",
+        ("rnnctl spectrum --seq-len 20", "rnnctl spectrum --cell gru --only scalars"),
+        ("--hidden-size", "--init", "--gain", "--input", "--weights", "--model", "--module", "--plot"),
+    )
+
     model: ModelOptions
     data: DataOptions
+    own: YourModelOptions
     inputs: BatchOptions
     run: RunOptions
     plot: PlotOptions

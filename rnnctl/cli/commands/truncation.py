@@ -13,6 +13,7 @@ from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.options.question import WindowOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
@@ -23,10 +24,15 @@ class TruncationOptions(CommandOptions):
     """What ``rnnctl truncation`` takes."""
 
     loss_at: ClassVar[str | None] = "all"
+    page: ClassVar[Page] = Page(
+        "how far back",
+        ("rnnctl truncation --seq-len 50", "rnnctl truncation --seq-len 50 --windows 5,10,20"),
+        ("--windows", "--hidden-size", "--seq-len", "--input", "--target", "--model", "--loss", "--plot"),
+    )
 
-    own: YourModelOptions
     model: ModelOptions
     data: DataOptions
+    own: YourModelOptions
     inputs: BatchOptions
     loss: LossOptions
     key: OutputKeyOptions

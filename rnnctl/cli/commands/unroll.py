@@ -1,6 +1,7 @@
 """``rnnctl unroll``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -9,6 +10,7 @@ from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.options.question import GraphOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import chosen_format, deliver, emit, judge, tell_notes, terminal
+from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
@@ -19,9 +21,15 @@ from rnnctl.results import Answers
 class UnrollOptions(CommandOptions):
     """What ``rnnctl unroll`` takes."""
 
-    own: YourModelOptions
+    page: ClassVar[Page] = Page(
+        "shapes",
+        ("rnnctl unroll --seq-len 4", "rnnctl unroll --seq-len 4 --as mermaid"),
+        ("--seq-len", "--input-size", "--hidden-size", "--as", "--cell", "--model", "--all", "--json"),
+    )
+
     model: ModelOptions
     data: DataOptions
+    own: YourModelOptions
     inputs: BatchOptions
     graph: GraphOptions
     run: RunOptions

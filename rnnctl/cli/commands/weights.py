@@ -1,12 +1,14 @@
 """``rnnctl weights``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.model import CheckpointArgument
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.emit import emit, require_not_read, require_output
+from rnnctl.cli.pages import Page
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
@@ -14,6 +16,12 @@ from rnnctl.view.progress import progress_bar
 @dataclass(frozen=True)
 class WeightsOptions(CommandOptions):
     """What ``rnnctl weights`` takes."""
+
+    page: ClassVar[Page] = Page(
+        "your model",
+        ("rnnctl weights model.pt", "rnnctl weights model.safetensors --json"),
+        ("--json", "--only", "--all", "--output", "--fail-on"),
+    )
 
     checkpoint: CheckpointArgument
     out: OutputOptions

@@ -5,12 +5,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
 from rnnctl.cli.exits import ExitCode
-from rnnctl.cli.streams import tell
+from rnnctl.cli.pages import Page, with_page
+from rnnctl.cli.streams import tell_error
 from rnnctl.errors import InputError, RnnctlError
 
 Group = TypeVar("Group")
@@ -25,10 +27,12 @@ class CommandOptions:
         dtype: of weights and data where --dtype does not say.
         loss_at: the steps that carry a loss where no option says; None where the command asks for no loss, or for that
             of the last step where it has an option for them.
+        page: what its help says beside the options.
     """
 
     dtype: ClassVar[str] = "float32"
     loss_at: ClassVar[str | None] = None
+    page: ClassVar[Page] = Page("", ())
 
     def group(self, kind: type[Group]) -> Group | None:
         """The group of this kind, or None where the command does not take it."""
@@ -45,16 +49,28 @@ def with_options(command: Callable[[Any], None]) -> Callable[..., None]:
     """Turn a function of one ``CommandOptions`` into one that typer can read, and errors into exit codes."""
     (kind,) = (hint for name, hint in get_type_hints(command).items() if name != "return")
 
+    @with_page(kind.page)
+    @with_exit_codes
     @functools.wraps(command)
     def flat(**values: Any) -> None:
+        command(gathered(kind, values))
+
+    return declared(flat, kind)
+
+
+def with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
+    """Errors that we foresaw become one message and an exit code."""
+
+    @functools.wraps(function)
+    def told(*arguments: Any, **values: Any) -> None:
         try:
-            command(gathered(kind, values))
+            function(*arguments, **values)
         except RnnctlError as error:
-            tell(f"Error: {error}")
+            tell_error(str(error))
             code = ExitCode.BAD_INPUT if isinstance(error, InputError) else ExitCode.FAILED
             raise typer.Exit(code) from None
 
-    return declared(flat, kind)
+    return told
 
 
 def declared(function: Callable[..., None], kind: type[CommandOptions]) -> Callable[..., None]:
@@ -76,6 +92,15 @@ def _groups(kind: type[CommandOptions]) -> dict[str, type]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
+def _metavar(kind: Any) -> str | None:
+    """What stands for a value in the help: the choices, or what kind of thing it is; None for a switch."""
+    is_optional = type(None) in get_args(kind)
+    plain = get_args(kind)[0] if is_optional else kind
+    if get_origin(plain) is Literal:
+        return "|".join(get_args(plain))
+    return {Path: "FILE", str: "TEXT"}.get(plain)
+
+
 def _filled(group: Any, values: Mapping[str, Any]) -> Any:
     return group(**{field.name: values[field.name] for field in fields(group) if field.name in values})
 
@@ -87,6 +112,7 @@ def _parameters(group: Any) -> list[inspect.Parameter]:
         kind, info = get_args(hints[field.name])
         info = copy(info)
         info.rich_help_panel = group.panel
+        info.metavar = info.metavar or _metavar(kind)
         found.append(
             inspect.Parameter(
                 field.name,

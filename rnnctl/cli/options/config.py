@@ -25,10 +25,20 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None or context.resilient_parsing:
         return path
+    try:
+        _apply(context, path)
+    except UsageProblem as error:
+        error.ctx = context
+        raise
+    return path
+
+
+def _apply(context: typer.Context, path: Path) -> None:
     tables = _read(path)
-    commands: Mapping[str, Any] = context.parent.command.commands  # type: ignore[union-attr]
-    shared = {key: value for key, value in tables.items() if not isinstance(value, dict)}
-    own = {key: value for key, value in tables.items() if isinstance(value, dict)}
+    every: Mapping[str, Any] = context.parent.command.commands  # type: ignore[union-attr]
+    commands = {name: command for name, command in every.items() if keys_of(command)}
+    shared = _by_flag({key: value for key, value in tables.items() if not isinstance(value, dict)}, str(path))
+    own = {name: _by_flag(table, f"{path}, [{name}]") for name, table in tables.items() if isinstance(table, dict)}
     known = {name: keys_of(command) for name, command in commands.items()}
     everywhere = {key for keys in known.values() for key in keys}
     for key in shared:
@@ -42,7 +52,6 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     applied = {key: value for key, value in shared.items() if key in here}
     applied |= own.get(context.info_name or "", {})
     context.default_map = dict(_value(context, here, key, value, path) for key, value in applied.items())
-    return path
 
 
 def keys_of(command: Any) -> dict[str, Any]:
@@ -109,9 +118,20 @@ def _read(path: Path) -> dict[str, Any]:
         raise typer.BadParameter(f"{path} is not valid TOML: {error}") from None
 
 
+def _by_flag(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The table with the flags' names as keys, however they were written: hidden-size or hidden_size."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        flag = key.replace("_", "-")
+        if flag in found:
+            raise typer.BadParameter(f"{where}: {key} gives {flag} a second time. Leave one of them out")
+        found[flag] = value
+    return found
+
+
 def _require_key(key: str, known: Iterable[str], where: str) -> None:
     if key not in known:
-        hint = did_you_mean(key.replace("_", "-"), known)
+        hint = did_you_mean(key, known)
         raise typer.BadParameter(f"{where}: unknown key {key!r}.{hint}")
 
 

@@ -46,6 +46,9 @@ class OutputOptions:
         Literal["auto", "always", "never"], option("--color", help="auto heeds NO_COLOR and FORCE_COLOR.")
     ] = "auto"
     quiet: Annotated[bool, option("--quiet", "-q", help="No notes and no progress on stderr.")] = False
+    show_config: Annotated[
+        bool, option("--show-config", help="Show what every option is set to and by whom, without running.")
+    ] = False
     fail_on: Annotated[
         list[str] | None,
         option(

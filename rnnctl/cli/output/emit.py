@@ -1,8 +1,5 @@
 """From a result to stdout or a file, and to the exit code."""
 
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,8 @@ from rnnctl import __version__
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.conditions import held, parsed, require_answerable, require_known
-from rnnctl.cli.streams import require_stdout, tell, write_stdout
+from rnnctl.cli.streams import require_stdout, screen, tell, write_stdout
+from rnnctl.cli.versions import torch_version
 from rnnctl.errors import InputError
 from rnnctl.results import Answers, Result
 
@@ -73,13 +71,11 @@ def emit(result: Result, config: Mapping[str, Any], out: OutputOptions, failures
 
 def text_of(result: Result, config: Mapping[str, Any], out: OutputOptions, form: str, only: str | None = None) -> str:
     """The result in a format, all of it or one part."""
-    import torch
-
     from rnnctl.view.render import rendered
     from rnnctl.view.terminal import View
 
     view = View(form, only, out.all, terminal(out))
-    return rendered(result, view, config, {"rnnctl": __version__, "torch": torch.__version__})
+    return rendered(result, view, config, {"rnnctl": __version__, "torch": torch_version()})
 
 
 def deliver(text: str, out: OutputOptions) -> None:
@@ -118,21 +114,4 @@ def terminal(out: OutputOptions) -> Any:
     """Width, colour and character set of where the text goes."""
     from rnnctl.view.terminal import Terminal
 
-    to_file = out.output is not None
-    watched = not to_file and sys.stdout.isatty()
-    encoding = "utf-8" if to_file else (sys.stdout.encoding or "ascii")
-    return Terminal(
-        width=shutil.get_terminal_size().columns if watched else None,
-        color=not to_file and _wants_color(out.color, watched),
-        ascii_only=not encoding.lower().replace("-", "").startswith("utf"),
-    )
-
-
-def _wants_color(choice: str, watched: bool) -> bool:
-    if choice != "auto":
-        return choice == "always"
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return watched and os.environ.get("TERM") != "dumb"
+    return Terminal() if out.output is not None else screen(out.color)

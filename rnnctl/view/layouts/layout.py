@@ -106,6 +106,8 @@ def headline(schema: str, config: Record) -> str:
     """One line that says what was run, from the resolved configuration: every setting that is not the default."""
     if "file" in config:
         return f"{schema}: {config['file']}"
+    if "command" in config:
+        return f"{schema} of {config['command']}"
     # What its results are called depends on the network.
     question = schema.partition("-")[0]
     if config["seq_len"] is None:

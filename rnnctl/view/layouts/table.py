@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from rnnctl.view.layouts.bench import BENCH, BENCH_FLOW, BENCH_PROBE
+from rnnctl.view.layouts.configuration import CONFIGURATION
 from rnnctl.view.layouts.dynamics import LYAPUNOV, SPECTRUM
 from rnnctl.view.layouts.flow import FLOW, TRUNCATION
 from rnnctl.view.layouts.gate_spectra import SPECTRUM_GATES
@@ -31,4 +32,5 @@ LAYOUTS: Mapping[str, Layout] = {
     "spectrum-steps": SPECTRUM_STEPS,
     "lyapunov": LYAPUNOV,
     "weights": WEIGHTS,
+    "config": CONFIGURATION,
 }

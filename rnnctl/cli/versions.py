@@ -1,0 +1,42 @@
+"""Versions of what an answer rests on, without importing any of it."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from rnnctl import __version__
+
+
+class Installed(NamedTuple):
+    """A version, and the folder or program that it is of."""
+
+    version: str
+    place: str
+
+
+def torch_version() -> str:
+    """Of torch: its own word where it is loaded, else that of its installation."""
+    if "torch" in sys.modules:
+        return str(sys.modules["torch"].__version__)
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def places() -> dict[str, Installed]:
+    """rnnctl, Python and torch, each with where it is."""
+    return {
+        "rnnctl": Installed(__version__, _folder("rnnctl")),
+        "Python": Installed(platform.python_version(), sys.executable or "-"),
+        "torch": Installed(torch_version(), _folder("torch")),
+    }
+
+
+def _folder(package: str) -> str:
+    # Finding is not importing.
+    spec = find_spec(package)
+    return "-" if spec is None or spec.origin is None else str(Path(spec.origin).parent)
