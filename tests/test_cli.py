@@ -888,7 +888,7 @@ def test_condition_on_a_scalar_without_a_value_does_not_pass(run: Run) -> None:
         ("gradnorm --gain inf", "finite"),
         ("gradnorm --vanish-below nan", "expected a finite number; got 'nan'"),
         ("gradnorm --gain 1e300", "--gain 1e+300 takes W_hh beyond torch.float32"),
-        ("gradnorm --vanish-below 5 --explode-above 1", "vanish_below 5.0 and explode_above 1.0"),
+        ("gradnorm --vanish-below 5 --explode-above 1", "--vanish-below 5.0 and --explode-above 1.0"),
         ("gradnorm --init xavier", "'xavier' is not one of 'default', 'orthogonal'"),
         ("gradnorm --format xml", "'xml' is not one of"),
         ("gradnorm --dtype int8", "'int8' is not one of"),

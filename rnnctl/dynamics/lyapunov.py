@@ -17,6 +17,7 @@ from rnnctl.dynamics.followed_drive import followed, is_stationary, strengths
 from rnnctl.dynamics.gated_mean_field import gated_mean_field
 from rnnctl.dynamics.growth import Growth
 from rnnctl.dynamics.meanfield import MeanField, iid_sigma_w, not_independent, prediction
+from rnnctl.dynamics.span import exponent_count, free_steps, measured_span
 from rnnctl.dynamics.spectrum import layer_to_measure
 from rnnctl.dynamics.standard_error import standard_errors, why_no_error
 from rnnctl.dynamics.trajectory import REASON_KINDS, Measured, computed_in, reason_scalars, trajectory
@@ -33,8 +34,6 @@ from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.results import Kind, Result, numbers
 
-# Steps that a free-running network is measured over unless told.
-AUTONOMOUS_STEPS = 1000
 # An exponent within so many eps of the weights' dtype, or of float64's own, or so many of its standard errors, is not
 # told from 0.
 WEIGHTS_EPS, FEW_EPS, FEW_ERRORS = 2, 8, 2
@@ -264,14 +263,21 @@ def lyapunov(
     generator = Generator().manual_seed(seed)
     layer: Measured
     if autonomous:
-        layer = _running_freely(model, x, h_init, only, time_first, _free_steps(steps, warmup), generator)
+        layer = _running_freely(model, x, h_init, only, time_first, free_steps(steps, warmup), generator)
     elif x is None and not isinstance(model, DrivenLayer):
         raise InputError("lyapunov needs x, shape (batch, time, input), unless autonomous=True")
     else:
         layer = layer_to_measure(model, x, h_init, only, time_first)
-    warmup, steps = _span(layer, steps, warmup, autonomous)
+    warmup, steps = measured_span(
+        layer.seq_len,
+        steps,
+        warmup,
+        autonomous=autonomous,
+        first_step=layer.first_step,
+        can_run_freely=not isinstance(layer, GraphSteps),
+    )
     start = layer.state_init
-    count = _count(count, start.shape[1], layer.kind)
+    count = exponent_count(count, start.shape[1], layer.kind.state)
     run = Growth(layer, start, count, warmup, steps, generator)
     with threads_for(start.shape[0] * count, start.shape[1]):
         run.along(trajectory(layer, warmup + steps), progress)
@@ -376,41 +382,6 @@ def _running_freely(
     layer = own_layer(model, zeros, h_init)
     _ = layer.wide_weights
     return layer
-
-
-def _free_steps(steps: int | None, warmup: int | None) -> int:
-    """Steps of a network that runs freely."""
-    steps = AUTONOMOUS_STEPS if steps is None else steps
-    return max(1, steps + (steps // 10 if warmup is None else warmup))
-
-
-def _span(layer: Measured, steps: int | None, warmup: int | None, autonomous: bool) -> tuple[int, int]:
-    """Warm-up and counted steps; InputError where the sequence is too short for them."""
-    seq_len = layer.seq_len
-    if autonomous and steps is None:
-        steps = AUTONOMOUS_STEPS
-    if warmup is None:
-        warmup = (steps if autonomous and steps is not None else seq_len) // 10
-        # A tenth of a sequence that --steps wants whole is not there to spend.
-        warmup = warmup if steps is None else max(0, min(warmup, seq_len - steps))
-    steps = seq_len - warmup if steps is None else steps
-    if warmup < 0 or steps < 1 or warmup + steps > seq_len:
-        start = f" from step {layer.first_step} on" if layer.first_step else ""
-        free = "" if isinstance(layer, GraphSteps) else ", or --autonomous"
-        raise InputError(
-            f"the sequence has {seq_len} steps{start}; warmup {warmup} and {steps} measured steps do not fit into it. "
-            f"Try a longer --seq-len{free}"
-        )
-    return warmup, steps
-
-
-def _count(count: int | None, state: int, kind: StepKind) -> int:
-    if count is None:
-        return state
-    if not 1 <= count <= state:
-        size = {"h_t": "hidden size", "h_t and c_t": "size of h and c together"}.get(kind.state, "size of the state")
-        raise InputError(f"count must be from 1 to the {size} {state}; got {count}")
-    return count
 
 
 def _steps_to_one_percent(exponent: float) -> int:

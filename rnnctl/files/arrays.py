@@ -1,7 +1,6 @@
 """Sequences from files, whose kind their content tells; from standard input; and by bundled names."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnctl.data import TIME_COLUMNS, bundled_csv
-from rnnctl.errors import DtypeError, InputError, ShapeError, did_you_mean
+from rnnctl.errors import DtypeError, InputError, ShapeError
 from rnnctl.files.containers import (
     kind_of,
     load_numpy,
@@ -26,9 +25,9 @@ from rnnctl.files.containers import (
 from rnnctl.files.cut import WHOLE, Cut
 from rnnctl.files.dialect import FROM_THE_FILE, Dialect
 from rnnctl.files.reading import parsing, read_bytes, read_stdin
+from rnnctl.files.sources import FORMATS, is_bundled, require_file, require_source, require_target
 from rnnctl.files.table import Table, parse_csv
 
-FORMATS = ("npy", "npz", "pt", "safetensors", "csv")
 SUFFIXES = {**{kind: kind for kind in FORMATS}, "pth": "pt"}
 
 
@@ -157,12 +156,11 @@ def read_target(source: str, reader: Reader | None = None) -> NDArray[Any]:
     Raises:
         InputError: no such file, or something in it that is no finite number.
     """
-    if source == "-":
-        raise InputError("--target must be dummy, next or a file; standard input is for --input")
-    if not os.path.exists(source) and "." not in source:
-        near = did_you_mean(source, ("dummy", "next"))
-        raise InputError(f"--target must be dummy, next or a file; there is no file {source!r}.{near}")
-    reader = reader or Reader()
+    require_target(source)
+    return _finite_array(source, reader or Reader())
+
+
+def _finite_array(source: str, reader: Reader) -> NDArray[Any]:
     found = _found(source, None, reader)
     if found.kind == "csv":
         array: NDArray[Any] = _table(found, reader, (), (), selectable=False).values
@@ -183,7 +181,8 @@ def read_lengths(path: Path, batch: int, seq_len: int, reader: Reader | None = N
     Raises:
         InputError, ShapeError: not one whole number from 1 to ``seq_len`` for each of ``batch`` sequences.
     """
-    array = read_target(str(path), reader).astype(np.float64)
+    require_file(path)
+    array = _finite_array(str(path), reader or Reader()).astype(np.float64)
     flat = array.reshape(-1)
     if flat.shape != (batch,):
         raise ShapeError(f"{path} must hold one length for each of {batch} sequences; got shape {array.shape}")
@@ -195,18 +194,12 @@ def read_lengths(path: Path, batch: int, seq_len: int, reader: Reader | None = N
 
 
 def _found(source: str, input_format: str | None, reader: Reader) -> _Found:
-    if source in TIME_COLUMNS and not os.path.exists(source):
-        if input_format not in (None, "csv"):
-            raise InputError(f"{source} is bundled and is csv; got --input-format {input_format}. Leave it out")
+    require_source(source, input_format)
+    if is_bundled(source):
         return _Found(bundled_csv(source), "csv", source)
     if source == "-":
-        if input_format is None:
-            raise InputError(f"standard input has no suffix: add --input-format {'|'.join(FORMATS)}")
         data = read_stdin()
-        return _Found(data, _format(data, input_format, "standard input"), "standard input")
-    if not os.path.exists(source):
-        bundled = "" if "." in source else f", and the bundled sequences are {', '.join(TIME_COLUMNS)}"
-        raise InputError(f"there is no file {source!r}{bundled}.{did_you_mean(source, TIME_COLUMNS)}")
+        return _Found(data, _format(data, str(input_format), "standard input"), "standard input")
     data = read_bytes(Path(source))
     if input_format is not None:
         return _Found(data, _format(data, input_format, source), source)

@@ -3,9 +3,6 @@
 import importlib
 import inspect
 import os
-import re
-import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -15,11 +12,8 @@ from torch import nn
 
 from rnnctl.errors import InputError, did_you_mean, hands_over
 from rnnctl.files.model_arguments import not_taken_within, require_takes, told
+from rnnctl.files.typed import keyword_arguments, make_importable, missing_module, module_and_name
 from rnnctl.files.users_code import UserCodeError, users_code
-
-BARE_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
-# What is no text although it looks like one: TOML's own words, and Python's, which would be true as texts.
-TOML_WORDS, PYTHON_WORDS = ("true", "false", "inf", "nan"), ("True", "False", "None")
 
 
 @hands_over
@@ -102,11 +96,7 @@ def load_batch(place: str, seed: int) -> Any:
 @hands_over
 def load_callable(place: str, flag: str) -> Callable[..., Any]:
     """The function or class at "package.module:name", imported with the current folder first."""
-    module_name, colon, name = place.partition(":")
-    if not colon or not name or not all(module_name.split(".")) or "/" in module_name or module_name.endswith(".py"):
-        raise InputError(
-            f"{flag} must be package.module:name, as in 'train.models:build' (no path, no .py); got {place!r}"
-        )
+    module_name, name = module_and_name(place, flag)
     found: Any = _import(module_name, flag)
     for part in name.split("."):
         with users_code(module_name):
@@ -121,25 +111,10 @@ def load_callable(place: str, flag: str) -> Callable[..., Any]:
     return function
 
 
-def keyword_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """name -> value of "name=value" texts, values as in TOML."""
-    given: dict[str, Any] = {}
-    for text in arguments:
-        name, equals, value = text.partition("=")
-        name = name.strip()
-        if not equals or not name.isidentifier():
-            raise InputError(f"--model-arg must be name=value, as in hidden=20; got {text!r}")
-        if name in given:
-            raise InputError(f"--model-arg {name} is given twice")
-        given[name] = _toml_value(value.strip(), text)
-    return given
-
-
 @hands_over
 def _import(name: str, flag: str) -> ModuleType:
     folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    make_importable(folder)
     # Files may have been written since the folder was last looked at.
     importlib.invalidate_caches()
     try:
@@ -148,21 +123,5 @@ def _import(name: str, flag: str) -> ModuleType:
     except UserCodeError as error:
         missing = error.__context__
         if isinstance(missing, ModuleNotFoundError) and missing.name and f"{name}.".startswith(f"{missing.name}."):
-            raise InputError(
-                f"{flag}: there is no module {missing.name!r} in {folder!r} or where Python looks"
-            ) from None
+            raise missing_module(flag, missing.name, folder) from None
         raise
-
-
-def _toml_value(value: str, text: str) -> Any:
-    if value in PYTHON_WORDS:
-        raise InputError(f"--model-arg {text!r}: values are as in TOML, true or false, and no None; a text has quotes")
-    if BARE_WORD.fullmatch(value) and value not in TOML_WORDS:
-        return value
-    try:
-        (found,) = tomllib.loads(f"value = {value}").values()
-    except (tomllib.TOMLDecodeError, ValueError):
-        raise InputError(
-            f"--model-arg {text!r}: {value!r} is no TOML value (20, 0.5, true, [1, 2], or a text: name='\"a b\"')"
-        ) from None
-    return found

@@ -1,7 +1,6 @@
 """Bytes from a path or standard input, and what to say where a parser cannot make sense of them."""
 
 import os
-import stat
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,20 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rnnctl.errors import InputError
+from rnnctl.files.sources import require_file
 from rnnctl.memory import require_memory
 
 
 def read_bytes(path: Path) -> bytes:
     """The whole file; InputError, naming it, where it cannot be read or does not fit into memory."""
+    require_file(path)
     try:
-        status = os.stat(path)
-        # A device has no end to read to.
-        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-            raise InputError(f"{str(path)!r} is a device, not a file. For standard input give -")
-        require_memory(status.st_size, f"the file {str(path)!r}")
+        require_memory(os.stat(path).st_size, f"the file {str(path)!r}")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"there is no file {str(path)!r}") from None
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
 

@@ -17,6 +17,7 @@ from rnnctl.gradients.decay import Decay, decay_scalars, share_of, why_no_decay,
 from rnnctl.gradients.entering import FromReadout
 from rnnctl.gradients.in_float64 import problem_in_float64
 from rnnctl.gradients.layer_sweep import LayerNorms, layer_norms
+from rnnctl.gradients.limits import require_thresholds
 from rnnctl.gradients.model_gradnorm import ModelGradNorms, itemised
 from rnnctl.gradients.verdict import (
     JUDGED_KINDS,
@@ -25,7 +26,6 @@ from rnnctl.gradients.verdict import (
     Thresholds,
     Verdict,
     no_gradient,
-    require_thresholds,
     verdict_on,
 )
 from rnnctl.memory import require_memory

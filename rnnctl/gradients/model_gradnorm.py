@@ -14,6 +14,7 @@ from rnnctl.errors import VerificationError
 from rnnctl.gradients.agreement import NOT_ASKED
 from rnnctl.gradients.decay import decay_scalars, share_of, why_no_decay, why_no_share
 from rnnctl.gradients.in_float64 import step_in_float64
+from rnnctl.gradients.limits import require_thresholds
 from rnnctl.gradients.probed import ENTERS_OFTEN
 from rnnctl.gradients.trace import ProbedWeight
 from rnnctl.gradients.training_step import tensors_of, training_step
@@ -23,7 +24,6 @@ from rnnctl.gradients.verdict import (
     Thresholds,
     Verdict,
     no_gradient,
-    require_thresholds,
     verdict_on,
 )
 from rnnctl.models.modules import require_no_linear

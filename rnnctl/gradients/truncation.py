@@ -16,6 +16,7 @@ from rnnctl.gradients.agreement import AGREEMENT_KINDS, Agreement, scalars_of, w
 from rnnctl.gradients.autograd import along_states
 from rnnctl.gradients.contributions import step_norms
 from rnnctl.gradients.in_float64 import told_of_model, told_of_problem
+from rnnctl.gradients.limits import chosen_windows
 from rnnctl.gradients.loss_layout import laid_out
 from rnnctl.gradients.loss_passes import LossPasses
 from rnnctl.gradients.loss_steps import ALL_FINITE, LossSteps, OfEveryLoss, own_loss_steps, require_room_for_blocks
@@ -289,23 +290,6 @@ def _by_passes(passes: LossPasses, windows: tuple[int, ...], progress: Callable[
     if bands is None:
         raise InputError(f"the loss of no step reaches {passes.name}")
     return _Swept(passes.loss, bands, magnitude, bands.new_empty(0))
-
-
-def default_windows(seq_len: int) -> list[int]:
-    """1, 2, 4, ... below T, and T."""
-    return [*(2**i for i in range(seq_len.bit_length()) if 2**i < seq_len), seq_len]
-
-
-def chosen_windows(windows: Sequence[int] | None, seq_len: int) -> tuple[int, ...]:
-    """The windows in order and T; 1, 2, 4, ... where none are given; InputError for one outside 1 .. T."""
-    if windows is None:
-        windows = default_windows(seq_len)
-    if not isinstance(windows, Sequence) or any(type(window) is not int for window in windows):
-        raise InputError(f"windows must be whole numbers from 1 to {seq_len}; got {windows!r}")
-    for window in windows:
-        if not 1 <= window <= seq_len:
-            raise InputError(f"windows must be from 1 to the sequence's {seq_len} steps; got {window}")
-    return tuple(sorted({*windows, seq_len}))
 
 
 def _compared(gradient: Tensor, omitted: float, full: Tensor) -> dict[str, float | None]:

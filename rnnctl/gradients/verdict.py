@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from rnnctl.errors import InputError, plain
+from rnnctl.errors import plain
 from rnnctl.gradients.decay import DECAY_KINDS, Decay
+from rnnctl.gradients.limits import require_thresholds
 from rnnctl.results import Kind
 
 VERDICTS = ("vanishing", "exploding", "stable", "nonfinite", "no gradient", "undecided")
@@ -58,15 +59,6 @@ class Verdict:
     def because(self, remark: str | None) -> "Verdict":
         """The same with what else stands to reason."""
         return self if remark is None else replace(self, reason=f"{self.reason}; {remark}")
-
-
-def require_thresholds(vanish_below: float, explode_above: float) -> None:
-    """Raise InputError unless the thresholds leave something between them."""
-    if not 0 <= vanish_below < explode_above:
-        raise InputError(
-            "the verdict needs 0 <= vanish_below < explode_above; "
-            f"got vanish_below {vanish_below} and explode_above {explode_above}"
-        )
 
 
 def no_gradient(dtype: torch.dtype) -> str:

@@ -1,6 +1,7 @@
-"""A progress bar on stderr for work that takes over a second."""
+"""Progress on stderr, where a terminal is watching, of work that takes over a second: a bar, or its name alone."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ PATIENCE_SECONDS = 1.0
 @contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[float], None] | None]:
     """Yield a function that takes the fraction done; None where no terminal is watching."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    if not _is_watched(quiet=quiet):
         yield None
         return
     from rich.console import Console
@@ -30,3 +31,34 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[float], None]
         yield show
     finally:
         bar.stop()
+
+
+@contextmanager
+def announced(label: str, *, quiet: bool) -> Iterator[None]:
+    """Within, something is done that cannot say how far it is: its name is shown once it takes over a second."""
+    if not _is_watched(quiet=quiet):
+        yield
+        return
+    text, shown = f"{label} ...", threading.Event()
+
+    def show() -> None:
+        shown.set()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    timer = threading.Timer(PATIENCE_SECONDS, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        # It may be writing just now.
+        timer.join()
+        if shown.is_set():
+            sys.stderr.write(f"\r{' ' * len(text)}\r")
+            sys.stderr.flush()
+
+
+def _is_watched(*, quiet: bool) -> bool:
+    return not quiet and sys.stderr is not None and sys.stderr.isatty()

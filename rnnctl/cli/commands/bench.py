@@ -13,7 +13,8 @@ from rnnctl.cli.options.question import AgainstOptions, TimingOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit, require_not_read, require_output, tell_notes, text_of
 from rnnctl.cli.pages import Page
-from rnnctl.cli.setup.request import request_of, require_defaults
+from rnnctl.cli.setup.foreseen import require_foreseen
+from rnnctl.cli.setup.request import request_of, require_consistent, require_defaults
 from rnnctl.errors import InputError
 from rnnctl.view.progress import progress_bar
 
@@ -62,6 +63,8 @@ def bench(given: BenchOptions) -> None:
     """
     require_output(given.out)
     _require_one_measurement(given)
+    require_consistent(request_of(given))
+    require_foreseen(given, request_of(given))
     saved = _saved(given)
     from rnnctl.benchmark import flow, gradnorm, probe
     from rnnctl.benchmark.comparison import TOLERANCE, compared, run_before
@@ -86,6 +89,8 @@ def bench(given: BenchOptions) -> None:
 def _require_one_measurement(given: BenchOptions) -> None:
     if given.timing.flow and given.timing.probe:
         raise InputError("--flow and --probe measure different things; give one of them")
+    if given.model.nonlinearity == "linear":
+        raise InputError("bench measures against nn.RNN, which has tanh and relu; got --nonlinearity linear")
     if given.timing.flow and given.at.loss_at == "last":
         raise InputError("--loss-at last says nothing to --flow, which has a loss at every step. Leave it out")
     if given.timing.probe:

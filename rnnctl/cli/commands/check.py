@@ -12,6 +12,7 @@ from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.emit import emit
 from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
+from rnnctl.errors import InputError
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
@@ -43,6 +44,8 @@ def answers() -> tuple[Answers, ...]:
 
 def check(given: CheckOptions) -> None:
     """Prove this installation on your sizes: FullRNN against nn.RNN, the sweep against autograd."""
+    if given.run.dtype not in (None, "float64", "float32"):
+        raise InputError(f"check needs --dtype float64 or float32; got torch.{given.run.dtype}")
     made = prepared(given, answers)
     from rnnctl import checks
     from rnnctl.recurrence.nonlinearities import IN_TORCH

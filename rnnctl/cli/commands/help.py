@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from rnnctl.cli.options.command import with_exit_codes
+from rnnctl.cli.options.completing import command_names
 from rnnctl.cli.pages import Page, page_text, with_page
 from rnnctl.cli.streams import write_stdout
 
@@ -14,7 +15,8 @@ from rnnctl.cli.streams import write_stdout
 def help_of(
     context: typer.Context,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="Which; without one, what rnnctl can do.")
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="Which; without one, what rnnctl can do.", autocompletion=command_names),
     ] = None,
 ) -> None:
     """The help of a command, as --help shows it."""

@@ -7,10 +7,11 @@ from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import HistoryOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import require_not_read
+from rnnctl.cli.output.emit import require_not_read, require_output
 from rnnctl.cli.output.plotting import require_places, show
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
+from rnnctl.files.sources import require_file
 from rnnctl.results import Answers
 
 # Of the options that shape a run: which weight is shown, and what says nothing of any number.
@@ -27,11 +28,13 @@ def answers() -> tuple[Answers, ...]:
 def show_history(path: Path, given: CommandOptions) -> None:
     """Show the last run of a file that ``rnnctl.watch`` wrote: the weight that --module names, or the first."""
     plot, out = given.group(PlotOptions) or PlotOptions(), given.group(OutputOptions) or OutputOptions()
-    with loading():
-        require_places(plot, out, answers)
-        _require_nothing_to_run(given)
-        for written in (out.output, plot.plot):
-            require_not_read(written, path, out.config)
+    require_places(plot, out)
+    _require_nothing_to_run(given)
+    require_file(path, "--from")
+    for written in (out.output, plot.plot):
+        require_not_read(written, path, out.config)
+    with loading(quiet=out.quiet):
+        require_output(out, answers)
         from rnnctl.gradients.history import gradnorm_history
 
     module = request_of(given).own.module

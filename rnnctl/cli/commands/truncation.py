@@ -69,7 +69,7 @@ def truncation(given: TruncationOptions) -> None:
 
 def with_named_windows(chosen: list[int] | None, conditions: Sequence[str], seq_len: int) -> list[int] | None:
     """The windows, and those that a condition such as 'cosine_at_20<0.9' speaks of; None for those by themselves."""
-    from rnnctl.gradients.truncation import default_windows
+    from rnnctl.gradients.limits import default_windows
 
     named = [int(digits) for condition in conditions for digits in re.findall(r"_at_(\d+)\b", condition)]
     if not named:

@@ -9,6 +9,7 @@ from rnnctl.cli.options.model import CheckpointArgument
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.emit import emit, require_not_read, require_output
 from rnnctl.cli.pages import Page
+from rnnctl.files.sources import require_file
 from rnnctl.results import Answers
 from rnnctl.view.progress import progress_bar
 
@@ -38,7 +39,9 @@ def weights(given: WeightsOptions) -> None:
     """What a checkpoint holds: names, shapes, dtypes, and the norms of every W_hh. No code of its model is needed."""
     file, out = given.checkpoint.file, given.out
     require_not_read(out.output, file, out.config)
-    with loading():
+    require_output(out)
+    require_file(file)
+    with loading(quiet=out.quiet):
         require_output(out, answers)
         from rnnctl.dynamics.checkpoint import checkpoint_contents
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
+from rnnctl.cli.options.completing import column_names, input_names, target_names
 from rnnctl.cli.options.flags import option, size, whole
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|", "\\t": "\t"}
@@ -35,6 +36,7 @@ class DataOptions:
             "--input",
             help="Sequences: npy, npz, pt, safetensors, CSV by content; sunspots or macrodata (bundled); - for stdin.",
             metavar="FILE|NAME|-",
+            autocompletion=input_names,
             show_default="random numbers",
         ),
     ] = None
@@ -45,7 +47,12 @@ class DataOptions:
     input_key: Annotated[str | None, option("--input-key", help="Which of several named arrays.")] = None
     columns: Annotated[
         str | None,
-        option("--columns", help="Columns of a .csv by header name, or by number from 1; with commas between."),
+        option(
+            "--columns",
+            help="Columns of a .csv by header name, or by number from 1; with commas between.",
+            metavar="NAME,NAME,...",
+            autocompletion=column_names,
+        ),
     ] = None
     delimiter: Annotated[
         str | None,
@@ -74,6 +81,7 @@ class DataOptions:
             "--target",
             help="dummy: zeros; next: predict x_{t+1}; or a file.",
             metavar="dummy|next|FILE",
+            autocompletion=target_names,
             show_default="dummy",
         ),
     ] = None

@@ -8,6 +8,7 @@ from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.output import OutputOptions, PlotOptions
 from rnnctl.cli.output.emit import Asked, require_not_read, require_output, tell_notes
 from rnnctl.cli.output.plotting import require_places
+from rnnctl.cli.setup.foreseen import require_foreseen
 from rnnctl.cli.setup.request import Request, request_of, require_consistent
 from rnnctl.errors import InputError, hands_over
 
@@ -28,8 +29,9 @@ def prepared(given: CommandOptions, answers: Asked = None) -> "Experiment":
     require_places(given.group(PlotOptions) or PlotOptions(), out)
     _require_place_for_weights(request, out)
     require_consistent(request)
+    require_foreseen(given, request)
     # Not before: these load torch, and a usage error is not to wait for that.
-    with loading():
+    with loading(quiet=out.quiet):
         require_output(out, answers)
         from rnnctl.cli.setup.experiment import experiment
 

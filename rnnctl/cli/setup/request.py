@@ -124,6 +124,7 @@ def require_consistent(request: Request) -> None:
     if request.own.model is not None:
         _require_nothing_of_ours(request)
     _require_axes_of_model(request.own)
+    _require_nonlinearity(request)
     if request.batch is not None:
         _require_batch_alone(request)
     if request.model.strict and request.model.weights is None:
@@ -183,6 +184,16 @@ def _require_nothing_of_ours(request: Request) -> None:
     require_defaults(request.model, OURS_ALONE, why)
     if request.own.num_layers is not None or request.own.bidirectional:
         raise InputError("--num-layers and --bidirectional are for --cell; --model builds its own. Try --model-arg")
+
+
+def _require_nonlinearity(request: Request) -> None:
+    """Raise InputError for a nonlinearity that a cell of torch's does not have."""
+    cell, nonlinearity = request.own.cell, request.model.nonlinearity
+    if cell == "rnn" and nonlinearity == "linear":
+        raise InputError("--nonlinearity linear is for the hand-written network; --cell rnn has tanh and relu")
+    if cell not in ("manual", "rnn") and nonlinearity not in (None, "tanh"):
+        takes = "cell rnn" if nonlinearity == "relu" else "the hand-written network"
+        raise InputError(f"--nonlinearity {nonlinearity} is for {takes}; {cell} has tanh and its gates")
 
 
 def _require_nothing_of_others(request: Request) -> None:
