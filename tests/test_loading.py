@@ -1,12 +1,15 @@
 """Torch is loaded without looking for garbage in it, and nothing else goes without."""
 
 import gc
+import io
 import subprocess
 import sys
+import time
 
 import pytest
 
 from rnnctl.cli.loading import loading
+from rnnctl.view.progress import announced
 
 AFTER = """
 import gc, sys
@@ -64,3 +67,36 @@ def test_whoever_switched_the_collector_off_finds_it_off(before_torch):
         assert gc.get_freeze_count() == before
     finally:
         gc.enable()
+
+
+class Screen(io.StringIO):
+    """Text that believes itself on a screen."""
+
+    def isatty(self):
+        return True
+
+
+def test_loading_is_announced_where_it_takes_long_and_the_line_is_empty_again(monkeypatch):
+    monkeypatch.setattr("rnnctl.view.progress.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    with announced("loading torch", quiet=False):
+        deadline = time.monotonic() + 20
+        while not screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert screen.getvalue() == f"loading torch ...\r{' ' * len('loading torch ...')}\r"
+
+
+@pytest.mark.parametrize(("stream", "quiet"), [(Screen(), True), (io.StringIO(), False), (None, False)])
+def test_nothing_is_announced_where_nobody_watches_or_wants_it(stream, quiet, monkeypatch):
+    monkeypatch.setattr("rnnctl.view.progress.PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("sys.stderr", stream)
+    with announced("loading torch", quiet=quiet):
+        time.sleep(0.05)
+    assert stream is None or stream.getvalue() == ""
+
+
+def test_what_is_done_at_once_is_not_announced(monkeypatch):
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    with announced("loading torch", quiet=False):
+        pass
+    assert screen.getvalue() == ""
