@@ -9,6 +9,7 @@ from rnnctl import __version__
 from rnnctl.cli.commands.bench import bench
 from rnnctl.cli.commands.cell import cell
 from rnnctl.cli.commands.check import check
+from rnnctl.cli.commands.explain import explain
 from rnnctl.cli.commands.flow import flow
 from rnnctl.cli.commands.forward import forward
 from rnnctl.cli.commands.gradnorm import gradnorm
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench):
+for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench, explain):
     app.command()(with_options(command))
 
 
