@@ -136,7 +136,7 @@ def test_no_name_is_there_twice() -> None:
 @pytest.mark.parametrize("word", words(), ids=lambda word: word.term)
 def test_a_word_has_two_to_six_lines_an_equation_and_a_command(word: Word) -> None:
     assert 2 <= len(lines_at_80(word)) <= 6
-    assert len(explanation(word, Terminal()).splitlines()) <= 7
+    assert len(explanation(word, Terminal()).splitlines()) <= 6
     assert re.fullmatch(r"none, \w.+|.+( of |[=<>|/(]).+", word.equation)
     name, *arguments = shlex.split(word.see.removeprefix("rnnctl "))
     assert word.see.startswith("rnnctl ")
@@ -159,6 +159,12 @@ def test_the_command_of_a_scalar_or_column_shows_it(run: Run) -> None:
     assert len(found) > 20
     for see, schema in SCHEMAS.items():
         assert_says_what_the_file_says(found[see].out if see in found else run(see.removeprefix("rnnctl ")).out, schema)
+
+
+@pytest.mark.parametrize("verdict", ["vanishing", "exploding", "stable", "nonfinite", "undecided"])
+def test_the_command_of_a_verdict_comes_to_it(verdict: str, run: Run) -> None:
+    found = run(explained(verdict).see.removeprefix("rnnctl "))
+    assert re.search(rf"^verdict +{verdict} ", found.out, flags=re.MULTILINE)
 
 
 def assert_says_what_the_file_says(table: str, schema: str) -> None:
@@ -210,6 +216,7 @@ def test_a_glossary_is_a_markdown_table_with_a_row_for_every_word_once() -> None
     # A bar ends a cell unless it is escaped.
     assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [3, 3]
     assert "\\|\\|sum G_t\\|\\|" in rows[1]
+    assert glossary(["nats"]).splitlines()[2] == f"| `nats` | {explained('nats').text} |"
     with pytest.raises(InputError, match="Did you mean share"):
         glossary(["shares"])
 

@@ -129,12 +129,13 @@ def glossary(names: Iterable[str]) -> str:
     """A Markdown table of what these words say, each once and in this order.
 
     Args:
-        names: of scalars and columns; two names of one word make one row.
+        names: of scalars, columns or any other words; two names of one word make one row.
     Raises:
         InputError: a name that is not explained.
     """
-    found = dict.fromkeys(explained(name).term for name in names)
-    rows = (f"| `{_cell(term)}` | {_cell(note_of(term))} |" for term in found)
+    found = {word.term: word for word in map(explained, names)}
+    # What is neither scalar nor column has no short note.
+    rows = (f"| `{_cell(term)}` | {_cell(word.note or word.text)} |" for term, word in found.items())
     return "\n".join((*GLOSSARY_HEAD, *rows)) + "\n"
 
 
