@@ -134,6 +134,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "quiet": ("cell --save-weights there.safetensors --force", "-q"),
     "fail_on": ("gradnorm --json", "--fail-on loss>0"),
     "file": ("weights --json", "weights.safetensors"),
+    "term": ("explain", "G_t"),
     "config": ("gradnorm --json", "--config there.toml"),
 }
 
@@ -264,7 +265,7 @@ def parameters_of_app() -> dict[str, dict[str, Any]]:
         name: {parameter.name: parameter for parameter in command.params if parameter.name != "help"}
         for name, command in commands.commands.items()
     }
-    return {name: parameters for name, parameters in found.items() if "config" in parameters}
+    return {name: parameters for name, parameters in found.items() if name not in ("help", "version", "completion")}
 
 
 def is_argument(parameter: Any) -> bool:

@@ -47,6 +47,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
         ("gradnorm --hiden-size 3", 2),
         ("gradnorm --hidden-size 0", 2),
         ("nonsense", 2),
+        ("explain chi", 0),
         ("weights --help", 0),
         ("weights", 2),
         ("weights run.pt --json --format csv", 2),

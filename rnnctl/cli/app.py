@@ -11,6 +11,7 @@ from rnnctl.cli.commands.bench import bench
 from rnnctl.cli.commands.cell import cell
 from rnnctl.cli.commands.check import check
 from rnnctl.cli.commands.completion import completion
+from rnnctl.cli.commands.explain import explain
 from rnnctl.cli.commands.flow import flow
 from rnnctl.cli.commands.forward import forward
 from rnnctl.cli.commands.gradnorm import gradnorm
@@ -36,10 +37,10 @@ class _Command(Command):
     @with_exit_codes
     def invoke(self, ctx: Any) -> Any:
         notes = unheard_variables(ctx.find_root().command.commands.values(), os.environ)
-        if not ctx.params["quiet"]:
+        if not ctx.params.get("quiet"):
             for note in notes:
                 tell(f"Note: {note}")
-        return show_configuration(ctx) if ctx.params["show_config"] else super().invoke(ctx)
+        return show_configuration(ctx) if ctx.params.get("show_config") else super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -49,7 +50,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=Group,
 )
-for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench):
+QUESTIONS = (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench)
+for command in (*QUESTIONS, explain):
     app.command(cls=_Command)(with_options(command))
 for name, plain in {"help": help_of, "version": version, "completion": completion}.items():
     app.command(name, cls=Command)(plain)

@@ -4,17 +4,11 @@ from collections.abc import Mapping
 
 from rnnctl.results import Record
 from rnnctl.view.layouts.layout import Column, Layout, Table
+from rnnctl.view.words import notes_beside
 
 _CASE, _METHOD = Column("case", "case", right=False), Column("method", "method", right=False)
 # Where the window is narrow the ratios stay, which are what is compared.
 _MILLISECONDS = Column("milliseconds", "ms", spare=True)
-# What is said of the scalars unless a set of cases says something else.
-_NOTES = {
-    "threads": "of torch, for every method",
-    "repeats": "interleaved; medians are shown",
-    "gemm_gigaflops": "measured rate of a large product",
-    "worst_change": "the largest change of rnnctl's own rows; above 1 is worse",
-}
 
 
 def _figure(
@@ -28,9 +22,8 @@ def _figure(
 _RATIO = _figure("ratio", "ratio", "target", "target")
 
 
-def _layout(*tables: Table, **notes: str) -> Layout:
-    said: Mapping[str, str] = {**_NOTES, **notes}
-    return Layout(tables, lambda scalars: {**said, **_judged(scalars)}, ("tolerance",))
+def _layout(schema: str, *tables: Table) -> Layout:
+    return Layout(tables, lambda scalars: {**notes_beside(schema), **_judged(scalars)}, ("tolerance",))
 
 
 def _judged(scalars: Record) -> Mapping[str, str]:
@@ -41,20 +34,16 @@ def _judged(scalars: Record) -> Mapping[str, str]:
 
 
 BENCH = _layout(
+    "bench",
     Table((_CASE, _METHOD, _MILLISECONDS, *_RATIO, Column("peak_mebibytes", "peak MiB", spare=True))),
-    sweep_ratio="the largest of rnnctl's sweep",
-    targets_met="the sweep's ratios are at most their targets",
-    gemm_gigaflops="measured rate of a large product; the limit rests on it",
 )
 _SHARE = _figure("gemm_share", "GEMM share", "gemm_share_target", "at least", "gemm_share_before", "gemm_share_change")
 BENCH_FLOW = _layout(
+    "bench-flow",
     Table((_CASE, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least"))),
     Table((_CASE, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None),
-    targets_met="every figure is at least its target",
 )
 BENCH_PROBE = _layout(
+    "bench-probe",
     Table((_CASE, Column("cell", "cell", right=False), _METHOD, _MILLISECONDS, *_RATIO)),
-    threads="of torch, for both",
-    probe_ratio="the largest of a probed step",
-    targets_met="the ratios are at most their targets",
 )

@@ -9,6 +9,7 @@ from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.numbers import number
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
+from rnnctl.view.words import note_of, notes_beside
 
 
 def _picture(result: Any, terminal: Terminal) -> str:
@@ -26,23 +27,13 @@ def beginning(scalars: Record) -> str:
 def _spectrum_notes(scalars: Record) -> Mapping[str, str]:
     vanishing = scalars["norm_bound_certifies"] == "vanishing"
     return {
+        **notes_beside("spectrum"),
         **radius_notes(scalars),
         **growth_notes(scalars),
-        "spectral_norm": "largest singular value of W_hh",
-        "condition_number": "largest over smallest singular value",
-        "departure_from_normality": "Henrici: sqrt(||W_hh||_F^2 - sum |eigenvalue|^2); 0 for a normal matrix",
-        "relative_departure": "the same over ||W_hh||_F",
-        "norm_bound": "spectral_norm x the largest slope of f (Pascanu et al. 2013)",
         "norm_bound_certifies": "below 1: the gradient vanishes, whatever the input"
         if vanishing
         else "only a bound below 1 certifies something: that the gradient vanishes",
-        "jacobian_norm_mean": "||diag(f'(a_t)) W_hh||_2 over all steps and sequences",
-        "jacobian_norm_max": "the largest of them",
-        "mean_slope": "of f'(a_t)",
-        "saturated_fraction": "share of |h_t| > 0.99",
-        "dead_fraction": "share of units with f'(a_t) = 0 throughout",
         "first_nonfinite_step": nonfinite_note(scalars),
-        "computed_in": "whatever --dtype and --device are",
     }
 
 
@@ -50,39 +41,27 @@ def _lyapunov_notes(scalars: Record) -> Mapping[str, str]:
     span = f"{number(scalars['steps'])} steps after {number(scalars['warmup'])} of warm-up"
     way = "of the free-running network" if scalars["autonomous"] else "along the sequence"
     marginal = "within its error of 0; " if scalars["marginal"] else ""
+    said = notes_beside("lyapunov")
+    own_code = {"computed_in": notes_beside("spectrum-steps")["computed_in"]}
     return {
+        **said,
         "largest": f"{marginal}nats per step {way}, {span}",
-        "largest_stderr": "within two of them lies the true exponent, in about 95 of 100 cases",
-        "exp_largest": "factor per step of a perturbation, exp(largest)",
-        "factor_per_step": "of gradnorm: each step back multiplies d(loss at the last step)/dh by this",
-        "sum": "of all exponents: mean ln |det J_t|",
-        "kaplan_yorke_dimension": "how many exponents sum to 0; 0 where all trajectories meet",
-        "entropy_rate": f"{marginal}sum of the positive exponents; entropy per step is at most that (Pesin 1977)",
-        "log_condition": "(largest - smallest) x steps: ln of the condition of all their Jacobians (Vogt et al. 2020)",
-        "efolding_steps": "until a perturbation has changed by a factor e",
-        "steps_to_one_percent": "until a perturbation has shrunk to 1 %",
-        "theory_largest": "0.5 ln chi, to hold beside largest",
-        "theory_factor": "sqrt(chi), to hold beside exp_largest",
+        "entropy_rate": f"{marginal}{said['entropy_rate']}",
         **_theory_notes(scalars),
         "theory": scalars["theory_note"],
         "first_step": beginning(scalars),
         "first_nonfinite_step": nonfinite_note(scalars),
-        "computed_in": "whatever --dtype and --device are"
-        if not scalars["computed_in"].endswith("runs")
-        else "the step Jacobians, of code of your own; all else in float64",
+        **(own_code if scalars["computed_in"].endswith("runs") else {}),
     }
 
 
 def _theory_notes(scalars: Record) -> Mapping[str, str]:
-    if scalars["nonlinearity"] is not None:
-        return {
-            "theory_q": "mean square of a_t, in the steady state or over the steps",
-            "theory_chi": "sigma_w^2 E[f'(a_t)^2]; of several steps the geometric mean",
-        }
-    reset = ", the reset gate left out" if scalars["cell"] == "GRU" else ""
+    """What q and chi are of: one variance of an Elman cell, what reaches the gates of another one."""
+    one, reset = scalars["nonlinearity"] is not None, ", the reset gate left out" if scalars["cell"] == "GRU" else ""
+    of_gates = f"mean square of W_ih x_t + W_hh h_(t-1) + biases over gates and steps{reset}"
     return {
-        "theory_q": f"mean square of W_ih x_t + W_hh h_(t-1) + biases over gates and steps{reset}",
-        "theory_chi": "mean squared factor of a perturbation per step",
+        "theory_q": note_of("theory_q") if one else of_gates,
+        "theory_chi": note_of("theory_chi") if one else "mean squared factor of a perturbation per step",
     }
 
 

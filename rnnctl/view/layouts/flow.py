@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.view.heatmap import heatmap
-from rnnctl.view.layouts.layout import NONFINITE_NOTE, Column, Layout, Record, Table, agreement_note
+from rnnctl.view.layouts.layout import Column, Layout, Record, Table, agreement_note
 from rnnctl.view.numbers import number
 from rnnctl.view.terminal import Terminal
+from rnnctl.view.words import note_of, notes_beside
 
 
 def _picture(result: Any, terminal: Terminal) -> str:
@@ -18,7 +19,7 @@ def _nonfinite(scalars: Record) -> str:
     """Of which step that is, and where."""
     weight, gate = scalars["first_nonfinite_weight"], scalars["first_nonfinite_gate"]
     where = "".join([f" of {weight}" if weight else "", f", gate {gate}" if gate else ""])
-    return f"{NONFINITE_NOTE}{where}"
+    return f"{note_of('first_nonfinite_step')}{where}"
 
 
 def _loss(scalars: Record) -> str:
@@ -29,23 +30,20 @@ def _loss(scalars: Record) -> str:
 
 def _flow_notes(scalars: Record) -> Mapping[str, str]:
     return {
+        **notes_beside("flow"),
         "loss": _loss(scalars),
-        "grad_W_hh_norm": "||sum of all contributions||, the norm of W_hh.grad",
-        "autograd_relative_error": agreement_note(scalars, "sum of all contributions"),
-        "lag_to_one_percent": "steps back at which the median of ||dL_k/dstate|| has fallen to 1 % of lag 0",
-        "median_reach": "||dL_k/dstate_0|| over ||dL_k/dstate_k||, for the last k",
-        "largest_norm": "of all contributions",
+        "autograd_relative_error": agreement_note(scalars, "flow"),
         "first_nonfinite_step": _nonfinite(scalars),
     }
 
 
 def _truncation_notes(scalars: Record) -> Mapping[str, str]:
+    said = notes_beside("truncation")
     return {
+        **said,
         "loss": _loss(scalars),
-        "grad_W_hh_norm": "of the full gradient",
-        "autograd_relative_error": agreement_note(scalars, "the full gradient"),
-        "window_for_cosine_99": "the smallest of these windows from which on the cosine is at least 0.99",
-        "window_for_cosine_999": f"the same for 0.999; T is {number(scalars['seq_len'])}",
+        "autograd_relative_error": agreement_note(scalars, "truncation"),
+        "window_for_cosine_999": f"{said['window_for_cosine_999']}; T is {number(scalars['seq_len'])}",
         "first_nonfinite_step": _nonfinite(scalars),
     }
 

@@ -4,20 +4,17 @@ from collections.abc import Mapping
 
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
 from rnnctl.view.layouts.matrix import error_text
+from rnnctl.view.words import notes_beside
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
     keep, state = scalars["keep_gate"], scalars["state"]
     return {
-        "hidden_size": "units of every gate",
+        **notes_beside("spectrum-gates"),
         "state_size": f"numbers in {state}, for each sequence",
         "jacobian_norm_mean": f"||J_t||_2 over all steps and sequences, J_t = d state_t / d state_{{t-1}}, of {state}",
-        "jacobian_norm_max": "the largest of them",
-        "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences",
         "keep_mean": f"of {keep}_t, the share of the state that a step keeps",
-        "saturated_fraction": "share of gate activations below 0.05 or above 0.95",
         "first_nonfinite_step": nonfinite_note(scalars),
-        "computed_in": "whatever the model's dtype and device are",
     }
 
 

@@ -7,6 +7,7 @@ from rnnctl.view.heatmap import heatmap
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table
 from rnnctl.view.numbers import number
 from rnnctl.view.terminal import Terminal
+from rnnctl.view.words import notes_beside
 
 
 def _picture(result: Any, terminal: Terminal) -> str:
@@ -18,17 +19,12 @@ def _picture(result: Any, terminal: Terminal) -> str:
 
 def _notes(scalars: Record) -> Mapping[str, str]:
     several, first, last = scalars["other_weights"] != "none", scalars["first_step"], scalars["last_step"]
+    said = notes_beside("gradnorm-history")
     return {
-        "weight": "--module shows another" if several else "",
-        "other_weights": "in the run",
-        "run": "when it began",
-        "time_steps": "of the longest sequence",
-        "largest_norm": "of all contributions G_t",
-        "reach_at_first_step": f"||dL/dstate|| at the far end over the near end, at training step {first}",
+        **said,
+        "weight": said["weight"] if several else "",
+        "reach_at_first_step": f"{said['reach_at_first_step']} {first}",
         "reach_at_last_step": f"the same at training step {last}",
-        "nonfinite_steps": "training steps with a norm that is not finite",
-        "disagreements": "training steps at which autograd's gradient or the module's states differ",
-        "failed_steps": "training steps that could not be probed",
     }
 
 

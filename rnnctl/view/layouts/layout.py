@@ -7,6 +7,7 @@ from typing import Any
 from rnnctl.view.layouts.matrix import radius_notes, without_plain_error
 from rnnctl.view.numbers import number
 from rnnctl.view.terminal import Terminal
+from rnnctl.view.words import note_of, notes_beside
 
 Record = Mapping[str, Any]
 
@@ -182,7 +183,7 @@ _PARAMETERS = Table(
 
 SHAPES = Layout(
     (_TENSORS, _PARAMETERS),
-    lambda scalars: {"multiply_adds": "of the matrices, over all steps and the whole batch"},
+    lambda scalars: notes_beside("forward"),
 )
 
 
@@ -190,8 +191,9 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def agreement_note(scalars: Record, what: str) -> str:
+def agreement_note(scalars: Record, schema: str) -> str:
     """What a relative error against autograd compares."""
+    what = notes_beside(schema)["autograd_relative_error"]
     trajectory = "" if scalars["states"] == "sweep" else ", along the states of the model's own pass"
     error, tolerance = scalars["autograd_relative_error"], scalars["autograd_tolerance"]
     # The error is of what is left of terms that cancel, the tolerance of the terms.
@@ -199,26 +201,19 @@ def agreement_note(scalars: Record, what: str) -> str:
     return f"{what} against autograd's W_hh.grad{trajectory}; tolerance {number(tolerance)}{of}"
 
 
-NONFINITE_NOTE = "the first step at which h_t is not finite"
-
-
 def nonfinite_note(scalars: Record) -> str:
     """What is not finite at the first such step, and why."""
-    reason: str = scalars.get("nonfinite_reason", NONFINITE_NOTE)
-    return reason
+    reason: str | None = scalars.get("nonfinite_reason")
+    return note_of("first_nonfinite_step") if reason is None else reason
 
 
 def _gradnorm_notes(scalars: Record) -> Mapping[str, str]:
+    said = notes_beside("gradnorm")
     return {
-        "grad_W_hh_norm": "||sum of all G_t||, the norm of W_hh.grad",
-        "autograd_relative_error": agreement_note(scalars, "sum of all G_t"),
-        "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
-        "factor_per_step": "each step back multiplies d(loss at the last step)/dh by this; "
-        f"fitted over {number(scalars['fitted_steps'])} steps",
-        "steps_to_one_percent": "steps back until it has fallen to 1 %",
-        "first_over_last": "norm of d(loss at the last step)/dh at step 0 over the last step",
+        **said,
+        "autograd_relative_error": agreement_note(scalars, "gradnorm"),
+        "factor_per_step": f"{said['factor_per_step']}; fitted over {number(scalars['fitted_steps'])} steps",
         **radius_notes(scalars),
-        "spectral_norm": "largest singular value of W_hh",
         "verdict": scalars["reason"],
     }
 

@@ -6,6 +6,7 @@ from decimal import ROUND_UP, Context
 from typing import Any
 
 from rnnctl.view.numbers import number
+from rnnctl.view.words import note_of
 
 Record = Mapping[str, Any]
 
@@ -19,13 +20,11 @@ def rounding_dominates(radius: float | None, error: float | None) -> bool:
     return radius is not None and error is not None and error > DOMINATES * radius
 
 
-def radius_notes(
-    scalars: Record, radius: str = "spectral_radius", said: str = "largest |eigenvalue| of W_hh"
-) -> Record:
+def radius_notes(scalars: Record, radius: str = "spectral_radius", said: str | None = None) -> Mapping[str, str]:
     """What a spectral radius is, with a remark where rounding dominates it, and what its error is."""
-    error = f"{radius}_error"
+    error, said = f"{radius}_error", note_of("spectral_radius") if said is None else said
     if not rounding_dominates(scalars[radius], scalars.get(error)):
-        return {radius: said, error: "the true one is within this; the entries are known to their rounding alone"}
+        return {radius: said, error: note_of("spectral_radius_error")}
     low, high = max(0.0, scalars[radius] - scalars[error]), scalars[radius] + scalars[error]
     return {
         radius: f"{said}. ROUNDING DOMINATES: the true one lies between {number(low)} and {number(high)}",
@@ -49,11 +48,12 @@ def error_text(row: Record) -> str:
 
 def growth_notes(scalars: Record) -> Mapping[str, str]:
     """What the largest norm of a power of W_hh is."""
+    growth = note_of("transient_growth")
     if scalars.get("transient_growth") == math.inf:
-        return {"transient_growth": "largest ||W_hh^n||: with a radius above 1 the powers grow without end"}
+        return {"transient_growth": f"{growth}: with a radius above 1 the powers grow without end"}
     if scalars.get("transient_growth_step") == 1:
-        return {"transient_growth": "largest ||W_hh^n||: that of W_hh itself", "transient_growth_step": "n"}
+        return {"transient_growth": f"{growth}: that of W_hh itself", "transient_growth_step": "n"}
     return {
-        "transient_growth": "largest ||W_hh^n||: a gradient may grow by this before it vanishes, which no radius shows",
-        "transient_growth_step": "the n at which it is largest",
+        "transient_growth": f"{growth}: a gradient may grow by this before it vanishes, which no radius shows",
+        "transient_growth_step": note_of("transient_growth_step"),
     }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table, percent
 from rnnctl.view.layouts.matrix import radius_notes, without_plain_error
 from rnnctl.view.numbers import number
+from rnnctl.view.words import notes_beside
 
 _STEPS = Table(
     (
@@ -49,27 +50,18 @@ _SEEN = ("saturated_fraction", "dead_fraction", "largest_input", "first_nonfinit
 
 
 def _autograd(scalars: Record) -> str:
-    return (
-        "largest of the weights: sum of all G_t against autograd's gradient; tolerance "
-        f"{number(scalars['autograd_tolerance'])}"
-    )
+    what = notes_beside("gradnorm-modules")["autograd_relative_error"]
+    return f"{what}; tolerance {number(scalars['autograd_tolerance'])}"
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
+    said = notes_beside("gradnorm-modules")
+    differ = ": THEY DIFFER, the norms are not to be trusted" if scalars["states_agree"] is False else ""
     return {
-        "weights": "recurrent ones",
+        **said,
         "autograd_relative_error": _autograd(scalars),
-        "recovered_error": "the module's states against those that its weights make of its inputs"
-        + ("" if scalars["states_agree"] is not False else ": THEY DIFFER, the norms are not to be trusted"),
-        "padded_share": "the most of a weight's gradient that falls on padding if nothing is packed or masked",
-        "weight": "the lines below are of this one, whose gradient changes most on its way back",
-        "grad_W_hh_norm": "||sum of all G_t||",
-        "cancellation": "||sum G_t|| / sum ||G_t||: 1 if all steps pull one way",
-        "factor_per_step": "each step back multiplies a gradient that enters at the last step by this",
-        "steps_to_one_percent": "steps back until it has fallen to 1 %",
-        "first_over_last": "its norm, of the whole state, at the first step over that at the last",
+        "recovered_error": f"{said['recovered_error']}{differ}",
         **radius_notes(scalars),
-        "spectral_norm": "largest singular value of W_hh",
         "verdict": scalars["reason"],
     }
 

@@ -1,9 +1,10 @@
 """How the recurrent modules of a model are shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table
 from rnnctl.view.numbers import number
+from rnnctl.view.words import notes_beside
 
 
 def _calls(count: int) -> str:
@@ -24,21 +25,6 @@ def _axes_and_note(row: Record) -> str:
 def _is_first_weight_hh(row: Record) -> bool:
     """Of layer 0 forward: other layers, weight_ih and the biases have the same slices."""
     return str(row["symbol"]).split("[")[0] in ("weight_hh", "weight_hh_l0")
-
-
-def _notes(scalars: Record) -> Mapping[str, str]:
-    return {
-        "modules": "recurrent ones",
-        "calls": "of all of them; the tensors are those of each one's first call",
-        "parameter_elements": "of the recurrent modules; a tensor that two share counts once",
-        "model_parameter_elements": "of the whole model",
-        "multiply_adds": "of the recurrent modules' matrices, over all calls, steps and sequences",
-        "parameters": "their uses are counted in autograd's graph; of torch's layers it is the steps of their calls",
-        "recurrent_parameters": "what they multiply leads back to an earlier use of them",
-        "shared_parameters": "used several times in this pass, and not recurrent",
-        "unused_parameters": "the outputs do not depend on them",
-        "uncounted_parameters": "the table says why",
-    }
 
 
 def _empty_counts(scalars: Record) -> tuple[str, ...]:
@@ -123,7 +109,7 @@ _USES = Table(
 
 FORWARD_MODULES = Layout(
     (_MODULE, _TENSORS, _STATES, _PARAMETERS, _GATES),
-    _notes,
+    lambda scalars: notes_beside("forward-modules"),
     hidden_when=_empty_counts,
     section="module",
     closing=(_USES,),

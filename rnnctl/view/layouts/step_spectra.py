@@ -8,6 +8,7 @@ from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_
 from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.plane import eigenvalue_plane
 from rnnctl.view.terminal import Terminal
+from rnnctl.view.words import notes_beside
 
 
 def _picture(result: Any, terminal: Terminal) -> str:
@@ -16,23 +17,16 @@ def _picture(result: Any, terminal: Terminal) -> str:
 
 def _notes(scalars: Record) -> Mapping[str, str]:
     state, is_matrix = scalars["state"], scalars["spectral_radius"] is not None
+    said = notes_beside("spectrum-steps")
     no_matrix = f"{scalars['weight']} is not one square matrix from state to state: see the step Jacobians"
     return {
-        "cell": "the class that holds the weight",
-        "weight": "W_hh in these lines",
+        **said,
         "state_size": f"numbers in {state}, for each sequence",
-        **radius_notes(scalars, said="largest |eigenvalue| of W_hh alone" if is_matrix else no_matrix),
+        **radius_notes(scalars, said=said["spectral_radius"] if is_matrix else no_matrix),
         **growth_notes(scalars),
-        "spectral_norm": "largest singular value of W_hh",
-        "condition_number": "largest over smallest singular value",
-        "departure_from_normality": "Henrici: sqrt(||W_hh||_F^2 - sum |eigenvalue|^2); 0 for a normal matrix",
-        "relative_departure": "the same over ||W_hh||_F",
         "jacobian_norm_mean": f"||J_t||_2 over all steps and sequences, J_t = d state_t / d state_{{t-1}}, of {state}",
-        "jacobian_norm_max": "the largest of them",
-        "jacobian_radius_mean": "largest |eigenvalue| of J_t, over all steps and sequences",
         "first_step": beginning(scalars),
         "first_nonfinite_step": nonfinite_note(scalars),
-        "computed_in": "the step Jacobians, of code of your own; all else in float64",
     }
 
 

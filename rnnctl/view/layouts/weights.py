@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table
 from rnnctl.view.layouts.matrix import error_text, radius_notes
+from rnnctl.view.words import notes_beside
 
 
 def _printable(field: str) -> Callable[[Record], str]:
@@ -14,13 +15,8 @@ def _printable(field: str) -> Callable[[Record], str]:
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
-    return {
-        "elements": "of all tensors, buffers included",
-        "nonfinite": "elements that are nan or infinite",
-        "recurrent": "tensors that are a W_hh, by their names",
-        **radius_notes(scalars, "largest_spectral_radius", "largest |eigenvalue|"),
-        "largest_spectral_norm": "largest singular value",
-    }
+    said = notes_beside("weights")
+    return {**said, **radius_notes(scalars, "largest_spectral_radius", said["largest_spectral_radius"])}
 
 
 WEIGHTS = Layout(
