@@ -17,6 +17,7 @@ from rnnctl.cli.commands.spectrum import spectrum
 from rnnctl.cli.commands.truncation import truncation
 from rnnctl.cli.commands.unroll import unroll
 from rnnctl.cli.commands.weights import weights
+from rnnctl.cli.elsewhere import belongs_elsewhere
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.options.command import with_options
 from rnnctl.cli.options.config import UsageProblem
@@ -67,7 +68,7 @@ def run(arguments: list[str]) -> int:
 def _usage_message(error: Any) -> str:
     """What is wrong, in which environment variable if it stands in one, and where to read on."""
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
-    message = error.format_message().replace("Value error, ", "")
+    message = belongs_elsewhere(error) or error.format_message().replace("Value error, ", "")
     path = context.command_path if context is not None else "rnnctl"
     if context is not None and parameter is not None:
         source = context.get_parameter_source(parameter.name)
