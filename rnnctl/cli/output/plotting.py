@@ -59,8 +59,11 @@ def _draw(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: Out
         return
     from rnnctl.files.writing import write_whole
     from rnnctl.view.figures import DPI, figure_bytes
+    from rnnctl.view.figures.title import letters_without_glyph
     from rnnctl.view.layouts.layout import headline
 
     title = headline(result.schema, config) if plot.title is None else plot.title
     write_whole(plot.plot, figure_bytes(result, title, _suffix(plot.plot), DPI if plot.dpi is None else plot.dpi))
     tell_notes((f"wrote {plot.plot}",), out)
+    if (lost := letters_without_glyph(title)) and _suffix(plot.plot) != "svg":
+        tell_notes((f"matplotlib's font has no {', '.join(lost)}: boxes in the title. A .svg keeps the text",), out)

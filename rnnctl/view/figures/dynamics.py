@@ -137,9 +137,9 @@ def _step_factors(axes: Axes, result: Any) -> None:
         return say(axes, "no step is finite")
     t, marker, curves = [step["t"] for step in result.steps], "o" if len(result.steps) <= MOST_MARKS else "", []
     for name, label, words, color, style, size in (
-        ("jacobian_norm_max", "||J_t|| max", "norm of J_t, largest of the batch", PURPLE, ":", 8),
-        ("jacobian_norm_mean", "||J_t|| mean", "norm of J_t, mean", BLUE, "-", 5),
-        ("jacobian_radius_mean", "spectral radius of J_t, mean", "spectral radius of J_t, mean", GREEN, "-.", 4),
+        ("jacobian_norm_max", "||J_t|| max", "largest norm of J_t", PURPLE, ":", 8),
+        ("jacobian_norm_mean", "||J_t|| mean", "mean norm of J_t", BLUE, "-", 5),
+        ("jacobian_radius_mean", "spectral radius of J_t, mean", "mean spectral radius of J_t", GREEN, "-.", 4),
         ("keep_mean", f"mean of {result.scalars['keep_gate']}_t", "", ORANGE, "--", 3),
     ):
         values = [finite(step.get(name)) for step in result.steps]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -56,6 +55,8 @@ LOOKS_OF_GATES: Sequence[Mapping[str, Any]] = (
     {"color": AMBER, "ls": "-.", "marker": "D"},
     {"color": GREY, "ls": ":", "marker": "x"},
 )
+# Of the gates beyond these, such as of a weight that a step uses in many pieces.
+FAINT: Mapping[str, Any] = {"color": "0.7", "ls": "-", "lw": 0.6}
 
 
 def gradnorm(result: Any) -> Figure:
@@ -65,7 +66,7 @@ def gradnorm(result: Any) -> Figure:
     logarithmic(axes)
     counted(axes, len(result.rows), "time step t")
     axes.set_ylabel("norm (loss per unit of W_hh or of h)")
-    said = fill(verdict_words(result.scalars, result.scalars["reason"]), LETTERS_ABOVE)
+    said = fill(verdict_words(result.scalars, with_reason=True), LETTERS_ABOVE)
     axes.set_title(said, fontsize=SMALL)
     figure.set_figheight(figure.get_figheight() + LINE * said.count("\n"))
     legend_below(axes, curves, 1)
@@ -78,12 +79,13 @@ def gradnorm_modules(result: Any) -> Figure:
     shown = weights[:MOST_PANELS]
     columns = 1 if len(shown) == 1 else 2
     rows = math.ceil(len(shown) / columns)
-    legend_lines = max(math.ceil((3 + len(weight.gates)) / 2) for weight in shown)
-    size = SIZE[0] if columns == 1 else WIDE[0], 0.4 + (3 + LINE * legend_lines) * rows
+    legend_lines = max(math.ceil((3 + min(len(weight.gates), 5)) / 2) for weight in shown)
+    size = (SIZE[0], 3.8 + LINE * legend_lines) if columns == 1 else (WIDE[0], 0.6 + (3 + LINE * legend_lines) * rows)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, weight, judged in zip(panels, shown, result.more["weights"], strict=False):
-        _one_weight(axes, weight, judged)
+        words = verdict_words(judged, with_reason=columns == 1)
+        _one_weight(axes, weight, fill(words, LETTERS_ABOVE if columns == 1 else LETTERS_ABOVE_ONE_OF_MANY))
     for axes in panels[len(shown) :]:
         axes.remove()
     if len(weights) > len(shown):
@@ -91,33 +93,43 @@ def gradnorm_modules(result: Any) -> Figure:
     return figure
 
 
-def _one_weight(axes: Axes, weight: Any, judged: Mapping[str, Any]) -> None:
+def _one_weight(axes: Axes, weight: Any, verdict: str) -> None:
     names = [name for name in ("grad_norm_W_hh", "grad_norm_h", "grad_norm_c") if getattr(weight, name) is not None]
     curves = _norms(axes, weight, names)
-    for (gate, values), look in zip(weight.grad_norm_gates.items(), cycle(LOOKS_OF_GATES), strict=False):
-        thin = {"lw": 0.9, "ms": 3, "zorder": 1.5, "label": f"gate {gate}", **look}
-        curves.append(curve(axes, values.tolist(), f"its gate {gate}", thin))
+    curves += _gates(axes, {gate: values.tolist() for gate, values in weight.grad_norm_gates.items()})
     logarithmic(axes)
-    counted(axes, len(weight.grad_norm_W_hh), "time step t")
+    # The steps of a reverse direction stand in the order of the sequence, from whose end it comes.
+    reverse = weight.name.endswith("_reverse")
+    counted(axes, len(weight.grad_norm_W_hh), "time step t" + (", read from the last to the first" if reverse else ""))
     axes.set_ylabel("norm (loss per unit)")
-    said = fill(verdict_words(judged), LETTERS_ABOVE_ONE_OF_MANY)
     name = fill(weight.name, LETTERS_ABOVE_ONE_OF_MANY)
-    axes.set_title(name, fontsize=SMALL, pad=6 + 10 * len(said.splitlines()), parse_math=False)
-    axes.text(0.5, 1.02, said, transform=axes.transAxes, ha="center", va="bottom", fontsize=SMALLER)
+    axes.set_title(name, fontsize=SMALL, pad=6 + 10 * len(verdict.splitlines()), parse_math=False)
+    axes.text(0.5, 1.02, verdict, transform=axes.transAxes, ha="center", va="bottom", fontsize=SMALLER)
     legend_below(axes, curves, 2)
+
+
+def _gates(axes: Axes, norms: Mapping[str, Sequence[float | None]]) -> list[Curve]:
+    """Thin lines of the gates; those that no look is left for are alike, and named together."""
+    looks = (*LOOKS_OF_GATES, *[FAINT] * len(norms))
+    curves = [
+        curve(axes, values, f"its gate {gate}", {"lw": 0.9, "ms": 3, "zorder": 1.5, "label": f"gate {gate}", **look})
+        for (gate, values), look in zip(norms.items(), looks, strict=False)
+    ]
+    named, alike = curves[: len(LOOKS_OF_GATES)], curves[len(LOOKS_OF_GATES) :]
+    return [*named, Curve(alike[0].line, f"its other {len(alike)} gates")] if alike[1:] else curves
 
 
 def _norms(axes: Axes, result: Any, names: Sequence[str]) -> list[Curve]:
     return [curve(axes, getattr(result, name).tolist(), WORDS[name], {"label": name, **LOOKS[name]}) for name in names]
 
 
-def verdict_words(judged: Mapping[str, Any], reason: str | None = None) -> str:
-    """The verdict with its number, and the reason if it is given; the reason alone where there is no number."""
+def verdict_words(judged: Mapping[str, Any], *, with_reason: bool) -> str:
+    """The verdict with its number, and the reason if asked for; the reason alone where there is no number."""
     factor = judged["factor_per_step"]
     if factor is None:
         return f"{judged['verdict']}: {judged['reason']}"
     by = f"{judged['verdict']}: each step back multiplies the gradient by {factor:.3g}"
-    return by if reason is None else f"{by}; {reason}"
+    return f"{by}; {judged['reason']}" if with_reason else by
 
 
 def gradnorm_history(result: Any) -> Figure:

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 FONT_SIZE = 8
 POINTS_PER_INCH = 72
@@ -32,6 +32,12 @@ def set_title(figure: Figure, title: str) -> None:
     more = max(0, len(lines) - FREE_LINES) * 1.3 * FONT_SIZE / POINTS_PER_INCH
     figure.set_figheight(figure.get_figheight() + more)
     figure.suptitle("\n".join(lines), fontsize=FONT_SIZE, parse_math=False)
+
+
+def letters_without_glyph(title: str) -> str:
+    """Those letters of a title, each once, that pictures draw as a box: matplotlib brings no font for them."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(dict.fromkeys(letter for letter in title if letter.isprintable() and ord(letter) not in known))
 
 
 def _lines(title: str, inches: float) -> list[str]:
