@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from shell import runner
 
 from rnnctl.__main__ import main
 from rnnctl.view.figures import FIGURES, figure_bytes
@@ -13,11 +12,6 @@ from rnnctl.view.heatmap import RAMP, heatmap
 from rnnctl.view.terminal import Terminal
 
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    return runner(capsys, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("suffix", STARTS)
@@ -198,8 +192,10 @@ def ticks_of(axis):
     return [tick for tick in axis.get_ticklocs() if low <= tick <= high]
 
 
-@pytest.mark.parametrize("T", [1, 2, 7, 61, 150])
-@pytest.mark.parametrize("question", ["gradnorm", "flow", "lyapunov", "spectrum"])
+@pytest.mark.parametrize(
+    ("question", "T"),
+    [("gradnorm", 1), ("gradnorm", 7), ("gradnorm", 150), ("flow", 1), ("flow", 61), ("lyapunov", 2), ("spectrum", 2)],
+)
 def test_what_is_counted_is_ticked_by_whole_numbers(question, T):
     _, figure = hand_written(question, T)
     counted = [axes.xaxis for axes in figure.axes if axes.get_xlabel() and not axes.get_xlabel().startswith("Re ")]
@@ -314,7 +310,7 @@ def test_the_lag_is_a_subscript():
     assert r"_{k-\mathrm{lag}}" in figure.axes[1].get_ylabel()
 
 
-@pytest.mark.parametrize("layers", [1, 5])
+@pytest.mark.parametrize("layers", [1, 3])
 def test_nothing_of_a_picture_is_cut_off_or_under_another_panel(layers):
     _, figure = modules_picture(layers)
     assert_within(figure)
@@ -330,8 +326,9 @@ def assert_within(figure):
         assert (box.x1, box.y1) <= (figure.bbox.width + 1, figure.bbox.height + 1)
 
 
-@pytest.mark.parametrize("T", [1, 30])
-@pytest.mark.parametrize("question", ["gradnorm", "flow", "truncation", "spectrum", "lyapunov"])
+@pytest.mark.parametrize(
+    ("question", "T"), [("gradnorm", 1), ("flow", 30), ("truncation", 30), ("spectrum", 1), ("lyapunov", 1)]
+)
 def test_nothing_of_a_question_is_cut_off(question, T):
     _, figure = hand_written(question, T)
     assert_within(figure)
@@ -435,7 +432,7 @@ def test_somebodys_settings_of_matplotlib_change_nothing_and_are_left_alone():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-@pytest.mark.parametrize("title", ["W" * 900, "word " * 900, "\N{CJK UNIFIED IDEOGRAPH-65E5}" * 200, "x"])
+@pytest.mark.parametrize("title", ["W" * 900, "word " * 900, "\N{CJK UNIFIED IDEOGRAPH-65E5}" * 200])
 def test_a_title_of_any_length_fits_and_leaves_the_panels_their_room(title):
     from rnnctl.view.figures.title import MOST_LINES, set_title
 
@@ -447,63 +444,3 @@ def test_a_title_of_any_length_fits_and_leaves_the_panels_their_room(title):
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
     assert figure.axes[0].get_window_extent().height > 0.8 * before
-
-
-def test_letters_without_a_glyph_are_boxes_of_which_a_note_tells(run, tmp_path):
-    ran = run("gradnorm --plot a.png --json --title", "a \N{CJK UNIFIED IDEOGRAPH-65E5}\x1b\udc80 b")
-    assert ran.code == 0
-    assert "matplotlib's font has no \N{CJK UNIFIED IDEOGRAPH-65E5}: boxes in the title" in ran.err
-    ran = run("gradnorm --plot a.svg --json --title", "a \N{CJK UNIFIED IDEOGRAPH-65E5}\x1b\udc80 b")
-    assert "boxes" not in ran.err
-    assert ">a \N{CJK UNIFIED IDEOGRAPH-65E5}\ufffd\ufffd b<" in (tmp_path / "a.svg").read_text("utf-8")
-
-
-def test_the_title_is_what_was_run_or_what_is_given_or_none(run, tmp_path):
-    texts = []
-    for more in ((), ("--title", "My own <title>"), ("--title", "")):
-        assert run("gradnorm --plot a.svg --force --json", *more).code == 0
-        texts.append((tmp_path / "a.svg").read_text())
-    headline = "FullRNN(10, 20, 5)"
-    assert [headline in text for text in texts] == [True, False, False]
-    assert "My own &lt;title&gt;" in texts[1]
-
-
-@pytest.mark.parametrize(("dpi", "width"), [(None, 960), (30, 192), (94, 602)])
-def test_the_resolution_is_that_of_a_png(dpi, width, run, tmp_path):
-    assert run("gradnorm --plot a.png --json", *(("--dpi", str(dpi)) if dpi else ())).code == 0
-    header = (tmp_path / "a.png").read_bytes()[16:20]
-    assert abs(int.from_bytes(header, "big") - width) <= 1
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("gradnorm --title mine", "--title is about --plot, which is not given"),
-        ("flow --dpi 60", "--dpi is about --plot, which is not given"),
-        ("spectrum --plot a.svg --dpi 60", "--dpi is about the pixels of a .png; a .svg has none. Leave it out"),
-        ("lyapunov --plot a.pdf --dpi 60", "a .pdf has none"),
-        ("gradnorm --plot a.png --dpi 29", "expected a whole number from 30 to 1,200; got '29'"),
-        ("truncation --plot a.png --dpi 1201", "expected a whole number from 30 to 1,200; got '1201'"),
-        ("gradnorm --from run.jsonl --title mine", "--title is about --plot"),
-    ],
-)
-def test_what_would_be_ignored_is_refused_before_computing(line, message, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnctl.cli.setup.prepared.require_consistent", None)
-    ran = run(line)
-    assert (ran.code, ran.out) == (2, "")
-    assert message in ran.err
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("command", ["forward", "cell", "unroll", "check", "weights w.pt", "bench"])
-@pytest.mark.parametrize("flags", [("--plot", "a.png"), ("--plot=a.png",), ("--title", "mine")])
-def test_a_command_that_draws_no_picture_names_those_that_do(command, flags, run):
-    ran = run(command, *flags)
-    assert (ran.code, ran.out) == (2, "")
-    flag = flags[0].partition("=")[0]
-    assert f"No such option: {flag}. {command.split()[0]} does not have it" in ran.err
-    assert "gradnorm, flow, truncation, spectrum and lyapunov have\n" in ran.err
-
-
-def test_an_option_that_no_command_has_is_not_said_to_be_anywhere(run):
-    assert "does not have it" not in run("forward --plott a.png").err

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from rnnctl.view.figures.drawing import (
     BLUE,
@@ -77,7 +76,6 @@ def truncation(result: Any) -> Figure:
     axes.set_xlim(windows[0] / 1.3, windows[-1] * 1.3)
     ticked = spaced(windows)
     axes.set_xticks(ticked, [str(window) for window in ticked])
-    axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="window K (steps back)", ylabel="against the full gradient of W_hh")
     legend_below(axes, curves, 1)
     return figure
