@@ -444,3 +444,37 @@ def test_a_title_of_any_length_fits_and_leaves_the_panels_their_room(title):
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
     assert figure.axes[0].get_window_extent().height > 0.8 * before
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.0, 0.0], "all 0"),
+        ([None, math.nan], "unknown"),
+        ([0.0, math.inf], "not finite"),
+        ([1e308, 5e-324], "too small or too large to draw"),
+    ],
+)
+def test_what_no_log_scale_shows_is_named(values, words):
+    from rnnctl.view.figures.drawing import curve, heat, logarithmic, single
+
+    figure, axes = single()
+    assert curve(axes, values, "norm", {}).words == f"norm ({words})"
+    logarithmic(axes)
+    assert [text.get_text() for text in axes.texts] == ["nothing that can be drawn"]
+    figure, axes = single()
+    heat(figure, axes, np.array([values], float), "norm", aspect="auto")
+    assert [text.get_text() for text in axes.texts] == [words]
+
+
+def test_norms_of_all_sizes_are_drawn_on_one_scale():
+    from rnnctl.view.figures.drawing import curve, heat, logarithmic, single
+
+    values = [1e-269, 1e199, 5e-324, 1e308]
+    figure, axes = single()
+    line = curve(axes, values, "norm", {}).line
+    logarithmic(axes)
+    heat(*single(), np.array([values]), "norm", aspect="auto")
+    assert np.isfinite(line.get_ydata()).tolist() == [True, True, False, False]
+    low, high = drawn(figure).axes[0].get_ylim()
+    assert 0 < low < 1e-269 < 1e199 < high < math.inf

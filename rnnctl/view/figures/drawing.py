@@ -28,6 +28,8 @@ SMALL, SMALLER = 9, 8
 LINE = 0.16
 # Letters of a line within a panel.
 LETTERS = 46
+# Between them a log scale of matplotlib's has room for its margins and ticks in float64.
+LEAST_DRAWN, MOST_DRAWN = 1e-270, 1e200
 # Of a heat map, beside its largest.
 SMALLEST_SHOWN = 1e-12
 # More points than these are a line without marks.
@@ -60,7 +62,7 @@ def finite(value: float | None) -> float:
 
 def positive(values: Sequence[float | None]) -> list[float]:
     """The values that a log scale can show; the others leave a gap."""
-    return [math.nan if v is None or not 0 < v < math.inf else v for v in values]
+    return [math.nan if v is None or not LEAST_DRAWN <= v <= MOST_DRAWN else v for v in values]
 
 
 def whole_ticks(axis: Axis) -> None:
@@ -114,7 +116,9 @@ def nothing_of(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None and not math.isnan(value)]
     if not known:
         return "unknown"
-    return "not finite" if any(math.isinf(value) for value in known) else "all 0"
+    if any(map(math.isinf, known)):
+        return "not finite"
+    return "too small or too large to draw" if any(known) else "all 0"
 
 
 def say(axes: Axes, text: str) -> None:
@@ -123,7 +127,7 @@ def say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=SMALL)
 
 
-def logarithmic(axes: Axes, otherwise: str = "nothing that is finite and above 0") -> None:
+def logarithmic(axes: Axes, otherwise: str = "nothing that can be drawn") -> None:
     """A log scale over a decade or more, where there is anything to show on one; ``otherwise`` is said elsewhere."""
     axes.grid(alpha=0.3)
     if not any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in axes.lines):
@@ -188,7 +192,7 @@ def _coincide(axes: Axes, one: Artist, other: Artist) -> bool:
 
 def heat(figure: Figure, axes: Axes, norms: NDArray[Any], label: str, *, aspect: Literal["auto", "equal"]) -> None:
     """A matrix of norms on a log scale, with its colour bar; what is 0 or not finite is left blank."""
-    shown = np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
+    shown = np.where((norms >= LEAST_DRAWN) & (norms <= MOST_DRAWN), norms, np.nan)
     known = np.isfinite(shown).any()
     high = np.nanmax(shown) if known else 1.0
     low = np.nanmin(shown) if known else 0.1
