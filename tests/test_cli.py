@@ -118,6 +118,8 @@ CASES: Mapping[str, tuple[str, str]] = {
     "tolerance": (f"{QUICK_BENCH} --json --against before.json", "--tolerance 1e9"),
     "windows": ("truncation --json", "--windows 3"),
     "plot": ("gradnorm --json", "--plot new.png"),
+    "title": ("gradnorm --json --plot new.svg", "--title mine"),
+    "dpi": ("gradnorm --json --plot new.png", "--dpi 60"),
     "memory": ("bench --hidden-size 3 --repeats 1 --json", "--no-memory"),
     "seed": ("gradnorm --json", "--seed 1"),
     "dtype": ("gradnorm --json", "--dtype float64"),

@@ -29,7 +29,8 @@ def _message(error: Any, context: Any) -> str:
     commands = getattr(context.find_root().command, "commands", {})
     if takers := [name for name, command in commands.items() if flag in _flags(command)]:
         names = " and ".join(filter(None, (", ".join(takers[:-1]), takers[-1])))
-        return f"No such option: {flag}, which {names} take{'s' if len(takers) == 1 else ''}"
+        here, has = context.info_name, "has" if len(takers) == 1 else "have"
+        return f"No such option: {flag}. {here} does not have it; {names} {has}"
     near = _nearest(flag, _flags(context.command), "--")
     return f"No such option: {flag}." + (f" Did you mean {near}?" if near else "")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from rnnctl.cli.options.config import json_or_format, load_config
-from rnnctl.cli.options.flags import option
+from rnnctl.cli.options.flags import option, whole
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,13 @@ class PlotOptions:
     panel: ClassVar[str] = "Output"
     plot: Annotated[
         Path | None, option("--plot", help="Draw the result to a .png, .svg or .pdf file (extra 'plot').")
+    ] = None
+    title: Annotated[
+        str | None,
+        option("--title", help="Above the picture; '' for none.", metavar="TEXT", show_default="what was run"),
+    ] = None
+    dpi: Annotated[
+        int | None, whole("--dpi", "Pixels per inch of a .png, from 30 to 1200.", 30, 1200, show_default="150")
     ] = None
 
 
