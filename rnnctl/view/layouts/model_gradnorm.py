@@ -41,6 +41,7 @@ _GATES = Table(
     ),
     title="gate by gate: norms of its rows of the contributions",
     optional=True,
+    keys=2,
 )
 
 
@@ -86,5 +87,5 @@ GRADNORM_MODULES = Layout(
     _notes,
     hidden_when=_hidden,
     section="weight",
-    more={"gates": _GATES, "weights": _WEIGHTS},
+    more={"gates": (_GATES,), "weights": (_WEIGHTS,)},
 )
