@@ -126,12 +126,17 @@ def _shrink(widths: list[int], columns: Sequence[Filled], room: int) -> None:
 
 
 def _folded(line: str, width: int) -> str:
-    """In lines of this width: broken between words, or in a path of names between those."""
-    folded = ""
-    for piece in re.split(r"(?<=\s)|(?<=[._/])(?=[^\W\d])", line) if len(line) > width else [line]:
-        fits = len((folded + piece).rpartition("\n")[2].rstrip()) <= width
-        folded = folded + piece if fits or not folded else f"{folded.rstrip()}\n{piece}"
-    return folded
+    """In lines of this width, broken between words; a word that is longer is broken between names of its path."""
+    if len(line) <= width:
+        return line
+    folded = [""]
+    for word in re.split(r"(?<=\s)(?=\S)", line):
+        for piece in re.split(r"(?<=[._/])(?=[^\W\d])", word) if len(word.rstrip()) > width else [word]:
+            if len((folded[-1] + piece).rstrip()) <= width:
+                folded[-1] += piece
+            else:
+                folded.append(piece)
+    return "\n".join(part.rstrip() for part in folded if part)
 
 
 def _longest(texts: Sequence[str]) -> int:

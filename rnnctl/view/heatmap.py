@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from rnnctl.view.numbers import number
+from rnnctl.view.numbers import log_scale, number
 from rnnctl.view.terminal import Terminal
 
 RAMP = ".:-=+*#%@"
@@ -34,9 +34,8 @@ def heatmap(
     width = max(10, min(WIDEST, (terminal.width or WIDEST + MARGIN) - MARGIN))
     down, across = _blocks(len(matrix), TALLEST), _blocks(len(matrix[0]), width)
     cells = [[_largest(matrix, r, c) for c in across] for r in down]
-    positive = [v for line in cells for v in line if 0 < v < math.inf]
-    high = max(positive, default=1.0)
-    low = max(min(positive, default=1.0), high / RANGE)
+    low, high = log_scale([value for line in cells for value in line]) or (1.0, 1.0)
+    low = max(low, high / RANGE)
     lines = [f"{rows} down, {columns} across", *_scaling(len(matrix), len(matrix[0]), down, across)]
     lines.append(" " * MARGIN + _axis(across, width))
     for steps, line in zip(down, cells, strict=True):

@@ -23,7 +23,7 @@ def number(value: Any) -> str:
 
 
 def log_scale(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """Where bars of these values begin and end: at least a decade, or what hardly changes seems to fall to nothing.
+    """Where a log scale of these values begins and ends: a decade or more, or what hardly changes seems to vanish.
 
     Args:
         values: of them those count that are positive and finite.

@@ -126,7 +126,7 @@ def _rich_table(columns: Sequence[Fitted], left_out: int, terminal: Terminal) ->
         table.add_column(each.title, justify=justify, overflow="fold", width=each.width)
     for i, line in enumerate(zip(*(each.texts for each in columns), strict=True)):
         if left_out and i == SHOWN_AT_ENDS:
-            table.add_row(*("..." for _ in line))
+            table.add_row(*("." * min(3, each.width) for each in columns))
         if not left_out or not SHOWN_AT_ENDS <= i < SHOWN_AT_ENDS + left_out:
             table.add_row(*line)
     return table
