@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from shell import commands, forget_modules_of
 from torch import nn
 
 import rnnctl
+from rnnctl import FullRNN
 from rnnctl.__main__ import main
 from rnnctl.results import Result
+from rnnctl.shapes.unroll import drawn, unroll
 from rnnctl.view.layouts.layout import Column, Table
 from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.numbers import number
@@ -56,20 +59,20 @@ LINES = (
     "forward --cell gru --num-layers 2",
     f"forward --model mine:Deep {OWN}",
     "gradnorm",
-    "gradnorm --gain 3 --seq-len 50 --loss-at all",
+    "gradnorm --gain 3 --seq-len 45 --loss-at all",
     "gradnorm --cell lstm",
     f"gradnorm --model mine:Deep {OWN}",
     "gradnorm --from run.jsonl",
     "flow",
     "flow --cell lstm --seq-len 45",
     "truncation",
-    "spectrum",
-    "spectrum --cell lstm",
+    "spectrum --hidden-size 6",
+    "spectrum --cell lstm --hidden-size 11",
     f"spectrum --model mine:Leaky {OWN}",
-    "lyapunov",
-    "lyapunov --cell gru",
+    "lyapunov --hidden-size 6",
+    "lyapunov --cell gru --hidden-size 6",
     f"lyapunov --model mine:Leaky {OWN}",
-    "lyapunov --autonomous --steps 30",
+    "lyapunov --autonomous --steps 30 --hidden-size 4",
     "weights weights.pt",
     "check --seq-len 3",
     "bench --hidden-size 3 --repeats 1 --no-memory",
@@ -78,16 +81,21 @@ LINES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shown:
     """What a command line hands to the view, to be shown at any width."""
 
     result: Result
     config: Mapping[str, Any]
 
-    def at(self, width: int | None, **terminal: Any) -> str:
+    def at(self, width: int | None, *, color: bool = False, ascii_only: bool = False) -> str:
         """Its tables in such a window."""
-        return rendered(self.result, View(terminal=Terminal(width, **terminal)), self.config, {})
+        return rendered(self.result, View(terminal=Terminal(width, color, ascii_only)), self.config, {})
+
+    @cached_property
+    def wide(self) -> str:
+        """Its tables where they go to a pipe."""
+        return self.at(None)
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +170,14 @@ def holds_whole(text: str, cell: str) -> bool:
     return re.search(rf"(?<!\S){re.escape(cell)}(?!\S)", text) is not None
 
 
+Of = Callable[[str], Shown]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("line", LINES)
-def test_no_line_is_too_long_and_no_number_name_or_flag_is_broken(
-    line: str, width: int, shown: Callable[[str], Shown]
-) -> None:
+def test_no_line_is_too_long_and_no_number_name_or_flag_is_broken(line: str, width: int, shown: Of) -> None:
     made = shown(line)
-    text, wide = made.at(width), made.at(None)
+    text, wide = made.at(width), made.wide
     assert max(map(len, text.splitlines())) <= width
     for cell in unbroken(made, width):
         assert holds_whole(text, cell), cell
@@ -177,3 +186,111 @@ def test_no_line_is_too_long_and_no_number_name_or_flag_is_broken(
     assert {word for word in words if re.match(r"-?\d|--\w", word)} <= all_words
     for name in re.findall(r"^(\w+)  ", wide, re.MULTILINE):
         assert holds_whole(text, name)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_is_piped_has_no_trailing_spaces_and_ascii_is_ascii(line: str, shown: Of) -> None:
+    for text in (shown(line).wide, shown(line).at(60, ascii_only=True)):
+        assert [each for each in text.split("\n") if each != each.rstrip()] == []
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_nor_has_what_a_terminal_shows_in_colour_but_for_its_codes(shown: Of) -> None:
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown("flow").at(80, color=True))
+    assert plain.split() == shown("flow").at(80).split()
+    assert not re.search(r" $", shown("flow").at(80), re.MULTILINE)
+
+
+def test_bars_go_before_spare_columns_and_those_before_the_table_is_split(shown: Of) -> None:
+    flow, gradnorm = shown("flow --cell lstm --seq-len 45"), shown("gradnorm")
+    titles = ("median, log", "h alone", "c alone")
+    assert [[title in flow.at(width) for title in titles] for width in (160, 60, 40)] == [
+        [True, True, True],
+        [False, True, False],
+        [False, False, False],
+    ]
+    assert ["W_hh, log" in gradnorm.at(width) for width in (160, 80, 60)] == [True, True, False]
+    # In two parts, each of which says which step a line is of.
+    assert [len(re.findall(r"^ t  ", gradnorm.at(width), re.MULTILINE)) for width in (80, 60, 40)] == [1, 1, 2]
+
+
+def test_every_part_of_a_split_table_has_all_that_names_a_row(shown: Of) -> None:
+    text = shown("bench --hidden-size 3 --repeats 1 --no-memory --probe").at(40)
+    assert len(re.findall(r"^ case +cell +method", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^ T 7.* coupled-", text, re.MULTILINE)) == 4
+
+
+def test_a_path_of_names_is_broken_between_its_names(shown: Of) -> None:
+    text = shown("weights weights.pt").at(60)
+    assert "\n encoder_of_" in text
+    for piece in re.findall(r"^ ([\w.]+) ", text, re.MULTILINE):
+        assert piece[-1] in "._" or re.fullmatch(r"[a-z_.]*\.?(\w+_)*(l\d|reverse|name|weight|bias|elements)", piece)
+
+
+def test_notes_go_below_their_numbers_where_they_have_no_room_beside(shown: Of) -> None:
+    notes = {width: shown("gradnorm").at(width) for width in (40, 80)}
+    assert re.search(r"^spectral_norm +1\.119\n    largest singular value of W_hh$", notes[40], re.MULTILINE)
+    assert re.search(r"^spectral_norm +1\.119  largest singular value of W_hh$", notes[80], re.MULTILINE)
+    # A note of several lines stays in its column.
+    (indent,) = re.findall(r"^( +)tolerance 1e-05$", notes[80], re.MULTILINE)
+    assert indent == " " * len("autograd_relative_error  1.621e-07  ")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_an_unrolled_network_fits_the_window(width: int) -> None:
+    graph = unroll(FullRNN(3, 4, 2, output_activation="softmax"), torch.zeros(1, 20, 3))
+    text, wide = drawn(graph, "text", width=width), drawn(graph, "text")
+    assert max(map(len, text.splitlines())) <= width
+    without_trunk = [re.sub(r"[├─▶│└\s]+", " ", each).strip() for each in (text, wide)]
+    assert without_trunk[0] == without_trunk[1]
+    assert (len(text.splitlines()) > len(wide.splitlines())) == (width < max(map(len, wide.splitlines())))
+
+
+# ---- tables and CSV -----------------------------------------------------------------------------
+
+# What the rows have, as in CSV, and no table: the guide names these.
+MORE_IN_CSV = {
+    "cell": {"kind"},
+    "forward": {"kind"},
+    "forward-modules": {"kind", "batch", "longest", "shortest"},
+    # Beside them grad_norm_ of every gate, which a table of its own sums up.
+    "gradnorm-modules": {"call", "grad_norm_h_direct", "grad_norm_state", *(f"grad_norm_{gate}" for gate in "ifgo")},
+    # Drawn as pictures.
+    "gradnorm-history": {"step", "t", "grad_norm_W_hh", "grad_norm_h"},
+    "flow": {"k", "t", "norm", "sensitivity", "sensitivity_h", "sensitivity_c"},
+}
+
+
+class Read(dict[str, Any]):
+    """A record that notes which of its fields are asked for."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        super().__init__(record)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
+def fields_shown(made: Shown) -> set[str]:
+    """Those of the rows that stand in some column, or are their section."""
+    layout = LAYOUTS[made.result.schema]
+    found = {layout.section} if layout.section else set()
+    for table in (*layout.tables, *layout.closing):
+        for column in table.columns:
+            found.add(column.field)
+            for row in filter(table.shows, map(Read, made.result.rows) if column.text else ()):
+                row.asked.clear()
+                column.text(row)  # type: ignore[misc]
+                found |= row.asked
+    return found
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_table_shows_every_field_of_csv_but_those_that_the_guide_names(line: str, shown: Of) -> None:
+    made = shown(line)
+    left_out = set(made.result.rows[0]) - fields_shown(made)
+    assert left_out <= MORE_IN_CSV.get(made.result.schema, set())
+    assert left_out or made.result.schema not in MORE_IN_CSV

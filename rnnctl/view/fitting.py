@@ -131,7 +131,7 @@ def _folded(line: str, width: int) -> str:
         return line
     folded = [""]
     for word in re.split(r"(?<=\s)(?=\S)", line):
-        for piece in re.split(r"(?<=[._/])(?=[^\W\d])", word) if len(word.rstrip()) > width else [word]:
+        for piece in re.split(r"(?<=[._/-])(?=[^\W\d])", word) if len(word.rstrip()) > width else [word]:
             if len((folded[-1] + piece).rstrip()) <= width:
                 folded[-1] += piece
             else:

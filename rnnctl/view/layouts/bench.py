@@ -41,19 +41,19 @@ def _judged(scalars: Record) -> Mapping[str, str]:
 
 
 BENCH = _layout(
-    Table((_CASE, _METHOD, _MILLISECONDS, *_RATIO, Column("peak_mebibytes", "peak MiB", spare=True))),
+    Table((_CASE, _METHOD, _MILLISECONDS, *_RATIO, Column("peak_mebibytes", "peak MiB", spare=True)), keys=2),
     sweep_ratio="the largest of rnnctl's sweep",
     targets_met="the sweep's ratios are at most their targets",
     gemm_gigaflops="measured rate of a large product; the limit rests on it",
 )
 _SHARE = _figure("gemm_share", "GEMM share", "gemm_share_target", "at least", "gemm_share_before", "gemm_share_change")
 BENCH_FLOW = _layout(
-    Table((_CASE, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least"))),
-    Table((_CASE, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None),
+    Table((_CASE, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least")), keys=2),
+    Table((_CASE, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None, keys=2),
     targets_met="every figure is at least its target",
 )
 BENCH_PROBE = _layout(
-    Table((_CASE, Column("cell", "cell", right=False), _METHOD, _MILLISECONDS, *_RATIO)),
+    Table((_CASE, Column("cell", "cell", right=False), _METHOD, _MILLISECONDS, *_RATIO), keys=3),
     threads="of torch, for both",
     probe_ratio="the largest of a probed step",
     targets_met="the ratios are at most their targets",

@@ -251,7 +251,7 @@ GRADNORM = Layout(
                 Column("grad_norm_W_hh", "grad_norm_W_hh"),
                 Column("share", "share", text=lambda row: percent(row["share"])),
                 Column("grad_norm_h", "grad_norm_h"),
-                Column("grad_norm_h_direct", "grad_norm_h_direct"),
+                Column("grad_norm_h_direct", "grad_norm_h_direct", spare=True),
                 Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
             )
         ),
@@ -288,9 +288,10 @@ CHECK = Layout(
                 Column("nonlinearity", "f_h", right=False),
                 Column("loss_at", "loss at", right=False),
                 Column("relative_error", "relative error"),
-                Column("tolerance", "tolerance"),
+                Column("tolerance", "tolerance", spare=True),
                 Column("holds", "holds", text=lambda row: "yes" if row["holds"] else "NO"),
-            )
+            ),
+            keys=3,
         ),
     ),
     lambda scalars: {"failed": scalars.get("nonfinite_reason", "")},

@@ -55,6 +55,7 @@ WEIGHTS = Layout(
                 ),
                 title="every W_hh, gate by gate",
                 optional=True,
+                keys=2,
             ),
         ),
         "unknown": (
