@@ -17,6 +17,7 @@ from rnnctl import FullRNN
 from rnnctl.__main__ import main
 from rnnctl.results import Result
 from rnnctl.shapes.unroll import drawn, unroll
+from rnnctl.view.heatmap import RAMP, heatmap
 from rnnctl.view.layouts.layout import Column, Table
 from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.numbers import number
@@ -245,6 +246,50 @@ def test_an_unrolled_network_fits_the_window(width: int) -> None:
     without_trunk = [re.sub(r"[├─▶│└\s]+", " ", each).strip() for each in (text, wide)]
     assert without_trunk[0] == without_trunk[1]
     assert (len(text.splitlines()) > len(wide.splitlines())) == (width < max(map(len, wide.splitlines())))
+
+
+# ---- two lists of a matrix ----------------------------------------------------------------------
+
+SPECTRA = [line for line in LINES if line.startswith("spectrum")]
+
+
+@pytest.mark.parametrize("line", SPECTRA)
+def test_no_line_holds_an_eigenvalue_and_a_singular_value(line: str, shown: Of) -> None:
+    made = shown(line)
+    rows = made.result.more.get("eigenvalues", made.result.rows)
+    assert {"i", "real", "imag", "modulus", "singular_value"} <= set(rows[0])
+    for row in rows[:5]:
+        size, singular = number(row["modulus"]), number(row["singular_value"])
+        assert holds_whole(made.wide, size)
+        assert holds_whole(made.wide, singular)
+        assert size == singular or not re.search(rf"^ .*{re.escape(size)} .*{re.escape(singular)}$", made.wide, re.M)
+    assert re.search(r"^ .*i +real +imag +modulus$", made.wide, re.MULTILINE)
+    assert re.search(r"^ (gate +)?i +singular value$", made.wide, re.MULTILINE)
+
+
+def test_a_matrix_that_is_not_square_has_singular_values_alone() -> None:
+    layer = nn.LSTM(3, 4, proj_size=2, batch_first=True, dtype=torch.float64)
+    found = rnnctl.spectrum(layer, torch.ones(1, 2, 3, dtype=torch.float64))
+    text = Shown(found, {"file": "x"}).wide
+    assert "the singular values of every gate's rows of W_hh\n" in text
+    assert "modulus" not in text
+
+
+# ---- pictures -----------------------------------------------------------------------------------
+
+
+def test_a_picture_and_its_words_fit_the_window(shown: Of) -> None:
+    matrix = [[1.0] * 3000]
+    for width in (40, 41, 47, 60):
+        assert max(map(len, heatmap(matrix, "k", "t", Terminal(width)).splitlines()[2:-1])) <= width
+    assert heatmap([[1.0] * 21], "k", "t", Terminal(40)).splitlines()[1].split() == ["0", "10", "20"]
+
+
+def test_a_picture_of_values_within_a_decade_does_not_run_from_blank_to_full() -> None:
+    lines = heatmap([[1.0, 0.9]], "k", "t", Terminal()).splitlines()
+    first, second = lines[2].split()[1]
+    assert (first, RAMP.index(second) >= len(RAMP) - 2) == (RAMP[-1], True)
+    assert "from 0.1 or less to 1" in lines[-1]
 
 
 # ---- tables and CSV -----------------------------------------------------------------------------
