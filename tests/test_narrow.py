@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,11 +17,13 @@ from rnnctl import FullRNN
 from rnnctl.__main__ import main
 from rnnctl.results import Result
 from rnnctl.shapes.unroll import drawn, unroll
+from rnnctl.view.fitting import Filled, parts
 from rnnctl.view.heatmap import RAMP, heatmap
 from rnnctl.view.layouts.layout import Column, Table
 from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.numbers import number
 from rnnctl.view.render import rendered
+from rnnctl.view.scalars import scalars_text
 from rnnctl.view.terminal import Terminal, View
 
 WIDTHS = (40, 60, 79, 80, 100, 160)
@@ -236,6 +238,49 @@ def test_notes_go_below_their_numbers_where_they_have_no_room_beside(shown: Of) 
     # A note of several lines stays in its column.
     (indent,) = re.findall(r"^( +)tolerance 1e-05$", notes[80], re.MULTILINE)
     assert indent == " " * len("autograd_relative_error  1.621e-07  ")
+
+
+def test_no_flag_in_a_note_is_broken_at_any_width(shown: Of) -> None:
+    result, layout = shown("gradnorm").result, LAYOUTS["gradnorm"]
+    for width in range(40, 140):
+        words = scalars_text(result, layout, width).plain.split()
+        assert {"(--vanish-below)", "(--explode-above);"} <= set(words), width
+    flag = "--a-flag-of-thirty-eight-letters-or-so"
+    noted = replace(layout, notes=lambda scalars: {"loss": f"see {flag}"})
+    for width in range(45, 140):
+        assert flag in scalars_text(result, noted, width).plain.split(), width
+
+
+def test_a_word_is_broken_only_where_it_is_longer_than_its_column(shown: Of) -> None:
+    text = shown("cell").at(60)
+    assert re.search(r"^ W_hh h_\{t-1\} \+ +transformed", text, re.MULTILINE)
+    assert not holds_whole(text, "hh")
+
+
+def test_every_shape_is_whole() -> None:
+    tables = [table for layout in LAYOUTS.values() for table in (*layout.tables, *layout.closing)]
+    tables += [table for layout in LAYOUTS.values() for several in layout.more.values() for table in several]
+    shapes = [column for table in tables for column in table.columns if column.field == "shape"]
+    assert len(shapes) >= 8
+    assert all(column.whole for column in shapes)
+
+
+def test_in_the_narrowest_window_text_gives_way_first_and_numbers_last() -> None:
+    text = Filled(Column("a", "a", right=False), "a", ["b" * 30])
+    name = Filled(Column("n", "n", right=False, whole=True), "n", ["c" * 14])
+    value = Filled(Column("v", "v"), "v", ["1,234,567"])
+    (one,) = parts([text, name, value], 2, 36)
+    assert [each.width for each in one] == [5, 14, 9]
+    (one,) = parts([text, name, value], 2, 24)
+    assert [each.width for each in one] == [1, 6, 9]
+    (one,) = parts([text, name, value], 2, 15)
+    assert sum(each.width for each in one) == 15 - 8
+
+
+def test_dots_stand_for_the_rows_that_are_left_out_in_every_column(shown: Of) -> None:
+    text = shown("spectrum --cell lstm --hidden-size 11").at(160)
+    assert len(re.findall(r"^ \.\.\. +\.\. +\.\.\.( +\.\.\.)*$", text, re.MULTILINE)) == 2
+    assert not re.search(r"^ +\.$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
