@@ -7,6 +7,7 @@ between words. Numbers, names and shapes stay whole: a digit on the next line is
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from textwrap import fill
 
 from rnnctl.view.layouts.layout import Column
@@ -30,7 +31,7 @@ class Filled:
         """Whether its cells are not to be broken."""
         return self.column.right or self.column.bar or self.column.whole
 
-    @property
+    @cached_property
     def natural(self) -> int:
         """The width at which nothing is broken."""
         return max(_longest([self.title]), _longest(self.texts))
@@ -40,7 +41,7 @@ class Filled:
         """The width for which others give way: of what is whole its title, too, but for the many words of a bar's."""
         return self.natural if self.is_whole and not self.column.bar else self.least
 
-    @property
+    @cached_property
     def least(self) -> int:
         """The width that it can do with: no cell that is whole is broken, and a title between its words alone."""
         if self.is_whole:
