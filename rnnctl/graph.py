@@ -1,5 +1,6 @@
 """The network unrolled through time, as a graph: text, Mermaid and DOT."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -137,31 +138,57 @@ def drawn_steps(seq_len: int, every: bool) -> tuple[list[int], list[int]]:
     return list(range(DRAWN_AT_END)), list(range(seq_len - DRAWN_AT_END, seq_len))
 
 
-def drawn(graph: UnrolledGraph, form: str, *, every: bool = False, ascii_only: bool = False) -> str:
-    """The graph as "text", "mermaid" or "dot"; long sequences elided in the middle unless ``every``."""
+def drawn(
+    graph: UnrolledGraph,
+    form: str,
+    *,
+    every: bool = False,
+    ascii_only: bool = False,
+    width: int | None = None,
+) -> str:
+    """The graph as "text", "mermaid" or "dot"; long sequences elided in the middle unless ``every``.
+
+    Args:
+        width: columns of the screen, for the text; None for lines of any length.
+    """
     if form == "mermaid":
         return as_mermaid(graph, every=every)
     if form == "dot":
         return as_dot(graph, every=every)
-    return as_text(graph, every=every, ascii_only=ascii_only)
+    return as_text(graph, every=every, ascii_only=ascii_only, width=width)
 
 
-def as_text(graph: UnrolledGraph, *, every: bool = False, ascii_only: bool = False) -> str:
-    """A tree: one W_hh, one branch to every step with its equations."""
+def as_text(graph: UnrolledGraph, *, every: bool = False, ascii_only: bool = False, width: int | None = None) -> str:
+    """A tree: one W_hh, one branch to every step with its equations, below one another where there is no more room."""
     branch, trunk, corner = ("|->", "|", "`->") if ascii_only else ("├─▶", "│", "└─▶")
     head, tail = drawn_steps(graph.seq_len, every)
-    lines = [f"W_hh ({graph.hidden_size}, {graph.hidden_size}): the same tensor at every step"]
-    width = max(len(graph.h_equation(t)) for t in (*head, *tail))
-    for t in head:
-        lines.append(f"{branch} {graph.h_equation(t):<{width}}   {graph.y_equation(t)}")
-    if tail:
-        hidden_from, hidden_to = head[-1] + 1, tail[0] - 1
-        lines.append(f"{trunk}   ... steps {hidden_from} to {hidden_to}, alike (--all draws them)")
-    for t in tail:
-        lines.append(f"{branch} {graph.h_equation(t):<{width}}   {graph.y_equation(t)}")
-    lines[-1] = corner + lines[-1].removeprefix(branch)
-    lines += ["", *_sentences(graph)]
+    lines = wrapped(f"W_hh ({graph.hidden_size}, {graph.hidden_size}): the same tensor at every step", width)
+    equations = {t: (graph.h_equation(t), graph.y_equation(t)) for t in (*head, *tail)}
+    for t, step in _beside_or_below(equations, None if width is None else width - len(branch) - 1).items():
+        if tail and t == tail[0]:
+            hidden = f"{trunk}   ... steps {head[-1] + 1} to {t - 1}, alike (--all draws them)"
+            lines += wrapped(hidden, width, f"{trunk}     ")
+        is_last = t == graph.seq_len - 1
+        lines.append(f"{corner if is_last else branch} {step[0]}")
+        lines += [f"{' ' if is_last else trunk}   {line}" for line in step[1:]]
+    lines += ["", *(line for sentence in _sentences(graph) for line in wrapped(sentence, width))]
     return "\n".join(lines)
+
+
+def _beside_or_below(equations: Mapping[int, tuple[str, str]], width: int | None) -> Mapping[int, list[str]]:
+    """Of every step the lines of its two equations: one where all of them fit, else one below the other, folded."""
+    longest = max(len(h) for h, _ in equations.values())
+    beside = {t: [f"{h:<{longest}}   {y}"] for t, (h, y) in equations.items()}
+    if width is None or all(len(line) <= width for (line,) in beside.values()):
+        return beside
+    return {t: [line for each in pair for line in wrapped(each, width)] for t, pair in equations.items()}
+
+
+def wrapped(line: str, width: int | None, indent: str = "    ") -> list[str]:
+    """In lines of this width, broken between words alone; those after the first are indented."""
+    if width is None or len(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def as_mermaid(graph: UnrolledGraph, *, every: bool = False) -> str:

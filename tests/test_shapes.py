@@ -14,6 +14,8 @@ from rnnctl import (
     sequence_shapes,
     step_shapes,
 )
+from rnnctl.view.render import rendered
+from rnnctl.view.terminal import View
 
 
 def by_symbol(result):
@@ -75,8 +77,48 @@ def test_all_hidden_states_are_one_range_row_and_tanh_bounds_them():
 
 
 def test_without_biases_there_are_no_bias_rows():
-    rows = by_symbol(sequence_shapes(FullRNN(3, 4, 2, bias=False), torch.randn(1, 1, 3)))
+    model = FullRNN(3, 4, 2, bias=False)
+    rows = by_symbol(sequence_shapes(model, torch.randn(1, 1, 3)))
     assert not {"b_xh", "b_hh", "b_y"} & set(rows)
+    rows = by_symbol(step_shapes(model.rnn_cell, torch.randn(1, 3), torch.randn(1, 4)))
+    assert {"W_xh x_t", "W_hh h_{t-1}"} <= set(rows)
+    assert not any("b_" in symbol for symbol in rows)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_states_are_numbered_from_0_and_both_functions_are_named(steps):
+    model = FullRNN(3, 4, 2, nonlinearity="relu", output_activation="sigmoid")
+    rows = by_symbol(sequence_shapes(model, torch.randn(2, steps, 3)))
+    h = rows["h_0" if steps == 1 else "h_0 .. h_1"]
+    assert h["name"] == f"hidden state at {'the only' if steps == 1 else 'every'} step, f_h = relu"
+    assert (h["shape"], h["used"]) == ([2, 4], steps)
+    assert rows["y"]["name"] == "output sequence, f_y = sigmoid"
+    assert "h_t" not in rows
+
+
+def test_of_softmax_it_is_said_that_every_row_sums_to_1():
+    rows = by_symbol(sequence_shapes(FullRNN(3, 4, 2, output_activation="softmax"), torch.randn(2, 5, 3)))
+    assert rows["y"]["name"] == "output sequence, f_y = softmax: every row sums to 1"
+
+
+def shown(result, **config):
+    config = {"input_size": 3, "hidden_size": 4, "output_size": 2, "nonlinearity": "tanh", "seq_len": 7, **config}
+    settled = {"batch_size": 2, "input": None, "seed": 0, "dtype": "float32", "device": "cpu"}
+    return rendered(result, View(), {**config, **settled}, {})
+
+
+def test_one_step_speaks_of_one_step_and_of_zeros_where_it_starts_from_them():
+    cell, x = FullRNN(3, 4, 2).rnn_cell, torch.randn(2, 3)
+    first, later = step_shapes(cell, x, torch.zeros(2, 4)), step_shapes(cell, x, torch.eye(4)[:2])
+    assert (first.scalars["state_is_zero"], later.scalars["state_is_zero"]) == (True, False)
+    texts = shown(first), shown(later)
+    for text in texts:
+        assert text.startswith("cell: FullRNN(3, 4, 2), tanh, one step, batch 2,")
+        assert "T 7" not in text
+        assert "all steps" not in text
+    said = ["h_{t-1} is 0, for step 0 starts from h_init = 0: W_hh h_{t-1} is 0 as well" in text for text in texts]
+    assert said == [True, False]
+    assert "T 7, batch 2" in shown(sequence_shapes(FullRNN(3, 4, 2), torch.randn(2, 7, 3)))
 
 
 def test_wrong_shapes_are_refused_and_no_hook_is_left():

@@ -19,7 +19,7 @@ from rnnctl.view import progress, tables
 from rnnctl.view.layouts.layout import Column, Layout, Table, headline
 from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.machine import csv_text, json_text, jsonl_text, strict
-from rnnctl.view.numbers import log_bars, number
+from rnnctl.view.numbers import log_bars, log_scale, number
 from rnnctl.view.render import rendered
 from rnnctl.view.terminal import Terminal, View
 
@@ -186,6 +186,30 @@ def test_bars_grow_with_the_logarithm() -> None:
 def test_bars_of_what_has_no_logarithm_are_empty_or_full() -> None:
     assert log_bars([0.0, None, math.nan, -1.0, math.inf, 5.0], 3, ascii_only=True) == ["", "", "", "", ">>>", "###"]
     assert log_bars([0.0, None], 3, ascii_only=False) == ["", ""]
+
+
+@pytest.mark.parametrize("values", [[2.0, 3.0, 10.0], [0.5, 0.51], [7.0], [1e300, 1.1e300]])
+def test_values_within_a_factor_of_ten_do_not_look_as_if_they_fell_to_nothing(values: list[float]) -> None:
+    assert log_scale(values) == (pytest.approx(max(values) / 10), max(values))
+    lengths = [len(bar) for bar in log_bars(values, 31, ascii_only=True)]
+    assert lengths == [round(31 + 30 * math.log10(value / max(values))) for value in values]
+
+
+def test_a_scale_over_more_than_a_decade_begins_at_the_smallest_value() -> None:
+    assert log_scale([0.0, 1e-9, None, 1.0, math.inf, math.nan, -3.0]) == (1e-9, 1.0)
+    assert log_scale([0.0, None, math.nan]) is None
+    # A tenth of it is 0.
+    assert log_scale([5e-324]) == (5e-324, 5e-324)
+
+
+@pytest.mark.parametrize(("values", "ends"), [((1.5, 1e-300), "1e-300 .. 1.5"), ((2.0, 1.0), "0.2 .. 2")])
+def test_the_title_of_a_bar_names_the_ends_of_its_scale(values: tuple[float, float], ends: str) -> None:
+    rows = tuple(row(t, norm) for t, norm in enumerate((0.0, *values, math.inf)))
+    assert f"W_hh, log {ends}\n" in text_of(replace(MADE, rows=rows))
+
+
+def test_a_bar_of_nothing_positive_has_no_ends() -> None:
+    assert "   W_hh, log\n" in text_of(replace(MADE, rows=(row(0, 0.0), row(1, math.nan))))
 
 
 @given(st.lists(st.none() | finite_or_not), st.integers(1, 40), st.booleans())

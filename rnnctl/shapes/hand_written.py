@@ -20,11 +20,12 @@ class StepShapes(Result):
     """Every tensor of h_t = f(W_xh x_t + b_xh + W_hh h_{t-1} + b_hh), for one step.
 
     ``rows`` have kind (tensor or parameter), symbol, name, symbolic_shape, shape, elements,
-    used (how often the step uses it), multiply_adds, min and max.
+    used (how often the step uses it), multiply_adds, min and max. Of ``scalars`` state_is_zero says whether h_{t-1}
+    is 0 throughout, as before step 0.
     """
 
     schema: ClassVar[str] = "cell"
-    kinds: ClassVar[Mapping[str, Kind]] = numbers("parameter_elements", "multiply_adds")
+    kinds: ClassVar[Mapping[str, Kind]] = {**numbers("parameter_elements", "multiply_adds"), "state_is_zero": bool}
     scalars: Row
     rows: tuple[Row, ...]
 
@@ -54,16 +55,18 @@ def step_shapes(cell: ManualRNNCell, x_t: Tensor, h_t_minus_1: Tensor) -> StepSh
         transformed_input = cell.input_to_hidden(x_t)
         transformed_hidden = cell.hidden_to_hidden(h_t_minus_1)
     hidden = "(batch, hidden)"
+    b_xh, b_hh = ("", "") if cell.input_to_hidden.bias is None else (" + b_xh", " + b_hh")
     tensors = (
         _tensor("x_t", "input at step t", "(batch, input)", x_t),
         _tensor("h_{t-1}", "hidden state before the step", hidden, h_t_minus_1),
-        _tensor("W_xh x_t + b_xh", "transformed input", hidden, transformed_input),
-        _tensor("W_hh h_{t-1} + b_hh", "transformed hidden", hidden, transformed_hidden),
+        _tensor(f"W_xh x_t{b_xh}", "transformed input", hidden, transformed_input),
+        _tensor(f"W_hh h_{{t-1}}{b_hh}", "transformed hidden", hidden, transformed_hidden),
         _tensor("a_t", "pre-activation, their sum", hidden, transformed_input + transformed_hidden),
         _tensor("h_t", f"hidden state, {cell.nonlinearity}(a_t)", hidden, h_t),
     )
     parameters = _parameters(_cell_weights(cell), steps=1, batch=x_t.shape[0])
-    return StepShapes(_totals(parameters), (*tensors, *parameters))
+    state_is_zero = not bool(h_t_minus_1.any())
+    return StepShapes({**_totals(parameters), "state_is_zero": state_is_zero}, (*tensors, *parameters))
 
 
 def sequence_shapes(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> SequenceShapes:
@@ -88,9 +91,9 @@ def sequence_shapes(model: FullRNN, x: Tensor, h_init: Tensor | None = None) -> 
     tensors = (
         _tensor("x", "input sequence", "(batch, time, input)", x),
         _tensor("h_init", "hidden state before step 0", "(batch, hidden)", start),
-        _every_state(h),
+        _every_state(h, model.rnn_cell.nonlinearity),
         _tensor("h", "all hidden states", "(batch, time, hidden)", h),
-        _tensor("y", "output sequence", "(batch, time, output)", y),
+        _tensor("y", _outputs(model), "(batch, time, output)", y),
     )
     readout = _linear(model.hidden_to_output, "W_hy", "b_y", ("output", "hidden"))
     parameters = _parameters((*_cell_weights(model.rnn_cell), *readout), seq_len, batch)
@@ -102,11 +105,17 @@ def _tensor(symbol: str, name: str, axes: str, tensor: Tensor) -> Row:
     return row(Label("tensor", symbol, name, axes), tensor)
 
 
-def _every_state(h: Tensor) -> Row:
+def _outputs(model: FullRNN) -> str:
+    """What y is, f_y by its name."""
+    f_y = type(model.output_activation).__name__.lower()
+    return f"output sequence, f_y = {f_y}" + (": every row sums to 1" if f_y == "softmax" else "")
+
+
+def _every_state(h: Tensor, f_h: str) -> Row:
     """One h_t, as often as there are steps; least and largest of all of them. ``h``: (batch, time, hidden)."""
     seq_len = h.shape[1]
-    symbol = "h_t" if seq_len == 1 else f"h_0 .. h_{seq_len - 1}"
-    every = _tensor(symbol, "hidden state at every step", "(batch, hidden)", h)
+    symbol, when = ("h_0", "the only step") if seq_len == 1 else (f"h_0 .. h_{seq_len - 1}", "every step")
+    every = _tensor(symbol, f"hidden state at {when}, f_h = {f_h}", "(batch, hidden)", h)
     return {**every, "shape": list(h[:, 0].shape), "elements": h[:, 0].numel(), "used": seq_len}
 
 

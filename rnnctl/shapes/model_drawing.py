@@ -1,12 +1,11 @@
 """A model's unrolled graph as text, Mermaid and DOT: one row of steps for every chain of every recurrent weight."""
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from rnnctl.graph import drawn_steps
+from rnnctl.graph import drawn_steps, wrapped
 from rnnctl.models.loop_steps import Chain, Entering, Loop, LoopStep
 from rnnctl.models.parameter_uses import COUNTED, times
 from rnnctl.shapes.model_graph import UnrolledModel
@@ -25,13 +24,7 @@ def model_as_text(graph: UnrolledModel, *, every: bool, ascii_only: bool, width:
     for loop in graph.loops:
         lines += [*_tree(graph, loop, every, ascii_only), *_legend(loop), ""]
     lines += _sentences(graph)
-    return "\n".join(each for line in lines for each in _wrapped(line, width))
-
-
-def _wrapped(line: str, width: int | None) -> list[str]:
-    if width is None or len(line) <= width:
-        return [line]
-    return textwrap.wrap(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(each for line in lines for each in wrapped(line, width))
 
 
 def _tree(graph: UnrolledModel, loop: Loop, every: bool, ascii_only: bool) -> Iterator[str]:

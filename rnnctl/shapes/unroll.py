@@ -55,10 +55,10 @@ def drawn(
     """The graph as "text", "mermaid" or "dot"; long sequences elided in the middle unless ``every``.
 
     Args:
-        width: columns of the screen, for the sentences of a model's text; None for lines of any length.
+        width: columns of the screen, for the text; None for lines of any length.
     """
     if isinstance(graph, UnrolledGraph):
-        return own.drawn(graph, form, every=every, ascii_only=ascii_only)
+        return own.drawn(graph, form, every=every, ascii_only=ascii_only, width=width)
     if form == "mermaid":
         return model_as_mermaid(graph, every=every)
     if form == "dot":

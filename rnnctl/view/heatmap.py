@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from rnnctl.view.numbers import number
+from rnnctl.view.numbers import log_scale, number
 from rnnctl.view.terminal import Terminal
 
 RAMP = ".:-=+*#%@"
@@ -34,11 +34,10 @@ def heatmap(
     width = max(10, min(WIDEST, (terminal.width or WIDEST + MARGIN) - MARGIN))
     down, across = _blocks(len(matrix), TALLEST), _blocks(len(matrix[0]), width)
     cells = [[_largest(matrix, r, c) for c in across] for r in down]
-    positive = [v for line in cells for v in line if 0 < v < math.inf]
-    high = max(positive, default=1.0)
-    low = max(min(positive, default=1.0), high / RANGE)
+    low, high = log_scale([value for line in cells for value in line]) or (1.0, 1.0)
+    low = max(low, high / RANGE)
     lines = [f"{rows} down, {columns} across", *_scaling(len(matrix), len(matrix[0]), down, across)]
-    lines.append(" " * MARGIN + _axis(across))
+    lines.append(" " * MARGIN + _axis(across, width))
     for steps, line in zip(down, cells, strict=True):
         drawn = "".join(_cell(value, low, high, terminal.color) for value in line)
         label = steps.start if labels is None else labels[steps.start]
@@ -73,11 +72,12 @@ def _painted(level: int, color: bool) -> str:
     return f"\x1b[38;5;{COLORS[level]}m{RAMP[level]}\x1b[0m" if color else RAMP[level]
 
 
-def _axis(blocks: Sequence[range]) -> str:
-    """Step numbers above every tenth column."""
+def _axis(blocks: Sequence[range], width: int) -> str:
+    """Step numbers above every tenth column; none that the window would cut off."""
     labels = ""
     for i in range(0, len(blocks), 10):
-        labels = labels.ljust(i) + str(blocks[i].start)
+        labelled = labels.ljust(i) + str(blocks[i].start)
+        labels = labelled if len(labelled) <= width else labels
     return labels
 
 

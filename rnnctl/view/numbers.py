@@ -22,12 +22,27 @@ def number(value: Any) -> str:
     return str(value)
 
 
-def log_bars(values: Sequence[float | None], width: int, *, ascii_only: bool) -> list[str]:
-    """One bar a value on a log scale from the smallest positive value (one cell) to the largest."""
+def log_scale(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Where a log scale of these values begins and ends: a decade or more, or what hardly changes seems to vanish.
+
+    Args:
+        values: of them those count that are positive and finite.
+    Returns:
+        The smallest, or a tenth of the largest where that is less, and the largest; None where none counts.
+    """
     positive = [v for v in values if v is not None and 0 < v < math.inf]
     if not positive:
+        return None
+    # A tenth of the smallest number that there is would be 0, of which there is no logarithm.
+    return min(*positive, max(max(positive) / 10, math.ulp(0.0))), max(positive)
+
+
+def log_bars(values: Sequence[float | None], width: int, *, ascii_only: bool) -> list[str]:
+    """One bar a value on the logarithm of ``log_scale``, from one cell at its lower end to all of them."""
+    ends = log_scale(values)
+    if ends is None:
         return ["" for _ in values]
-    low, high = math.log(min(positive)), math.log(max(positive))
+    low, high = map(math.log, ends)
     return [_bar(value, low, high, width, ascii_only) for value in values]
 
 

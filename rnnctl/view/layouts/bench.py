@@ -35,15 +35,15 @@ def _judged(scalars: Record) -> Mapping[str, str]:
 
 BENCH = _layout(
     "bench",
-    Table((_CASE, _METHOD, _MILLISECONDS, *_RATIO, Column("peak_mebibytes", "peak MiB", spare=True))),
+    Table((_CASE, _METHOD, _MILLISECONDS, *_RATIO, Column("peak_mebibytes", "peak MiB", spare=True)), keys=2),
 )
 _SHARE = _figure("gemm_share", "GEMM share", "gemm_share_target", "at least", "gemm_share_before", "gemm_share_change")
 BENCH_FLOW = _layout(
     "bench-flow",
-    Table((_CASE, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least"))),
-    Table((_CASE, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None),
+    Table((_CASE, _METHOD, _MILLISECONDS, *_figure("speedup", "speedup", "speedup_target", "at least")), keys=2),
+    Table((_CASE, _METHOD, *_SHARE), where=lambda row: row["gemm_share"] is not None, keys=2),
 )
 BENCH_PROBE = _layout(
     "bench-probe",
-    Table((_CASE, Column("cell", "cell", right=False), _METHOD, _MILLISECONDS, *_RATIO)),
+    Table((_CASE, Column("cell", "cell", right=False), _METHOD, _MILLISECONDS, *_RATIO), keys=3),
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.errors import with_article
+from rnnctl.view.layouts.eigenvalues import eigenvalue_tables
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
 from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.numbers import number
@@ -86,31 +87,22 @@ def _lyapunov_caption(scalars: Record) -> str:
 
 
 SPECTRUM = Layout(
-    (
-        Table(
-            (
-                Column("i", "i"),
-                Column("real", "real"),
-                Column("imag", "imag"),
-                Column("modulus", "modulus"),
-                Column("singular_value", "singular value"),
-            ),
-            title="eigenvalues and singular values of W_hh",
-        ),
-    ),
+    eigenvalue_tables("W_hh"),
     _spectrum_notes,
     ("nonfinite_reason",),
     more={
-        "steps": Table(
-            (
-                Column("t", "t"),
-                Column("jacobian_norm_mean", "||J_t|| mean"),
-                Column("jacobian_norm_max", "max"),
-                Column("mean_slope", "mean f'(a_t)"),
-                Column("saturated", "saturated"),
-                Column("dead", "dead"),
+        "steps": (
+            Table(
+                (
+                    Column("t", "t"),
+                    Column("jacobian_norm_mean", "||J_t|| mean"),
+                    Column("jacobian_norm_max", "max"),
+                    Column("mean_slope", "mean f'(a_t)"),
+                    Column("saturated", "saturated"),
+                    Column("dead", "dead"),
+                ),
+                title="step Jacobians J_t = diag(f'(a_t)) W_hh, over the batch",
             ),
-            title="step Jacobians J_t = diag(f'(a_t)) W_hh, over the batch",
         )
     },
     picture=_picture,
@@ -128,9 +120,11 @@ LYAPUNOV = Layout(
         *("cell", "state", "state_size", "nonlinearity", "nonfinite_reason"),
     ),
     more={
-        "convergence": Table(
-            (Column("steps", "steps"), Column("largest", "largest")),
-            title="the largest exponent from the first steps alone",
+        "convergence": (
+            Table(
+                (Column("steps", "steps"), Column("largest", "largest")),
+                title="the largest exponent from the first steps alone",
+            ),
         )
     },
     hidden_when=_without_theory,

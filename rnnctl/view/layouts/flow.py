@@ -59,17 +59,19 @@ FLOW = Layout(
     _flow_notes,
     HIDDEN,
     more={
-        "lag_profile": Table(
-            (
-                Column("lag", "lag"),
-                Column("median", "median"),
-                Column("p10", "10 %"),
-                Column("p90", "90 %"),
-                Column("median_h", "h alone", optional=True),
-                Column("median_c", "c alone", optional=True),
-                Column("median", "median, log", right=False, bar=True),
+        "lag_profile": (
+            Table(
+                (
+                    Column("lag", "lag"),
+                    Column("median", "median"),
+                    Column("p10", "10 %", spare=True),
+                    Column("p90", "90 %", spare=True),
+                    Column("median_h", "h alone", optional=True, spare=True),
+                    Column("median_c", "c alone", optional=True, spare=True),
+                    Column("median", "median, log", right=False, bar=True),
+                ),
+                title="||dL_k/dstate_{k-lag}|| over ||dL_k/dstate_k||, over all loss steps k",
             ),
-            title="||dL_k/dstate_{k-lag}|| over ||dL_k/dstate_k||, over all loss steps k",
         )
     },
     picture=_picture,

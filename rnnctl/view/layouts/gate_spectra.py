@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rnnctl.view.layouts.eigenvalues import eigenvalue_tables
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
 from rnnctl.view.layouts.matrix import error_text
 from rnnctl.view.words import notes_beside
@@ -19,19 +20,7 @@ def _notes(scalars: Record) -> Mapping[str, str]:
 
 
 SPECTRUM_GATES = Layout(
-    (
-        Table(
-            (
-                Column("gate", "gate", right=False),
-                Column("i", "i"),
-                Column("real", "real"),
-                Column("imag", "imag"),
-                Column("modulus", "modulus"),
-                Column("singular_value", "singular value"),
-            ),
-            title="eigenvalues and singular values of every gate's rows of W_hh",
-        ),
-    ),
+    eigenvalue_tables("every gate's rows of W_hh", Column("gate", "gate", right=False, whole=True)),
     _notes,
     # What an Elman layer alone has: the line of the spectral radius says where to look instead.
     (
@@ -47,32 +36,36 @@ SPECTRUM_GATES = Layout(
         "nonfinite_reason",
     ),
     more={
-        "gates": Table(
-            (
-                Column("gate", "gate", right=False),
-                # Of a square one hidden_size tells it.
-                Column("shape", "shape", right=False, spare=True),
-                Column("spectral_radius", "radius"),
-                Column("spectral_radius_error", "error", text=error_text),
-                Column("spectral_norm", "norm"),
-                Column("condition_number", "condition"),
-                Column("relative_departure", "departure"),
-                Column("mean", "mean"),
-                Column("saturated", "saturated"),
+        "gates": (
+            Table(
+                (
+                    Column("gate", "gate", right=False, whole=True),
+                    # Of a square one hidden_size tells it.
+                    Column("shape", "shape", right=False, whole=True, spare=True),
+                    Column("spectral_radius", "radius"),
+                    Column("spectral_radius_error", "error", text=error_text),
+                    Column("spectral_norm", "norm"),
+                    Column("condition_number", "condition"),
+                    Column("relative_departure", "departure"),
+                    Column("mean", "mean"),
+                    Column("saturated", "saturated"),
+                ),
+                title="gates: spectral radius and its error, norm, relative departure from normality, "
+                "activation along the sequence",
             ),
-            title="gates: spectral radius and its error, norm, relative departure from normality, "
-            "activation along the sequence",
         ),
-        "steps": Table(
-            (
-                Column("t", "t"),
-                Column("jacobian_norm_mean", "||J_t|| mean"),
-                Column("jacobian_norm_max", "max"),
-                Column("jacobian_radius_mean", "radius mean"),
-                Column("keep_mean", "kept"),
-                Column("saturated", "saturated"),
+        "steps": (
+            Table(
+                (
+                    Column("t", "t"),
+                    Column("jacobian_norm_mean", "||J_t|| mean"),
+                    Column("jacobian_norm_max", "max"),
+                    Column("jacobian_radius_mean", "radius mean"),
+                    Column("keep_mean", "kept"),
+                    Column("saturated", "saturated"),
+                ),
+                title="step Jacobians J_t and gates, over the batch",
             ),
-            title="step Jacobians J_t and gates, over the batch",
         ),
     },
 )

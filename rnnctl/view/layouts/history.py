@@ -5,7 +5,6 @@ from typing import Any
 
 from rnnctl.view.heatmap import heatmap
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table
-from rnnctl.view.numbers import number
 from rnnctl.view.terminal import Terminal
 from rnnctl.view.words import notes_beside
 
@@ -39,22 +38,26 @@ GRADNORM_HISTORY = Layout(
     _notes,
     ("h_init_is_zero", "first_step", "last_step", "cell"),
     more={
-        "by_step": Table(
-            (
-                Column("step", "training step"),
-                Column("time_steps", "T"),
-                Column("largest_norm", "largest_norm"),
-                Column("at_t", "at t"),
-                Column("reach", "reach"),
-                Column("agrees", "agrees", text=lambda row: number(row["agrees"])),
-                Column("largest_norm", "largest, log", right=False, bar=True),
+        "by_step": (
+            Table(
+                (
+                    Column("step", "training step"),
+                    Column("time_steps", "T", spare=True),
+                    Column("largest_norm", "largest_norm"),
+                    Column("at_t", "at t"),
+                    Column("reach", "reach"),
+                    Column("agrees", "agrees"),
+                    Column("largest_norm", "largest, log", right=False, bar=True),
+                ),
+                title="every probed training step",
             ),
-            title="every probed training step",
         ),
-        "failed": Table(
-            (Column("step", "training step"), Column("error", "why it was not probed", right=False)),
-            title="training steps that could not be probed",
-            optional=True,
+        "failed": (
+            Table(
+                (Column("step", "training step"), Column("error", "why it was not probed", right=False)),
+                title="training steps that could not be probed",
+                optional=True,
+            ),
         ),
     },
     picture=_picture,

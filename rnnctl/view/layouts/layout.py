@@ -16,8 +16,8 @@ Record = Mapping[str, Any]
 class Column:
     """A field of the rows under a title; as a log-scale bar, or by a format of its own.
 
-    An optional one is left out of a table none of whose rows has a value for it. What is right or
-    whole is not broken into lines as long as the others can give way; first of all the spare ones go.
+    An optional one is left out of a table none of whose rows has a value for it. What is right (numbers) or whole
+    (names, shapes) is not broken into lines; where the window is narrow bars go first, then the spare ones.
     """
 
     field: str
@@ -32,7 +32,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, and which of the rows they show (those whose ``kind`` it is, or all; of them those ``where``)."""
+    """Columns, and which of the rows they show (those whose ``kind`` it is, or all; of them those ``where``).
+
+    The first ``keys`` columns name a row: where a table is split for a narrow window, they come again in every part.
+    """
 
     columns: tuple[Column, ...]
     kind: str | None = None
@@ -40,6 +43,7 @@ class Table:
     where: Callable[[Record], bool] = field(default=lambda row: True)
     # Left out where it has no line.
     optional: bool = False
+    keys: int = 1
 
     def shows(self, row: Record) -> bool:
         """Whether it has a line for this row."""
@@ -66,7 +70,7 @@ class Layout:
     notes: Callable[[Record], Mapping[str, str]] = field(default=lambda scalars: {})
     hidden_scalars: tuple[str, ...] = ()
     hidden_when: Callable[[Record], tuple[str, ...]] = field(default=lambda scalars: ())
-    more: Mapping[str, Table] = field(default_factory=dict)
+    more: Mapping[str, tuple[Table, ...]] = field(default_factory=dict)
     picture: Callable[[Any, Terminal], str] | None = None
     caption: Callable[[Record], str] = field(default=lambda scalars: "")
     section: str | None = None
@@ -115,15 +119,16 @@ def headline(schema: str, config: Record) -> str:
         sizes = f"reference sizes, {config['nonlinearity']}"
         parts = [sizes, *_said(_OF_NETWORK, config), f"loss at {config['loss_at']}", config["dtype"]]
         return f"{schema}: {', '.join(parts)}"
-    if "network" in config:
-        return f"{question} of {', '.join(_parts(config['network'], config))}"
-    sizes = f"FullRNN({config['input_size']}, {config['hidden_size']}, {config['output_size']})"
-    return f"{question}: " + ", ".join(_parts(f"{sizes}, {config['nonlinearity']}", config))
-
-
-def _parts(network: str, config: Record) -> list[str]:
     runs_freely = config.get("autonomous", False)
-    length = "free-running" if runs_freely else f"T {config['seq_len']}"
+    length = "one step" if schema == "cell" else "free-running" if runs_freely else f"T {config['seq_len']}"
+    if "network" in config:
+        return f"{question} of {', '.join(_parts(config['network'], length, config))}"
+    sizes = f"FullRNN({config['input_size']}, {config['hidden_size']}, {config['output_size']})"
+    return f"{question}: " + ", ".join(_parts(f"{sizes}, {config['nonlinearity']}", length, config))
+
+
+def _parts(network: str, length: str, config: Record) -> list[str]:
+    runs_freely = config.get("autonomous", False)
     of_cell = [("nonlinearity", (None, "tanh"), "{}")] if "network" in config else []
     start = ("h_init", (None, "normal" if runs_freely else "zeros"), "h_init {}")
     parts = [network, *_said((*of_cell, *_OF_NETWORK, start), config), length, f"batch {config['batch_size']}"]
@@ -157,12 +162,16 @@ def _loss(config: Record) -> str:
     return f"loss {loss}{of}" if ":" in loss else f"{loss} loss{of and f' ({what})'}"
 
 
+_FROM_ZEROS = (
+    "h_{t-1} is 0, for step 0 starts from h_init = 0: W_hh h_{t-1} is 0 as well. "
+    "--h-init normal starts from another state"
+)
 _TENSORS = Table(
     (
         Column("symbol", "symbol", right=False),
         Column("name", "name", right=False),
         Column("symbolic_shape", "axes", right=False),
-        Column("shape", "shape", right=False),
+        Column("shape", "shape", right=False, whole=True),
         Column("min", "min"),
         Column("max", "max"),
     ),
@@ -172,15 +181,22 @@ _PARAMETERS = Table(
     (
         Column("symbol", "parameter", right=False),
         Column("symbolic_shape", "axes", right=False),
-        Column("shape", "shape", right=False),
-        Column("elements", "elements"),
-        Column("used", "used", text=lambda row: f"1 tensor, used {_times(row['used'])}"),
+        Column("shape", "shape", right=False, whole=True),
+        # Their shapes tell.
+        Column("elements", "elements", spare=True),
+        Column("used", "used", right=False, text=lambda row: f"1 tensor, used {_times(row['used'])}"),
         Column("multiply_adds", "multiply-adds"),
     ),
     kind="parameter",
 )
 
 
+STEP = Layout(
+    (_TENSORS, _PARAMETERS),
+    lambda scalars: {"multiply_adds": "of the matrices, in this one step, over the whole batch"},
+    ("state_is_zero",),
+    caption=lambda scalars: _FROM_ZEROS if scalars["state_is_zero"] else "",
+)
 SHAPES = Layout(
     (_TENSORS, _PARAMETERS),
     lambda scalars: notes_beside("forward"),
@@ -232,7 +248,7 @@ GRADNORM = Layout(
                 Column("grad_norm_W_hh", "grad_norm_W_hh"),
                 Column("share", "share", text=lambda row: percent(row["share"])),
                 Column("grad_norm_h", "grad_norm_h"),
-                Column("grad_norm_h_direct", "grad_norm_h_direct"),
+                Column("grad_norm_h_direct", "grad_norm_h_direct", spare=True),
                 Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
             )
         ),
@@ -269,9 +285,10 @@ CHECK = Layout(
                 Column("nonlinearity", "f_h", right=False),
                 Column("loss_at", "loss at", right=False),
                 Column("relative_error", "relative error"),
-                Column("tolerance", "tolerance"),
+                Column("tolerance", "tolerance", spare=True),
                 Column("holds", "holds", text=lambda row: "yes" if row["holds"] else "NO"),
-            )
+            ),
+            keys=3,
         ),
     ),
     lambda scalars: {"failed": scalars.get("nonfinite_reason", "")},

@@ -14,7 +14,7 @@ _STEPS = Table(
         Column("share", "share", text=lambda row: percent(row["share"])),
         Column("grad_norm_h", "grad_norm_h"),
         Column("grad_norm_c", "grad_norm_c", optional=True),
-        Column("grad_norm_W_xh", "W_xh part", optional=True),
+        Column("grad_norm_W_xh", "W_xh part", optional=True, spare=True),
         Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
     )
 )
@@ -42,6 +42,7 @@ _GATES = Table(
     ),
     title="gate by gate: norms of its rows of the contributions",
     optional=True,
+    keys=2,
 )
 
 
@@ -78,5 +79,5 @@ GRADNORM_MODULES = Layout(
     _notes,
     hidden_when=_hidden,
     section="weight",
-    more={"gates": _GATES, "weights": _WEIGHTS},
+    more={"gates": (_GATES,), "weights": (_WEIGHTS,)},
 )

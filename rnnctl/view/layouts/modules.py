@@ -51,8 +51,8 @@ def _lines(*fields: str) -> Callable[[Record], str]:
 _MODULE = Table(
     (
         Column("symbol", "type", right=False, text=_lines("symbol", "name")),
-        Column("used", "called", text=lambda row: _calls(row["used"])),
-        Column("steps", "steps x batch", text=_steps),
+        Column("used", "called", right=False, text=lambda row: _calls(row["used"])),
+        Column("steps", "steps x batch", right=False, text=_steps),
         Column("elements", "parameters"),
         Column("multiply_adds", "multiply-adds"),
     ),
@@ -60,9 +60,9 @@ _MODULE = Table(
 )
 _TENSORS = Table(
     (
-        Column("symbol", "tensor", right=False),
+        Column("symbol", "tensor", right=False, whole=True),
         Column("symbolic_shape", "axes", right=False, text=_lines("symbolic_shape", "name")),
-        Column("shape", "shape", right=False),
+        Column("shape", "shape", right=False, whole=True),
         # Below one another: beside one another they leave no room for h_n's axes in 80 columns.
         Column("min", "min, max", text=_lines("min", "max")),
     ),
@@ -70,9 +70,9 @@ _TENSORS = Table(
 )
 _STATES = Table(
     (
-        Column("symbol", "row", right=False),
+        Column("symbol", "row", right=False, whole=True),
         Column("name", "layer, direction", right=False),
-        Column("shape", "shape", right=False),
+        Column("shape", "shape", right=False, whole=True),
         Column("min", "min"),
         Column("max", "max"),
     ),
@@ -80,19 +80,19 @@ _STATES = Table(
 )
 _PARAMETERS = Table(
     (
-        Column("symbol", "parameter", right=False),
+        Column("symbol", "parameter", right=False, whole=True),
         Column("symbolic_shape", "axes", right=False, text=_axes_and_note),
-        Column("shape", "shape", right=False),
+        Column("shape", "shape", right=False, whole=True),
         Column("multiply_adds", "multiply-adds"),
     ),
     kind="parameter",
 )
 _GATES = Table(
     (
-        Column("symbol", "rows of weight_hh", right=False),
+        Column("symbol", "rows of weight_hh", right=False, whole=True),
         Column("name", "gate; weight_ih alike", right=False),
         Column("symbolic_shape", "axes", right=False),
-        Column("shape", "shape", right=False),
+        Column("shape", "shape", right=False, whole=True),
     ),
     kind="gate",
     where=_is_first_weight_hh,

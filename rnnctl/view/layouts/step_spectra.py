@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnctl.view.layouts.dynamics import beginning
+from rnnctl.view.layouts.eigenvalues import eigenvalue_tables
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table, nonfinite_note
 from rnnctl.view.layouts.matrix import growth_notes, radius_notes
 from rnnctl.view.plane import eigenvalue_plane
@@ -63,17 +64,7 @@ SPECTRUM_STEPS = Layout(
     ),
     hidden_when=_without_matrix,
     more={
-        "eigenvalues": Table(
-            (
-                Column("i", "i"),
-                Column("real", "real"),
-                Column("imag", "imag"),
-                Column("modulus", "modulus"),
-                Column("singular_value", "singular value"),
-            ),
-            title="eigenvalues and singular values of W_hh",
-            optional=True,
-        )
+        "eigenvalues": eigenvalue_tables("W_hh", optional=True),
     },
     picture=_picture,
 )

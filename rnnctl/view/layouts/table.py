@@ -8,14 +8,14 @@ from rnnctl.view.layouts.dynamics import LYAPUNOV, SPECTRUM
 from rnnctl.view.layouts.flow import FLOW, TRUNCATION
 from rnnctl.view.layouts.gate_spectra import SPECTRUM_GATES
 from rnnctl.view.layouts.history import GRADNORM_HISTORY
-from rnnctl.view.layouts.layout import CHECK, GRADNORM, SHAPES, Layout
+from rnnctl.view.layouts.layout import CHECK, GRADNORM, SHAPES, STEP, Layout
 from rnnctl.view.layouts.model_gradnorm import GRADNORM_MODULES
 from rnnctl.view.layouts.modules import FORWARD_MODULES
 from rnnctl.view.layouts.step_spectra import SPECTRUM_STEPS
 from rnnctl.view.layouts.weights import WEIGHTS
 
 LAYOUTS: Mapping[str, Layout] = {
-    "cell": SHAPES,
+    "cell": STEP,
     "forward": SHAPES,
     "forward-modules": FORWARD_MODULES,
     "gradnorm": GRADNORM,

@@ -39,33 +39,40 @@ WEIGHTS = Layout(
     ),
     _notes,
     more={
-        "recurrent": Table(
-            (
-                Column("name", "name", right=False, text=_printable("name")),
-                Column("gate", "gate", right=False),
-                Column("shape", "shape", right=False),
-                Column("spectral_radius", "spectral radius"),
-                Column("spectral_radius_error", "error", text=error_text),
-                Column("spectral_norm", "spectral norm"),
+        "recurrent": (
+            Table(
+                (
+                    Column("name", "name", right=False, text=_printable("name")),
+                    Column("gate", "gate", right=False, whole=True),
+                    Column("shape", "shape", right=False, whole=True),
+                    Column("spectral_radius", "spectral radius"),
+                    Column("spectral_radius_error", "error", text=error_text),
+                    Column("spectral_norm", "spectral norm"),
+                ),
+                title="every W_hh, gate by gate",
+                optional=True,
+                keys=2,
             ),
-            title="every W_hh, gate by gate",
-            optional=True,
         ),
-        "unknown": Table(
-            (
-                Column("name", "name", right=False, text=_printable("name")),
-                Column("recurrent", "W_hh", right=False, whole=True),
+        "unknown": (
+            Table(
+                (
+                    Column("name", "name", right=False, text=_printable("name")),
+                    Column("recurrent", "W_hh", right=False, whole=True),
+                ),
+                title="held in parts that do not tell them: the notes say which",
+                optional=True,
             ),
-            title="held in parts that do not tell them: the notes say which",
-            optional=True,
         ),
-        "other": Table(
-            (
-                Column("name", "name", right=False, text=_printable("name")),
-                Column("holds", "holds", right=False, text=_printable("holds")),
+        "other": (
+            Table(
+                (
+                    Column("name", "name", right=False, text=_printable("name")),
+                    Column("holds", "holds", right=False, text=_printable("holds")),
+                ),
+                title="beside the tensors",
+                optional=True,
             ),
-            title="beside the tensors",
-            optional=True,
         ),
     },
 )
