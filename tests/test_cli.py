@@ -133,6 +133,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "quiet": ("cell --save-weights there.safetensors --force", "-q"),
     "fail_on": ("gradnorm --json", "--fail-on loss>0"),
     "file": ("weights --json", "weights.safetensors"),
+    "chapter": ("guide", "why"),
     "config": ("gradnorm --json", "--config there.toml"),
 }
 

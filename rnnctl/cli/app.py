@@ -12,6 +12,7 @@ from rnnctl.cli.commands.check import check
 from rnnctl.cli.commands.flow import flow
 from rnnctl.cli.commands.forward import forward
 from rnnctl.cli.commands.gradnorm import gradnorm
+from rnnctl.cli.commands.guide import guide
 from rnnctl.cli.commands.lyapunov import lyapunov
 from rnnctl.cli.commands.spectrum import spectrum
 from rnnctl.cli.commands.truncation import truncation
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench):
+for command in (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench, guide):
     app.command()(with_options(command))
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import typer
+
 from rnnctl.cli.options.flags import option, real, whole
 from rnnctl.errors import InputError
 
@@ -87,4 +89,17 @@ class AgainstOptions:
     tolerance: Annotated[
         float | None,
         real("--tolerance", "The share by which a ratio may be worse than in --against.", 0, show_default="0.1"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ChapterArgument:
+    """A chapter of the guide."""
+
+    panel: ClassVar[str] = "Chapter"
+    chapter: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Such as gradients or your-model.", metavar="CHAPTER", show_default="the list of all chapters"
+        ),
     ] = None
