@@ -111,7 +111,7 @@ def _broken(line: str, width: int) -> Iterator[str]:
     """One line in pieces of a width, those behind the first below its last column, or else a little to the right."""
     if line.strip(" ─") == "":
         line = line[:width]
-    columns = [found.end() for found in re.finditer(r"\S {2,}(?=\S)", line[: width // 2 + 1])]
+    columns = [found.end() for found in re.finditer(r"\S {2,}(?=\S)", line[: 3 * width // 5 + 1])]
     indent = columns[-1] if columns else min(INDENT, width // 2)
     while len(line) > width:
         cut = _last_gap(line, indent + 1, width)
