@@ -122,6 +122,13 @@ def test_a_terminal_shows_every_word_of_a_chapter_in_its_width(name: str, width:
         assert not words_of(text) - words_of(found) - (TITLES_OF_BARS if width < 83 else set())
 
 
+def test_headings_are_told_from_text_without_colour() -> None:
+    for name in CHAPTERS:
+        headings = re.findall(r"^##? .+", chapter(name).replace("`", ""), flags=re.MULTILINE)
+        assert len(headings) > 4
+        assert set(headings) <= set(shown(chapter(name), Terminal(width=160)).splitlines())
+
+
 def words_of(text: str) -> set[str]:
     """Of prose, tables and code; names and numbers whole."""
     return set(re.findall(r"\w[\w.-]*\w", text)) - {"console", "python", "text", "sh", "toml", "csv"}
