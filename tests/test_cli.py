@@ -137,6 +137,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "fail_on": ("gradnorm --json", "--fail-on loss>0"),
     "file": ("weights --json", "weights.safetensors"),
     "term": ("explain", "G_t"),
+    "chapter": ("guide", "why"),
     "config": ("gradnorm --json", "--config there.toml"),
 }
 

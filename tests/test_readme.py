@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import math
 import os
 import re
 import shlex
@@ -12,44 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from documents import BLOCK, ROOT, assert_alike, assert_same_run, commands
 
 from rnnctl.__main__ import main
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?(?![\w.]*\w)")
-# Below this, a relative error is rounding and may be any number.
-ROUNDING = 1e-5
+BLOCKS = BLOCK.findall(README)
 
 
 def blocks(*languages):
     return [text for language, text in BLOCKS if language in languages]
-
-
-def commands(block):
-    """(command, expected output) of a console block."""
-    found = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return [(command, "\n".join(lines)) for command, lines in found]
-
-
-def words_and_numbers(text):
-    """Text without its numbers, bars and spacing; and the numbers."""
-    numbers = [float(n.replace(",", "")) for n in NUMBER.findall(text)]
-    return re.sub(r"[\s▏▎▍▌▋▊▉█─]+", " ", NUMBER.sub("#", text)).strip(), numbers
-
-
-def assert_alike(found, expected):
-    """The same words; numbers within 2 % where they are no rounding."""
-    (words, numbers), (expected_words, expected_numbers) = words_and_numbers(found), words_and_numbers(expected)
-    assert words == expected_words
-    for number, wanted in zip(numbers, expected_numbers, strict=True):
-        assert math.isclose(number, wanted, rel_tol=0.02, abs_tol=ROUNDING), (number, wanted)
 
 
 CONSOLE = [pair for block in blocks("console") for pair in commands(block)]
@@ -111,10 +82,7 @@ def test_a_block_of_python_prints_what_the_readme_shows(block, expected, tmp_pat
     assert_alike(printed.getvalue(), expected)
     for command, shown in OF_THE_RUN if "run.jsonl" in block else ():
         assert main(shlex.split(command)[1:]) == 0
-        found = capsys.readouterr().out
-        # Sixty steps of training may carry rounding from one shade of the picture into the next.
-        assert sum(bool(line.strip()) for line in found.splitlines()) == len(shown.splitlines())
-        assert words_and_numbers(found)[0].split()[:4] == words_and_numbers(shown)[0].split()[:4]
+        assert_same_run(capsys.readouterr().out, shown)
 
 
 def test_every_block_of_python_is_followed_by_its_output():

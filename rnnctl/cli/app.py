@@ -15,6 +15,7 @@ from rnnctl.cli.commands.explain import explain
 from rnnctl.cli.commands.flow import flow
 from rnnctl.cli.commands.forward import forward
 from rnnctl.cli.commands.gradnorm import gradnorm
+from rnnctl.cli.commands.guide import guide
 from rnnctl.cli.commands.help import help_of
 from rnnctl.cli.commands.lyapunov import lyapunov
 from rnnctl.cli.commands.spectrum import spectrum
@@ -51,7 +52,7 @@ app = typer.Typer(
     cls=Group,
 )
 QUESTIONS = (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench)
-for command in (*QUESTIONS, explain):
+for command in (*QUESTIONS, guide, explain):
     app.command(cls=_Command)(with_options(command))
 for name, plain in {"help": help_of, "version": version, "completion": completion}.items():
     app.command(name, cls=Command)(plain)

@@ -6,6 +6,6 @@ and where the text goes (``cli.output``).
 To read: ``render`` (one result in any form) with ``terminal`` (what is wanted, and where it goes), ``machine`` (JSON,
 JSONL, CSV), ``layouts`` (what each kind of result looks like, as data), ``tables`` (a layout drawn) with ``fitting``
 (which columns a window has room for) and ``scalars`` (with their notes), ``numbers``; ``words`` (what every word of the
-output means, read from ``guide/words.toml``) with ``explanation`` (one of them, or the list); ``help_page``; then the
-pictures: ``heatmap`` and ``plane`` of characters, ``figures`` of matplotlib.
+output means, read from ``guide/words.toml``) with ``explanation`` (one of them, or the list); ``guide`` (its chapters
+on a terminal) and ``help_page``; then the pictures: ``heatmap`` and ``plane`` of characters, ``figures`` of matplotlib.
 """

@@ -27,7 +27,7 @@ UNBOUNDED = 100_000
 
 def table_text(result: Result, headline: str, view: View) -> str:
     """A headline, the tables of the rows, and the scalars with what they mean."""
-    console = _console(view.terminal)
+    console = console_of(view.terminal)
     layout = LAYOUTS[result.schema]
     console.print(Text(headline, style="bold"))
     if view.only != "scalars":
@@ -63,7 +63,7 @@ def _print_records(console: Console, layout: Layout, result: Result, view: View)
         console.print(caption)
 
 
-def _console(terminal: Terminal) -> Console:
+def console_of(terminal: Terminal) -> Console:
     return Console(
         file=io.StringIO(),
         width=terminal.width or UNBOUNDED,

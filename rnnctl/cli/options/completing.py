@@ -29,6 +29,20 @@ def command_names(ctx: typer.Context, incomplete: str) -> list[str]:
     return _beginning(incomplete, commands.commands)
 
 
+def chapter_names(incomplete: str) -> list[str]:
+    """Chapters of the guide."""
+    from rnnctl.view.guide import CHAPTERS
+
+    return _beginning(incomplete, CHAPTERS)
+
+
+def term_names(incomplete: str) -> list[str]:
+    """Words that are explained; those of several words need quotes."""
+    from rnnctl.view.words import words
+
+    return _beginning(incomplete, (word.term for word in words()))
+
+
 def column_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Columns of the file that --input gives; of several with commas between the last."""
     before, comma, last = incomplete.rpartition(",")

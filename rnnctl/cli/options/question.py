@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
+from rnnctl.cli.options.completing import chapter_names, term_names
 from rnnctl.cli.options.flags import option, real, whole
 from rnnctl.errors import InputError
 
@@ -99,5 +100,25 @@ class TermArgument:
     panel: ClassVar[str] = "Word"
     term: Annotated[
         list[str] | None,
-        typer.Argument(help="A word of the output, in any case; '_', '-' and blanks are alike.", metavar="TERM"),
+        typer.Argument(
+            help="A word of the output, in any case; '_', '-' and blanks are alike.",
+            metavar="TERM",
+            autocompletion=term_names,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ChapterArgument:
+    """A chapter of the guide."""
+
+    panel: ClassVar[str] = "Chapter"
+    chapter: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Such as gradients or your-model.",
+            metavar="CHAPTER",
+            show_default="the list of all chapters",
+            autocompletion=chapter_names,
+        ),
     ] = None
