@@ -9,7 +9,7 @@ CONFIGURATION = Layout(
                 Column("option", "option", right=False, whole=True),
                 Column("value", "value", right=False, text=lambda row: _as_typed(row["value"])),
                 Column("source", "from", right=False),
-                Column("where", "where", right=False, optional=True),
+                Column("where", "where", right=False),
             )
         ),
     )

@@ -193,7 +193,7 @@ _PARAMETERS = Table(
 
 STEP = Layout(
     (_TENSORS, _PARAMETERS),
-    lambda scalars: {"multiply_adds": "of the matrices, in this one step, over the whole batch"},
+    lambda scalars: notes_beside("cell"),
     ("state_is_zero",),
     caption=lambda scalars: _FROM_ZEROS if scalars["state_is_zero"] else "",
 )
