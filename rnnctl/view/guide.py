@@ -39,8 +39,8 @@ def contents() -> str:
     """Every chapter with its one line, which is what it begins with below its title."""
     width = max(map(len, CHAPTERS))
     lines = [f"  {name:{width}}  {chapter(name).splitlines()[2]}" for name in CHAPTERS]
-    more = "rnnctl explain TERM explains a word of the output, rnnctl help COMMAND the options of a command."
-    return "\n".join(["rnnctl guide CHAPTER shows one of these:", "", *lines, "", more, ""])
+    more = ["rnnctl explain TERM explains a word of the output,", "rnnctl help COMMAND the options of a command."]
+    return "\n".join(["rnnctl guide CHAPTER shows one of these:", "", *lines, "", *more, ""])
 
 
 def shown(markdown: str, terminal: Terminal) -> str:

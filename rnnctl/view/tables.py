@@ -64,6 +64,7 @@ def _print_records(console: Console, layout: Layout, result: Result, view: View)
 
 
 def console_of(terminal: Terminal) -> Console:
+    """A console that keeps what it prints, as wide and as colourful as a terminal is."""
     return Console(
         file=io.StringIO(),
         width=terminal.width or UNBOUNDED,
