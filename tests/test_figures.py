@@ -478,3 +478,19 @@ def test_norms_of_all_sizes_are_drawn_on_one_scale():
     assert np.isfinite(line.get_ydata()).tolist() == [True, True, False, False]
     low, high = drawn(figure).axes[0].get_ylim()
     assert 0 < low < 1e-269 < 1e199 < high < math.inf
+
+
+def test_a_large_heat_map_shows_the_largest_of_every_block_at_its_place():
+    from rnnctl.view.figures.drawing import heat, single
+
+    norms = np.full((401, 1), 1e-3)
+    norms[7], norms[400] = 1.0, 0.0
+    figure, axes = single()
+    heat(figure, axes, norms, "norm", aspect="auto")
+    cells = axes.images[0].get_array()
+    assert cells.shape == (134, 1)
+    assert [cells[2, 0], cells[1, 0], cells[133, 0]] == [1.0, 1e-3, 1e-3]
+    assert axes.images[0].get_extent() == [-0.5, 0.5, 401.5, -0.5]
+    assert axes.get_ylim() == (400.5, -0.5)
+    assert figure.axes[1].get_ylabel() == "norm\n(largest of 3 x 1)"
+    heat(*single(), norms[:200], "norm", aspect="auto")

@@ -345,7 +345,7 @@ MORE_IN_CSV = {
     "forward": {"kind"},
     "forward-modules": {"kind", "batch", "longest", "shortest"},
     # Beside them grad_norm_ of every gate, which a table of its own sums up.
-    "gradnorm-modules": {"call", "grad_norm_h_direct", "grad_norm_state", *(f"grad_norm_{gate}" for gate in "ifgo")},
+    "gradnorm-modules": {"call", "grad_norm_state", *(f"grad_norm_{gate}" for gate in "ifgo")},
     # Drawn as pictures.
     "gradnorm-history": {"step", "t", "grad_norm_W_hh", "grad_norm_h"},
     "flow": {"k", "t", "norm", "sensitivity", "sensitivity_h", "sensitivity_c"},

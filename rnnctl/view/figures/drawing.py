@@ -32,6 +32,8 @@ LETTERS = 46
 LEAST_DRAWN, MOST_DRAWN = 1e-270, 1e200
 # Of a heat map, beside its largest.
 SMALLEST_SHOWN = 1e-12
+# Rows or columns of a heat map: of more, some would fall between the pixels.
+MOST_CELLS = 200
 # More points than these are a line without marks.
 MOST_MARKS = 60
 # Lines that are nowhere further apart, as a share of the panel's height, cannot be told apart by eye.
@@ -65,9 +67,9 @@ def positive(values: Sequence[float | None]) -> list[float]:
     return [math.nan if v is None or not LEAST_DRAWN <= v <= MOST_DRAWN else v for v in values]
 
 
-def whole_ticks(axis: Axis) -> None:
+def whole_ticks(axis: Axis, most: int = 10) -> None:
     """Ticks at whole numbers alone, even where there is but one."""
-    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def counted(axes: Axes, count: int, label: str) -> None:
@@ -191,15 +193,31 @@ def _coincide(axes: Axes, one: Artist, other: Artist) -> bool:
 
 
 def heat(figure: Figure, axes: Axes, norms: NDArray[Any], label: str, *, aspect: Literal["auto", "equal"]) -> None:
-    """A matrix of norms on a log scale, with its colour bar; what is 0 or not finite is left blank."""
+    """A matrix of norms on a log scale, with its colour bar; what is 0 or not finite is left blank.
+
+    Of a large one every cell shows the largest of a block, and the colour bar says so.
+    """
     shown = np.where((norms >= LEAST_DRAWN) & (norms <= MOST_DRAWN), norms, np.nan)
     known = np.isfinite(shown).any()
     high = np.nanmax(shown) if known else 1.0
     low = np.nanmin(shown) if known else 0.1
     least = high * SMALLEST_SHOWN
     scale = LogNorm(min(max(low, least), high / 10), high)
-    image = axes.imshow(shown, norm=scale, cmap="cividis", interpolation="nearest", aspect=aspect)
+    down, across = (math.ceil(size / MOST_CELLS) for size in shown.shape)
+    cells = _largest_of_blocks(shown, down, across)
+    edges = (-0.5, across * cells.shape[1] - 0.5, down * cells.shape[0] - 0.5, -0.5)
+    image = axes.imshow(cells, norm=scale, cmap="cividis", interpolation="nearest", aspect=aspect, extent=edges)
+    axes.set(xlim=(-0.5, shown.shape[1] - 0.5), ylim=(shown.shape[0] - 0.5, -0.5))
+    words = fill(label, LETTERS) + (f"\n(largest of {down} x {across})" if max(down, across) > 1 else "")
     # A pointed end where smaller ones are drawn as the smallest.
-    figure.colorbar(image, ax=axes, label=fill(label, LETTERS), extend="min" if low < least else "neither")
+    figure.colorbar(image, ax=axes, label=words, extend="min" if low < least else "neither")
     if not known:
         say(axes, nothing_of(norms.flatten().tolist()))
+
+
+def _largest_of_blocks(values: NDArray[Any], down: int, across: int) -> NDArray[Any]:
+    """The largest of every block of so many rows and columns; nan where it has none."""
+    over = [(0, -size % step) for size, step in zip(values.shape, (down, across), strict=True)]
+    filled = np.pad(np.nan_to_num(values, nan=0.0), over)
+    blocks = filled.reshape(filled.shape[0] // down, down, -1, across).max((1, 3))
+    return np.where(blocks > 0, blocks, np.nan)

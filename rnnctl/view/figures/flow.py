@@ -36,7 +36,8 @@ def flow(result: Any) -> Figure:
     figure, left, right = pair()
     heat(figure, left, np.array(result.norms.tolist(), float), PART, aspect="equal")
     left.set(xlabel="source step t", ylabel="loss step k")
-    whole_ticks(left.xaxis)
+    # Half a figure has no room for more numbers of four digits.
+    whole_ticks(left.xaxis, 6)
     whole_ticks(left.yaxis)
     _lags(right, {name: values.tolist() for name, values in result.lag_profile.items()})
     return figure

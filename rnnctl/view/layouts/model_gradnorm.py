@@ -13,6 +13,7 @@ _STEPS = Table(
         Column("grad_norm_W_hh", "grad_norm_W_hh"),
         Column("share", "share", text=lambda row: percent(row["share"])),
         Column("grad_norm_h", "grad_norm_h"),
+        Column("grad_norm_h_direct", "grad_norm_h_direct", optional=True, spare=True),
         Column("grad_norm_c", "grad_norm_c", optional=True),
         Column("grad_norm_W_xh", "W_xh part", optional=True, spare=True),
         Column("grad_norm_W_hh", "W_hh, log", right=False, bar=True),
