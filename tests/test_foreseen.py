@@ -50,6 +50,8 @@ LINES = {
     "flow --windows 3": "No such option: --windows. flow does not have it; truncation has",
     "gradnorm --bias=x": "Option '--bias' does not take a value",
     "gradnorm --config missing.toml": "there is no file 'missing.toml'",
+    "gradnorm --fail-on cancelation<1": "no result has 'cancelation'. Did you mean cancellation?",
+    "flow --cell lstm --fail-on nosuch": "no result has 'nosuch'",
     "help nosuch-command": "there is no command 'nosuch-command'",
     "completion nosh": "'nosh' is not one of 'bash', 'zsh', 'fish'",
 }

@@ -33,7 +33,8 @@ def page(name):
 def test_help_fits_the_window_and_shows_no_machinery(name, width, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     for flag in ("--help", "-h"):
-        shown = run(f"{name} {flag}").out
+        shown = (ran := run(f"{name} {flag}")).out
+        assert shown, ran
         assert max(map(len, shown.splitlines())) <= width
         assert all(line == line.rstrip() for line in shown.splitlines())
         assert "<bool>" not in shown

@@ -31,6 +31,8 @@ from rnnctl.cli.pages import Command, Group, Page, with_page
 from rnnctl.cli.streams import abandon_stdout, tell, tell_error, write_stdout
 from rnnctl.cli.usage import unheard_variables, usage_message
 
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
 
 class _Command(Command):
     """A command with options, which the environment can set, too."""
@@ -48,14 +50,14 @@ app = typer.Typer(
     name="rnnctl",
     help="See what happens inside a recurrent network: shapes, and the gradient of W_hh step by step.",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
     cls=Group,
 )
 QUESTIONS = (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench)
 for command in (*QUESTIONS, guide, explain):
-    app.command(cls=_Command)(with_options(command))
+    app.command(cls=_Command, context_settings=SETTINGS)(with_options(command))
 for name, plain in {"help": help_of, "version": version, "completion": completion}.items():
-    app.command(name, cls=Command)(plain)
+    app.command(name, cls=Command, context_settings=SETTINGS)(plain)
 
 
 def _show_version(wanted: bool) -> None:

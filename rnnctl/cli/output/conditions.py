@@ -10,6 +10,7 @@ from typing import Any
 
 from rnnctl.errors import InputError, RnnctlError, did_you_mean
 from rnnctl.results import Answers
+from rnnctl.view.words import word_of, words
 
 # What a gradient is called, and what where nothing tells.
 VERDICT, UNDECIDED = "verdict", "undecided"
@@ -60,6 +61,14 @@ def _parsed(text: str) -> Condition:
     if math.isnan(number):
         raise InputError(f"--fail-on {text!r}: nothing compares with nan. Try --fail-on nonfinite")
     return Condition(text, name, comparison, number)
+
+
+def require_heard_of(conditions: Sequence[Condition]) -> None:
+    """Raise InputError for a name that no result of any command has: without torch, which knows what each has."""
+    for condition in conditions:
+        if word_of(condition.name) is None:
+            near = did_you_mean(condition.name, (name for word in words() for name in word.names))
+            raise InputError(f"--fail-on {condition.text!r}: no result has {condition.name!r}.{near}")
 
 
 def require_answerable(conditions: Sequence[Condition], answers: Sequence[Answers]) -> None:

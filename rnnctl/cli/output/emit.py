@@ -9,7 +9,7 @@ import typer
 from rnnctl import __version__
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.output.conditions import held, parsed, require_answerable, require_known
+from rnnctl.cli.output.conditions import held, parsed, require_answerable, require_heard_of, require_known
 from rnnctl.cli.streams import require_stdout, screen, tell, write_stdout
 from rnnctl.cli.versions import torch_version
 from rnnctl.errors import InputError
@@ -28,6 +28,7 @@ def require_output(out: OutputOptions, answers: Asked = None) -> None:
     """
     chosen_format(out)
     conditions = parsed(out.fail_on or ())
+    require_heard_of(conditions)
     if conditions and answers is not None:
         require_answerable(conditions, answers())
     if out.output is None:
