@@ -31,6 +31,8 @@ def _made_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # Typer builds all commands for each line.
         patch.setattr("rnnctl.cli.app.app", commands())
+        # What a large product takes is measured beside every benchmark.
+        patch.setattr("rnnctl.benchmark.timing.GEMM_SIZE", 64)
         # For each kind of accelerator that is not there yet torch keeps the seed, with a formatted stack.
         if not torch.accelerator.is_available():
             patch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
