@@ -137,6 +137,7 @@ finally:
     assert found.stderr.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_module_runs_like_the_command() -> None:
     found = python("-m", "rnnctl", "cell", "--format", "csv")
     assert (found.returncode, found.stderr) == (0, "")
@@ -149,7 +150,10 @@ def test_module_passes_its_exit_code_on() -> None:
     assert "Traceback" not in found.stderr
 
 
-@pytest.mark.parametrize("line", ["--help", "gradnorm --help", "unroll --seq-len 4000 --all"])
+LONG = pytest.param("unroll --seq-len 4000 --all", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("line", ["--help", "gradnorm --help", LONG])
 def test_pipe_closed_after_one_line_ends_silently(line: str) -> None:
     command = [sys.executable, "-m", "rnnctl", *line.split()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean({})) as process:
@@ -173,6 +177,7 @@ def test_full_disk_is_one_message_to_the_very_end(line: str) -> None:
     assert "No space left on device" in found.stderr
 
 
+@pytest.mark.slow
 def test_ascii_output_is_ascii_and_complete() -> None:
     found = python("-m", "rnnctl", "gradnorm", PYTHONIOENCODING="ascii")
     assert (found.returncode, found.stderr) == (0, "")
