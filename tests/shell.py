@@ -35,7 +35,6 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     # The folder is put there by --model.
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr("rnnctl.cli.app.app", commands())
 
     def ran(line: str, *more: str) -> Ran:
         capsys.readouterr()

@@ -73,6 +73,7 @@ def test_the_rate_is_positive_and_finite():
     assert 0 < gemm_rate(torch.zeros(1)) < 1e15
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_what_the_method_keeps():
     model = FullRNN(3, 128, 2)
     x = torch.randn(8, 400, 3)

@@ -116,6 +116,7 @@ def in_a_worker(folder: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "config": dict(built.config), "weights": weights, "norms": result.rows, "notes": built.notes}
 
 
+@pytest.mark.slow
 def test_a_worker_makes_from_a_mapping_what_the_command_line_makes(run: Run, folder: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {name: pool.submit(in_a_worker, str(folder), mapping) for name, mapping in MAPPINGS.items()}

@@ -88,7 +88,7 @@ def test_of_a_measurement_its_own_settings_too(first_line):
         "lyapunov --count 2 --steps 5 --warmup 1 --seq-len 9"
     )
     assert "tanh, h_init zeros, free-running" in first_line("lyapunov --autonomous --h-init zeros --steps 20")
-    assert "tanh, gain 0.5, T 5" in first_line("bench --gain 0.5 --seq-len 5 --repeats 1")
+    assert "tanh, gain 0.5, T 5" in first_line("bench --gain 0.5 --seq-len 5 --repeats 1 --no-memory")
 
 
 def test_a_long_title_is_broken_into_lines_that_fit_the_picture(monkeypatch):

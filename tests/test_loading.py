@@ -26,6 +26,7 @@ def before_torch(monkeypatch):
     gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["forward --hidden-size 3", "forward --fail-on nonsense"])
 def test_after_a_command_garbage_is_looked_for_but_not_in_torch(line):
     found = subprocess.run([sys.executable, "-c", AFTER, *line.split()], capture_output=True, text=True, timeout=120)

@@ -1,21 +1,34 @@
 """What only a fresh interpreter can show: imports, pipes, signals, encodings."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 HEAVY = ("torch", "numpy", "matplotlib")
+# The commands are made once; each line then runs in a copy of that interpreter, so none has the modules of another.
 MODULES_AFTER = """
-import sys
+import json, os, sys, typer, typer.rich_utils
+import rnnctl.cli.app
 from rnnctl.__main__ import main
-code = main(sys.argv[1:])
-print(code, *sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
+rnnctl.cli.app.app = typer.main.get_command(rnnctl.cli.app.app)
+for line in sys.stdin:
+    if os.fork() == 0:
+        answer = None
+        answers, sys.stdout = sys.stdout, open(os.devnull, "w")
+        try:
+            answer = main(json.loads(line)), sorted(sys.modules)
+        finally:
+            print(json.dumps(answer), file=answers, flush=True)
+            os._exit(0)
+    os.wait()
 """
 
 
@@ -36,6 +49,23 @@ def test_importing_the_package_does_not_import_torch() -> None:
     assert (found.returncode, found.stdout) == (0, "[]\n")
 
 
+@pytest.fixture(scope="module")
+def modules_after() -> Iterator[Callable[[str], tuple[int, set[str]]]]:
+    """Exit code and modules after one line in an interpreter that has imported the commands alone."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", MODULES_AFTER], **pipes, text=True, env=clean({})) as process:
+
+        def after(line: str) -> tuple[int, set[str]]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps(line.split()), file=process.stdin, flush=True)
+            code, modules = json.loads(process.stdout.readline())
+            return code, set(modules)
+
+        yield after
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no copies of an interpreter here")
 @pytest.mark.parametrize(
     ("line", "code"),
     [
@@ -79,12 +109,18 @@ def test_importing_the_package_does_not_import_torch() -> None:
         ("gradnorm --from run.jsonl --cell gru", 2),
     ],
 )
-def test_help_version_and_usage_errors_do_not_import_torch(line: str, code: int) -> None:
-    found = python("-c", MODULES_AFTER, *line.split())
-    said, *modules = found.stderr.splitlines()[-1].split()
-    assert int(said) == code
-    assert not set(HEAVY) & set(modules)
-    assert line != "--version" or "typer" not in modules
+def test_help_version_and_usage_errors_do_not_import_torch(
+    line: str, code: int, modules_after: Callable[[str], tuple[int, set[str]]]
+) -> None:
+    said, modules = modules_after(line)
+    assert said == code
+    assert not set(HEAVY) & modules
+
+
+def test_the_version_is_said_without_importing_typer() -> None:
+    script = "import sys; from rnnctl.__main__ import main; print(main(['--version']), 'typer' in sys.modules)"
+    found = python("-c", script)
+    assert found.stdout.splitlines()[1:] == ["0 False"]
 
 
 def test_completion_does_not_import_torch() -> None:
@@ -102,6 +138,7 @@ finally:
     assert found.stderr.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_module_runs_like_the_command() -> None:
     found = python("-m", "rnnctl", "cell", "--format", "csv")
     assert (found.returncode, found.stderr) == (0, "")
@@ -114,7 +151,10 @@ def test_module_passes_its_exit_code_on() -> None:
     assert "Traceback" not in found.stderr
 
 
-@pytest.mark.parametrize("line", ["--help", "gradnorm --help", "unroll --seq-len 4000 --all"])
+LONG = pytest.param("unroll --seq-len 4000 --all", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("line", ["--help", "gradnorm --help", LONG])
 def test_pipe_closed_after_one_line_ends_silently(line: str) -> None:
     command = [sys.executable, "-m", "rnnctl", *line.split()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean({})) as process:
@@ -138,6 +178,7 @@ def test_full_disk_is_one_message_to_the_very_end(line: str) -> None:
     assert "No space left on device" in found.stderr
 
 
+@pytest.mark.slow
 def test_ascii_output_is_ascii_and_complete() -> None:
     found = python("-m", "rnnctl", "gradnorm", PYTHONIOENCODING="ascii")
     assert (found.returncode, found.stderr) == (0, "")

@@ -174,6 +174,7 @@ def test_between_probed_steps_there_is_one_hook_a_recurrent_module(path):
     assert counts[6] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_every_finished_line(path):
     script = f"""
     import os, torch, rnnctl
