@@ -2,7 +2,6 @@
 
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,9 @@ def torch_version() -> str:
     """Of torch: its own word where it is loaded, else that of its installation."""
     if "torch" in sys.modules:
         return str(sys.modules["torch"].__version__)
+    # Every start loads this file; torch is there where an answer was computed.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("torch")
     except PackageNotFoundError:

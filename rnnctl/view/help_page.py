@@ -1,16 +1,14 @@
 """The help of a command as text: its usage, its options in panels, examples, and where to read on."""
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
-
-from rich import box
-from rich.console import Console
-from rich.panel import Panel
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from rnnctl.view.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # What a pipe gets, and where a line of help is still easy to read.
 USUAL, WIDEST = 80, 110
@@ -47,8 +45,15 @@ class HelpPage:
 
 def help_text(page: HelpPage, terminal: Terminal) -> str:
     """The page in the terminal's width, at most ``WIDEST`` columns."""
+    # Every start loads this file, and few of them draw.
+    from rich import box
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from rnnctl.view.tables import console_of
+
     width = max(40, min(terminal.width or USUAL, WIDEST))
-    console = _console(terminal, width)
+    console = console_of(replace(terminal, width=width))
     console.print(Text(f"Usage: {page.usage}", style="bold"))
     for paragraph in page.about:
         console.print()
@@ -67,8 +72,10 @@ def help_text(page: HelpPage, terminal: Terminal) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def _entries(entries: Sequence[Entry], width: int) -> Text:
+def _entries(entries: Sequence[Entry], width: int) -> "Text":
     """Labels in one column, what they do in the next; a long label above it."""
+    from rich.text import Text
+
     labels = [len(entry.label) for entry in entries if len(entry.label) <= LONGEST_LABEL]
     indent = min(max(labels, default=0) + 2, width // 2)
     lines = list[Text]()
@@ -80,18 +87,3 @@ def _entries(entries: Sequence[Entry], width: int) -> Text:
             first = Text(entry.label, style="bold cyan", overflow="fold")
         lines += [first, *(Text(" " * indent + line) for line in told)]
     return Text("\n").join(lines)
-
-
-def _console(terminal: Terminal, width: int) -> Console:
-    return Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=terminal.color,
-        no_color=not terminal.color,
-        color_system="256" if terminal.color else None,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        safe_box=True,
-        legacy_windows=False,
-    )
