@@ -40,6 +40,10 @@ def test_help_fits_the_window_and_shows_no_machinery(name, width, run, monkeypat
         assert "<bool>" not in shown
         assert "default: (" not in shown
         assert shown.startswith(f"Usage: rnnctl {name}")
+        # What goes on from the line before stands under what it says.
+        begun = [line[2] for line in shown.splitlines() if line.startswith("│ ")]
+        assert set(begun) <= {"-", " ", "["} or name in ("weights", "completion")
+        assert shown.count("─ Options ─") <= 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -146,6 +150,7 @@ def test_columns_of_the_file_complete(text, found, tmp_path):
     assert column_names(context, "al") == found
     context.params["input"] = "macrodata"
     assert column_names(context, "realgdp,realc") == ["realgdp,realcons"]
+    assert "realgdp,realgdp" not in column_names(context, "realgdp,realg")
     assert "year" not in column_names(context, "")
     context.params["input"] = None
     assert column_names(context, "") == []
