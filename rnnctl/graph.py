@@ -13,6 +13,7 @@ from torch import Tensor
 from rnnctl.cells import FullRNN
 from rnnctl.memory import require_tape
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.numbers import times
 
 # Up to here every step is drawn; beyond, so many at either end.
 DRAWN_STEPS = 8
@@ -233,8 +234,8 @@ def _edges(graph: UnrolledGraph, every: bool) -> Iterator[tuple[str, str, str]]:
 def _sentences(graph: UnrolledGraph) -> list[str]:
     """What autograd's graph says of the sharing, counted there."""
     return [
-        f"{name}: {leaves} leaf in autograd's graph, used {graph.uses[name]} times"
+        f"{name}: {leaves} leaf in autograd's graph, used {times(graph.uses[name])}"
         if (leaves := graph.leaves[name]) == 1
-        else f"{name}: {leaves} leaves in autograd's graph, used {graph.uses[name]} times"
+        else f"{name}: {leaves} leaves in autograd's graph, used {times(graph.uses[name])}"
         for name in WEIGHTS
     ]

@@ -187,7 +187,7 @@ def test_format_of_the_environment_lies_between(
     [
         ("hiden-size = 3", "unknown key 'hiden-size'. Did you mean hidden-size?"),
         ("hiden_size = 3", "unknown key 'hiden-size'. Did you mean hidden-size?"),
-        ("hidden_size = 3\nhidden-size = 4", "hidden-size gives hidden-size a second time"),
+        ("hidden_size = 3\nhidden-size = 4", "hidden-size and hidden_size are one key"),
         ("[gradnorm]\nrepeat = 3", "[gradnorm]: unknown key 'repeat'"),
         ("[cell]\nseeed = 3", "[cell]: unknown key 'seeed'. Did you mean seed?"),
         ("[gradnrm]\nseed = 3", "unknown table [gradnrm]; tables are named after commands. Did you mean gradnorm?"),

@@ -93,7 +93,7 @@ def test_the_list_has_one_line_for_every_chapter(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "meant"),
-    [("gradient", "gradients"), ("repairs", "repair"), ("how far", "how-far-back")],
+    [("gradeint", "gradients"), ("repairs", "repair"), ("howfar", "how-far-back")],
 )
 def test_an_unknown_chapter_is_refused_with_the_nearest_and_all_of_them(asked: str, meant: str, run: Run) -> None:
     ran = run("guide", asked)
@@ -102,6 +102,15 @@ def test_an_unknown_chapter_is_refused_with_the_nearest_and_all_of_them(asked: s
     assert f"{asked!r}" in ran.err
     assert f"Did you mean {meant}?" in ran.err
     assert ", ".join(CHAPTERS) in ran.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"), [("gradient", "gradients"), ("how far", "how-far-back"), ("your", "your-model")]
+)
+def test_the_beginning_of_one_chapter_is_enough(asked: str, meant: str, run: Run) -> None:
+    assert run("guide", asked).out == run("guide", meant).out
+    # Of two chapters it tells neither.
+    assert run("guide", "s").code == 2
 
 
 def test_no_file_outside_the_guide_is_a_chapter(run: Run) -> None:

@@ -86,8 +86,29 @@ def test_help_names_every_option_with_its_default_as_one_types_it(run):
     shown = " ".join(run("gradnorm --help").out.replace("│", " ").split())
     for parameter in COMMANDS["gradnorm"].params:
         assert max(parameter.opts, key=len) in shown
-    for words in ("--hidden-size INTEGER Hidden units. [default: 20]", "--bias/--no-bias", "[default: tanh; check:"):
+    for words in ("--hidden-size INTEGER Hidden units. [default: 20]", "--bias/--no-bias", "[default: tanh]"):
         assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("gradnorm", "Steps that carry a loss. [default: last]"),
+        ("bench", "Steps that carry a loss. [default: all]"),
+        ("check", "Dtype of weights and data. [default: float64]"),
+        ("cell", "The hidden state before step 0. [default: zeros]"),
+        ("lyapunov", "The hidden state before step 0. [default: zeros; --autonomous: normal]"),
+    ],
+)
+def test_a_default_is_that_of_the_command(command, said, run):
+    assert said in " ".join(run(f"{command} --help").out.replace("│", " ").split())
+
+
+def test_a_long_example_goes_on_as_a_shell_takes_it(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("gradnorm -h").out.split("Examples\n")[1].splitlines()
+    assert shlex.split("\n".join(lines[1:3]).replace("\\\n", "")) == shlex.split(page("gradnorm").examples[1])
+    assert lines[1].endswith(" \\")
 
 
 def test_help_as_a_command_is_that_of_the_option(run):
@@ -177,10 +198,23 @@ def test_the_configuration_says_what_each_value_is_and_who_gave_it(run, tmp_path
     assert len(said) == len(COMMANDS["gradnorm"].params) - 1
 
 
+def test_the_configuration_of_what_only_the_run_settles_says_by_what(run):
+    line = "gradnorm --input sunspots --target next --fail-on vanishing --dtype float64 --show-config --json"
+    found = {name: row["value"] for name, row in settings(run(line)).items()}
+    assert found["--seq-len"] == found["--input-size"] == "as --input says"
+    assert found["--output-size"] == "as --target says"
+    assert (found["--hidden-size"], found["--loss-at"], found["--nonlinearity"]) == (20, "last", "tanh")
+    assert found["--fail-on"] == ["vanishing"]
+
+
 def test_the_configuration_is_a_table_too(run):
     lines = [line.split() for line in run("cell --hidden-size 8 --show-config").out.splitlines()]
     assert ["--hidden-size", "8", "flag"] in [line[:3] for line in lines]
     assert ["--output-size", "5", "default"] in [line[:3] for line in lines]
+    # However long it is, all of it.
+    assert {line[0] for line in lines if line and line[0].startswith("--")} == set(
+        settings(run("cell --show-config --json"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -208,8 +208,9 @@ def test_the_title_of_a_bar_names_the_ends_of_its_scale(values: tuple[float, flo
     assert f"W_hh, log {ends}\n" in text_of(replace(MADE, rows=rows))
 
 
-def test_a_bar_of_nothing_positive_has_no_ends() -> None:
-    assert "   W_hh, log\n" in text_of(replace(MADE, rows=(row(0, 0.0), row(1, math.nan))))
+def test_a_bar_of_nothing_positive_is_left_out() -> None:
+    assert "W_hh, log 0.1 .. 1" in text_of(replace(MADE, rows=(row(0, 1.0), row(1, math.nan))))
+    assert "W_hh, log" not in text_of(replace(MADE, rows=(row(0, 0.0), row(1, math.nan))))
 
 
 @given(st.lists(st.none() | finite_or_not), st.integers(1, 40), st.booleans())

@@ -21,7 +21,7 @@ from rnnctl.results import Result
 from rnnctl.view.explanation import explanation, word_list
 from rnnctl.view.layouts.table import LAYOUTS
 from rnnctl.view.terminal import Terminal
-from rnnctl.view.words import Word, explained, glossary, key_of, notes_beside, word_of, words
+from rnnctl.view.words import Word, explained, glossary, notes_beside, word_of, words
 
 ROOT = Path(__file__).parents[1]
 # What the output and its notes say beside scalars and columns.
@@ -33,7 +33,7 @@ standard_error marginal autograd standardize tokens vanishing exploding stable n
 delta_t dL/dh_t dL/dc_t sigma_w Pesin GEMM singular_value eigenvalue softmax padding gate
 """
 # Commands that need a file of the reader's own, or that measure time.
-NOT_RUN = ("train:", "run.jsonl", "before.json", "lengths.npy", "model.safetensors", "rnnctl bench")
+NOT_RUN = ("train:", "run.jsonl", "before.json", "lengths.npy", "weights.safetensors", "rnnctl bench")
 # The result of each of these.
 SCHEMAS = {
     "rnnctl gradnorm": "gradnorm",
@@ -124,11 +124,20 @@ def test_a_name_fits_a_pattern_unless_it_has_a_word_of_its_own(name: str, term: 
     assert explained(name).term == term
 
 
+@pytest.mark.parametrize(
+    ("name", "term"),
+    [("K", "window"), ("k", "loss"), ("G", "G_t"), ("g", "gate"), ("f", "gate"), ("F", "gate"), ("h_n", "h_t")],
+)
+def test_two_words_that_differ_in_case_alone_are_told_apart(name: str, term: str) -> None:
+    assert explained(name).term == term
+
+
 def test_no_name_is_there_twice() -> None:
     owners: dict[str, list[str]] = {}
     for word in words():
         for name in word.names:
-            owners.setdefault(key_of(name), []).append(word.term)
+            # K and k are two.
+            owners.setdefault(re.sub(r"[\s_-]+", " ", name), []).append(word.term)
     assert {key: terms for key, terms in owners.items() if len(terms) > 1} == {}
 
 

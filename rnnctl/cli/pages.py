@@ -69,7 +69,7 @@ class Group(_Paged, TyperGroup):
     """All commands."""
 
 
-def page_text(context: typer.Context, names: Sequence[str]) -> str:
+def page_text(context: typer.Context, name: str | None) -> str:
     """The whole help of the command of that name, seen from another command; of all where none is given.
 
     Raises:
@@ -77,13 +77,12 @@ def page_text(context: typer.Context, names: Sequence[str]) -> str:
     """
     root = context.find_root()
     commands: Any = root.command
-    if not names:
+    if name is None:
         return str(commands.get_help(root))
-    (name, *others) = names
-    if others or name not in commands.commands:
+    if name not in commands.commands:
         known = commands.commands
         near = did_you_mean(name, known)
-        raise InputError(f"there is no command {' '.join(names)!r}; there are {', '.join(known)}.{near}")
+        raise InputError(f"there is no command {name!r}; there are {', '.join(known)}.{near}")
     command = commands.commands[name]
     return str(command.get_help(type(root)(command, info_name=name, parent=root)))
 
@@ -93,7 +92,7 @@ def _page_of(context: Any, *, short: bool) -> HelpPage:
     page: Page = command.callback.page
     about = [" ".join(part.split()) for part in cleandoc(command.help or "").split("\n\n")]
     usage = f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}"
-    panels = list(_panels(command.get_params(context)))
+    panels = list(_panels(command.get_params(context), context.info_name))
     if hasattr(command, "commands"):
         entries = tuple(Entry(name, _first_sentence(each)) for name, each in command.commands.items())
         panels.append(("Commands", entries))
@@ -124,13 +123,13 @@ def _flags_in(label: str) -> list[str]:
     return label.replace(",", " ").replace("/", " ").split()
 
 
-def _panels(parameters: Sequence[Any]) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+def _panels(parameters: Sequence[Any], command: str) -> Iterator[tuple[str, tuple[Entry, ...]]]:
     """The parameters as entries, panel by panel in the order of the first of each; help itself is the last."""
     panels: dict[str, list[Entry]] = {}
     for parameter in parameters:
         if not getattr(parameter, "hidden", False):
             panel = getattr(parameter, "rich_help_panel", None) or OTHER
-            panels.setdefault(panel, []).append(Entry(_label(parameter), _told(parameter)))
+            panels.setdefault(panel, []).append(Entry(_label(parameter), _told(parameter, command)))
     others = panels.pop(OTHER, [])
     yield from ((name, tuple(entries)) for name, entries in panels.items())
     yield OTHER, tuple(others)
@@ -146,17 +145,29 @@ def _label(parameter: Any) -> str:
     return f"{names} {metavar}" if metavar and not parameter.is_flag else names
 
 
-def _told(parameter: Any) -> str:
-    default = _default(parameter)
+def settled_for(command: str, words: str) -> str:
+    """What is said of a default, for one command: "last; bench: all" is "all" for bench and "last" for others."""
+    usual, *others = words.split("; ")
+    for other in others:
+        name, _, more = other.partition(" " if other.startswith(f"{command} ") else ": ")
+        if name == command:
+            return f"{usual}; {more}" if other.startswith(f"{command} ") else more
+    return usual
+
+
+def _told(parameter: Any, command: str) -> str:
+    if parameter.name == "help":
+        return "This page; -h is a short one."
+    default = _default(parameter, command)
     told = parameter.help or ""
     return f"{told} [default: {default}]" if default else told
 
 
-def _default(parameter: Any) -> str:
+def _default(parameter: Any, command: str) -> str:
     """What stands where nothing is given, as one would type it; "" where nothing does."""
     shown, value = getattr(parameter, "show_default", None), parameter.default
     if isinstance(shown, str):
-        return shown
+        return settled_for(command, shown)
     if parameter.param_type_name == "argument" or value is None or callable(value):
         return ""
     if parameter.is_flag:

@@ -1,6 +1,7 @@
 """What is said of a command line that cannot be understood, and of settings in the environment that nobody hears."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +25,10 @@ def _message(error: Any, context: Any) -> str:
     """As typer words it; of an unknown option which command has it, or else the nearest."""
     flag = getattr(error, "option_name", None)
     if context is None or flag is None or not hasattr(error, "possibilities"):
-        message: str = error.format_message().replace("Value error, ", "").removesuffix(".")
-        return message
+        # What it lists on further lines the help has, too.
+        message: str = error.format_message().replace("Value error, ", "").splitlines()[0]
+        message = re.sub(r"\. Choose from:$", "", message)
+        return re.sub(r"^Got unexpected extra arguments?(?:\(s\))? \((.+)\)", r"Unexpected argument: \1", message)
     commands = getattr(context.find_root().command, "commands", {})
     if takers := [name for name, command in commands.items() if flag in _flags(command)]:
         names = " and ".join(filter(None, (", ".join(takers[:-1]), takers[-1])))

@@ -34,9 +34,9 @@ def measured_span(
     if warmup < 0 or steps < 1 or warmup + steps > seq_len:
         start = f" from step {first_step} on" if first_step else ""
         free = ", or --autonomous" if can_run_freely else ""
+        many = f"and {steps} measured steps do not fit into it" if steps >= 0 else "leaves none to measure"
         raise InputError(
-            f"the sequence has {seq_len} steps{start}; warmup {warmup} and {steps} measured steps do not fit into it. "
-            f"Try a longer --seq-len{free}"
+            f"the sequence has {seq_len} steps{start}; warmup {warmup} {many}. Try a longer --seq-len{free}"
         )
     return warmup, steps
 

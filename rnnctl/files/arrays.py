@@ -185,10 +185,12 @@ def read_lengths(path: Path, batch: int, seq_len: int, reader: Reader | None = N
     array = _finite_array(str(path), reader or Reader()).astype(np.float64)
     flat = array.reshape(-1)
     if flat.shape != (batch,):
-        raise ShapeError(f"{path} must hold one length for each of {batch} sequences; got shape {array.shape}")
+        raise ShapeError(
+            f"--lengths {path} must hold one length for each of {batch} sequences; got shape {array.shape}"
+        )
     if (flat != np.trunc(flat)).any() or flat.min() < 1 or flat.max() > seq_len:
         raise InputError(
-            f"{path} must hold whole numbers from 1 to the {seq_len} steps of the input; got {flat.tolist()}"
+            f"--lengths {path} must hold whole numbers from 1 to the {seq_len} steps of the input; got {flat.tolist()}"
         )
     return flat.astype(np.int64)
 

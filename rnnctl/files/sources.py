@@ -51,11 +51,12 @@ def require_file(path: Path, named: str = "") -> None:
     """Raise InputError where a file is not there, or is none that can be read to its end."""
     begun = _begun(named)
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
     except FileNotFoundError:
         raise InputError(f"{begun}there is no file {str(path)!r}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{begun}cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
+    mode = status.st_mode
     if stat.S_ISDIR(mode):
         raise InputError(f"{begun}cannot read {str(path)!r}: Is a directory")
     # A device has no end to read to.

@@ -13,6 +13,7 @@ from rnnctl.models.layer_runs import LayerRuns, Run, Slot
 from rnnctl.models.module_calls import ModuleCalls
 from rnnctl.models.modules import matches
 from rnnctl.models.weight_uses import Reading
+from rnnctl.view.numbers import times
 
 COUNTED = "counted in autograd's graph"
 FROZEN = "takes no gradient (requires_grad=False)"
@@ -222,8 +223,3 @@ def how_used(uses: Collection[ParameterUse]) -> str:
         said += f"{'; ' if known else ''}not counted: {unknown[0].name}, for it {unknown[0].how}"
         said += f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
     return f"{said}. A weight recurs where what it multiplies leads back to an earlier use of it"
-
-
-def times(count: int) -> str:
-    """A number of uses in words."""
-    return "once" if count == 1 else f"{count} times" if count else "nowhere"

@@ -7,8 +7,9 @@ from typing import Any
 
 from rnnctl.graph import drawn_steps, wrapped
 from rnnctl.models.loop_steps import Chain, Entering, Loop, LoopStep
-from rnnctl.models.parameter_uses import COUNTED, times
+from rnnctl.models.parameter_uses import COUNTED
 from rnnctl.shapes.model_graph import UnrolledModel
+from rnnctl.view.numbers import times
 
 # Different sets of weights that are told of one tensor.
 MOST_PATTERNS = 4

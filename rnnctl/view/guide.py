@@ -24,6 +24,9 @@ def chapter_named(words: Sequence[str]) -> str:
     """
     asked = " ".join(words)
     name = re.sub(r"[\s_-]+", "-", asked.strip().lower()).removesuffix(".md")
+    begun = [each for each in CHAPTERS if name and each.startswith(name)]
+    if len(begun) == 1:
+        return begun[0]
     if name not in CHAPTERS:
         meant = did_you_mean(name, CHAPTERS)
         raise InputError(f"the guide's chapters are {', '.join(CHAPTERS)}; got {asked!r}.{meant}")

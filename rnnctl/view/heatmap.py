@@ -34,7 +34,8 @@ def heatmap(
     width = max(10, min(WIDEST, (terminal.width or WIDEST + MARGIN) - MARGIN))
     down, across = _blocks(len(matrix), TALLEST), _blocks(len(matrix[0]), width)
     cells = [[_largest(matrix, r, c) for c in across] for r in down]
-    low, high = log_scale([value for line in cells for value in line]) or (1.0, 1.0)
+    scale = log_scale([value for line in cells for value in line])
+    low, high = scale or (1.0, 1.0)
     low = max(low, high / RANGE)
     lines = [f"{rows} down, {columns} across", *_scaling(len(matrix), len(matrix[0]), down, across)]
     lines.append(" " * MARGIN + _axis(across, width))
@@ -42,7 +43,7 @@ def heatmap(
         drawn = "".join(_cell(value, low, high, terminal.color) for value in line)
         label = steps.start if labels is None else labels[steps.start]
         lines.append(f"{label:>{MARGIN - 1}} {drawn}".rstrip())
-    return "\n".join([*lines, _legend(low, high, terminal.color)])
+    return "\n".join([*lines, _legend(low, high, terminal.color, scale is not None)])
 
 
 def _blocks(length: int, most: int) -> list[range]:
@@ -86,7 +87,9 @@ def _scaling(height: int, width: int, down: Sequence[range], across: Sequence[ra
     return [] if sizes == (1, 1) else [f"(the largest of every {sizes[0]} x {sizes[1]} steps of {height} x {width})"]
 
 
-def _legend(low: float, high: float, color: bool) -> str:
+def _legend(low: float, high: float, color: bool, known: bool) -> str:
+    if not known:
+        return "nothing above 0 to draw"
     ramp = "".join(_painted(level, color) for level in range(len(RAMP)))
     factor = (high / low) ** (1 / len(RAMP))
     return f"scale: {ramp} log, from {number(low)} or less to {number(high)}, a factor of {number(factor)} each"

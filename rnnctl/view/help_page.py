@@ -66,10 +66,17 @@ def help_text(page: HelpPage, terminal: Terminal) -> str:
     if page.examples:
         console.print(Text("Examples", style="bold"))
         for example in page.examples:
-            console.print(Text(f"  {example}", overflow="fold"))
+            console.print(Text(_example(example, width)))
     console.print(Text(page.more))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _example(line: str, width: int) -> str:
+    """A command line, in lines that a shell takes for one."""
+    # Where it is broken there are two characters more.
+    parts = wrap(line, width - 4, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+    return " \\\n".join(f"  {part}" for part in parts)
 
 
 def _entries(entries: Sequence[Entry], width: int) -> "Text":

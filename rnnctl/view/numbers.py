@@ -22,6 +22,11 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def times(count: int) -> str:
+    """A number of uses in words."""
+    return "once" if count == 1 else f"{count} times" if count else "nowhere"
+
+
 def log_scale(values: Sequence[float | None]) -> tuple[float, float] | None:
     """Where a log scale of these values begins and ends: a decade or more, or what hardly changes seems to vanish.
 

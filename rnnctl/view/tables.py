@@ -103,6 +103,8 @@ def _print_rows(console: Console, table: Table, rows: Sequence[Mapping[str, Any]
 
 
 def _has_values(column: Column, rows: Sequence[Mapping[str, Any]]) -> bool:
+    if column.bar and log_scale([row[column.field] for row in rows]) is None:
+        return False
     return not column.optional or any(row.get(column.field) is not None for row in rows)
 
 

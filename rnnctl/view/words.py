@@ -83,8 +83,16 @@ def _by_key() -> Mapping[str, Word]:
     return {key_of(name): word for word in words() for name in word.names}
 
 
+@cache
+def _by_name() -> Mapping[str, Word]:
+    return {name: word for word in words() for name in word.names}
+
+
 def word_of(name: str) -> Word | None:
     """The word of this name, or of a pattern that the name fits; None where there is none."""
+    # Where two words differ in case alone, K and k, it tells them apart.
+    if (exact := _by_name().get(name.strip())) is not None:
+        return exact
     wanted, known = key_of(name), _by_key()
     fitting = (word for pattern, word in known.items() if _is_pattern(pattern) and fnmatchcase(wanted, pattern))
     return known.get(wanted) or next(fitting, None)

@@ -12,11 +12,14 @@ from rnnctl.cli.pages import Page, with_page
 ASKED = "_RNNCTL_COMPLETE"
 
 
-@with_page(Page("scripts", ("rnnctl completion bash > ~/.rnnctl-completion", 'eval "$(rnnctl completion bash)"')))
+@with_page(Page("scripts", ("rnnctl completion bash >> ~/.bashrc", 'eval "$(rnnctl completion bash)"')))
 @with_exit_codes
 def completion(
     context: typer.Context,
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"],
+        typer.Argument(metavar="SHELL", help="bash, zsh or fish.", rich_help_panel="Shell"),
+    ],
 ) -> None:
     """The script that completes options, their values, files and columns in your shell."""
     root = context.find_root()

@@ -15,9 +15,14 @@ from rnnctl.cli.streams import write_stdout
 def help_of(
     context: typer.Context,
     command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="COMMAND", help="Which; without one, what rnnctl can do.", autocompletion=command_names),
+        str | None,
+        typer.Argument(
+            metavar="COMMAND",
+            help="Which; without one, what rnnctl can do.",
+            autocompletion=command_names,
+            rich_help_panel="Command",
+        ),
     ] = None,
 ) -> None:
     """The help of a command, as --help shows it."""
-    write_stdout(page_text(context, command or ()) + "\n")
+    write_stdout(page_text(context, command) + "\n")

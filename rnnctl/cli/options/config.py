@@ -124,7 +124,7 @@ def _by_flag(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, value in table.items():
         flag = key.replace("_", "-")
         if flag in found:
-            raise typer.BadParameter(f"{where}: {key} gives {flag} a second time. Leave one of them out")
+            raise typer.BadParameter(f"{where}: {flag} and {flag.replace('-', '_')} are one key. Leave one of them out")
         found[flag] = value
     return found
 

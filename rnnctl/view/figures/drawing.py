@@ -209,10 +209,10 @@ def heat(figure: Figure, axes: Axes, norms: NDArray[Any], label: str, *, aspect:
     image = axes.imshow(cells, norm=scale, cmap="cividis", interpolation="nearest", aspect=aspect, extent=edges)
     axes.set(xlim=(-0.5, shown.shape[1] - 0.5), ylim=(shown.shape[0] - 0.5, -0.5))
     words = fill(label, LETTERS) + (f"\n(largest of {down} x {across})" if max(down, across) > 1 else "")
+    if not known:
+        return say(axes, nothing_of(norms.flatten().tolist()))
     # A pointed end where smaller ones are drawn as the smallest.
     figure.colorbar(image, ax=axes, label=words, extend="min" if low < least else "neither")
-    if not known:
-        say(axes, nothing_of(norms.flatten().tolist()))
 
 
 def _largest_of_blocks(values: NDArray[Any], down: int, across: int) -> NDArray[Any]:

@@ -128,7 +128,7 @@ def verdict_words(judged: Mapping[str, Any], *, with_reason: bool) -> str:
     factor = judged["factor_per_step"]
     if factor is None:
         return f"{judged['verdict']}: {judged['reason']}"
-    by = f"{judged['verdict']}: each step back multiplies the gradient by {factor:.3g}"
+    by = f"{judged['verdict']}: each step back multiplies d(last loss)/dh by {factor:.3g}"
     return f"{by}; {judged['reason']}" if with_reason else by
 
 

@@ -22,4 +22,4 @@ def _as_typed(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (", ".join(map(str, value)) or "-") if isinstance(value, list) else str(value)

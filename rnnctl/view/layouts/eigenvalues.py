@@ -14,9 +14,10 @@ def eigenvalue_tables(of: str, *before: Column, optional: bool = False) -> tuple
         optional: left out where there is no row at all, as where no matrix is square.
     """
     keys, several = (*before, _I), bool(before)
+    each = "those of each" if several else "each"
     eigenvalues = Table(
         (*keys, Column("real", "real"), Column("imag", "imag"), Column("modulus", "modulus")),
-        title=f"eigenvalues and singular values of {of} are two lists, each by falling size: the eigenvalues",
+        title=f"eigenvalues and singular values of {of} are two lists, {each} by falling size: the eigenvalues",
         where=lambda row: row["modulus"] is not None,
         optional=optional or several,
         keys=len(keys),

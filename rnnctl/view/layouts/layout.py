@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rnnctl.view.layouts.matrix import radius_notes, without_plain_error
-from rnnctl.view.numbers import number
+from rnnctl.view.numbers import number, times
 from rnnctl.view.terminal import Terminal
 from rnnctl.view.words import note_of, notes_beside
 
@@ -184,7 +184,7 @@ _PARAMETERS = Table(
         Column("shape", "shape", right=False, whole=True),
         # Their shapes tell.
         Column("elements", "elements", spare=True),
-        Column("used", "used", right=False, text=lambda row: f"1 tensor, used {_times(row['used'])}"),
+        Column("used", "used", right=False, text=lambda row: f"1 tensor, used {times(row['used'])}"),
         Column("multiply_adds", "multiply-adds"),
     ),
     kind="parameter",
@@ -201,10 +201,6 @@ SHAPES = Layout(
     (_TENSORS, _PARAMETERS),
     lambda scalars: notes_beside("forward"),
 )
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def agreement_note(scalars: Record, schema: str) -> str:
