@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.loss import VerdictOptions
 from rnnctl.cli.options.question import WindowOptions
-from rnnctl.cli.setup.request import Request
+from rnnctl.cli.setup.request import DEFAULT_SIZES, Request
 from rnnctl.dynamics.span import exponent_count, measured_span
 from rnnctl.errors import InputError
 from rnnctl.files.sources import require_file, require_source, require_target
 from rnnctl.files.typed import keyword_arguments, require_findable
 from rnnctl.gradients.limits import chosen_windows, require_thresholds
-
-DEFAULT_SEQ_LEN, DEFAULT_HIDDEN_SIZE = 7, 20
 
 
 def require_foreseen(given: CommandOptions, request: Request) -> None:
@@ -67,13 +65,13 @@ def _require_measurable(request: Request) -> None:
             measured_span(seq_len, measure.steps, measure.warmup, autonomous=False, can_run_freely=True)
     if request.hand_written and request.model.weights is None:
         with _as_typed("count"):
-            exponent_count(measure.count, request.model.hidden_size or DEFAULT_HIDDEN_SIZE, "h_t")
+            exponent_count(measure.count, request.model.hidden_size or DEFAULT_SIZES["hidden_size"], "h_t")
 
 
 def _seq_len(request: Request) -> int | None:
     """How many steps there are at most; None where only data can tell."""
     if request.data.input is None and request.batch is None:
-        return request.data.seq_len or DEFAULT_SEQ_LEN
+        return request.data.seq_len or DEFAULT_SIZES["seq_len"]
     return request.data.seq_len
 
 

@@ -13,6 +13,8 @@ from rnnctl.cli.options.question import MeasureOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.errors import InputError
 
+# What stands for a size that nobody gives.
+DEFAULT_SIZES = {"input_size": 10, "hidden_size": 20, "output_size": 5, "seq_len": 7, "batch_size": 4}
 # What shapes a network that we build, and says nothing to one that somebody else has built.
 OURS_ALONE = ("hidden_size", "output_size", "nonlinearity", "output_activation", "bias", "init", "gain")
 

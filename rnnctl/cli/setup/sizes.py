@@ -6,12 +6,11 @@ import torch
 from torch import nn
 
 from rnnctl.cli.setup.batch import Data
-from rnnctl.cli.setup.request import Request
+from rnnctl.cli.setup.request import DEFAULT_SIZES, Request
 from rnnctl.errors import InputError
 from rnnctl.files.weights import Weights
 from rnnctl.memory import require_memory
 
-DEFAULT_SIZES = {"input_size": 10, "hidden_size": 20, "output_size": 5, "seq_len": 7, "batch_size": 4}
 # The axes of sequences, in their order.
 OF_SEQUENCES = ("batch_size", "seq_len", "input_size")
 

@@ -9,8 +9,7 @@ from rnnctl.benchmark.report import Cases
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.setup.experiment import Experiment
 from rnnctl.cli.setup.prepared import prepared
-from rnnctl.cli.setup.request import Request, request_of
-from rnnctl.cli.setup.sizes import DEFAULT_SIZES
+from rnnctl.cli.setup.request import DEFAULT_SIZES, Request, request_of
 from rnnctl.errors import InputError
 
 
