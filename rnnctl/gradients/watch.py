@@ -28,7 +28,8 @@ from rnnctl.models.modules import (
     why_compiled,
 )
 from rnnctl.models.recording import Calls
-from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested
+from rnnctl.models.tape.block import Block, is_nested
+from rnnctl.models.tape.passes import End, Pass, backward_passes
 
 
 @contextmanager
@@ -101,6 +102,7 @@ class Watch:
         self.steps = 0
         self.probed = 0
         self._model, self._found, self._only, self._every, self._writer = model, found, only, every, writer
+        self._block = Block([model])
         self._hooks: ExitStack | None = None
         self._probing: Probing | None = None
         self._pass: weakref.ref[_End] | None = None
@@ -113,9 +115,9 @@ class Watch:
     def _attach(self) -> None:
         self._hooks = ExitStack()
         for each in self._found:
-            self._hooks.enter_context(hooked(each.module, self._listener()))
+            self._hooks.enter_context(hooked(each.module, self._listener(), block=self._block))
         # Before the probes: who listens first is told last that a pass is over.
-        self._hooks.enter_context(backward_passes(self._passes))
+        self._hooks.enter_context(backward_passes(self._passes, self._block))
         self._arm()
 
     def _detach(self) -> None:
@@ -125,7 +127,7 @@ class Watch:
         self._disarm()
 
     def _arm(self) -> None:
-        self._probing = Probing(self._model, self._only)
+        self._probing = Probing(self._model, self._only, block=self._block)
         self._probing.attach()
 
     def _disarm(self) -> Probing | None:
