@@ -151,6 +151,11 @@ class Probing:
             return "; ".join(f"{name}: {why}" for name, why in missing.items())
         counts = self.tape.counts
         if not counts:
+            if self.block.elsewhere:
+                return (
+                    "no backward pass of the thread in which the block began was seen, and another thread ran the "
+                    "model. Try: begin the block in the thread that trains"
+                )
             what = "" if self.recording.calls else f"{none_found(self.model)}, and "
             return (
                 f"{what}no backward pass through its weights was seen: call backward() within the block, on what was "

@@ -29,7 +29,10 @@ REENTRANT = (
 )
 # Parts of the names of nodes that are programs of their own, and what to say of them.
 OPAQUE = {
-    "CompiledFunction": "a compiled graph (torch.compile). Probe the model without it",
+    "CompiledFunction": (
+        "a compiled graph, called inside a compiled function (torch.compile). Probe the model without it, or with "
+        "torch.compiler.set_stance('force_eager') around what is run"
+    ),
     "DifferentiableGraph": "TorchScript (torch.jit). Probe the model that it was made of",
     "torch::jit": "TorchScript (torch.jit). Probe the model that it was made of",
 }
