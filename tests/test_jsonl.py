@@ -110,3 +110,14 @@ def test_what_never_had_a_name_is_written():
         append(f"/proc/self/fd/{file.fileno()}", {"by": "a"})
         assert file.seek(0) == 0
         assert json.loads(file.read()) == {"by": "a"}
+
+
+def test_another_process_than_the_one_that_opened_it_writes_nothing(path, monkeypatch):
+    lines = LineWriter(path)
+    with monkeypatch.context() as forked:
+        forked.setattr("os.getpid", lambda: -1)
+        lines.append([{"by": "a"}])
+    assert path.read_bytes() == b""
+    lines.append([{"by": "b"}])
+    lines.close()
+    assert [line.record for line in reader(path)] == [{"by": "b"}]
