@@ -1,7 +1,10 @@
 """Hooks that are gone afterwards, and that neither copies nor files carry along."""
 
 import copy
+import copyreg
 import io
+import pickle
+from collections import OrderedDict
 from contextlib import ExitStack
 
 import pytest
@@ -113,6 +116,66 @@ def test_copies_and_files_of_the_module_carry_hooks_that_do_nothing():
         for other in (copy.deepcopy(module), torch.load(buffer, weights_only=False)):
             assert torch.equal(other(torch.ones(1, 2), scale=2.0), 2 * nn.Linear.forward(module, torch.ones(1, 2)))
     assert seen == []
+
+
+class Copied(Scaled):
+    """Copies itself, as some do: by what stands in it."""
+
+    def __deepcopy__(self, memo):
+        made = memo[id(self)] = object.__new__(type(self))
+        made.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return made
+
+    def __getstate__(self):
+        return dict(self.__dict__)
+
+
+def in_python(module):
+    buffer = io.BytesIO()
+    pickle._Pickler(buffer).dump(module)
+    return buffer.getvalue()
+
+
+def saved(module):
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    return buffer.getvalue()
+
+
+def in_an_old_protocol(module):
+    return pickle.dumps(module, 2)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Copied])
+@pytest.mark.parametrize("form", [pickle.dumps, in_an_old_protocol, in_python, saved, copy.deepcopy])
+def test_what_is_made_of_a_hooked_module_is_what_is_made_of_it_without(kind, form):
+    module = kind(2, 3)
+    handles = [
+        module.register_forward_hook(print, with_kwargs=True, always_call=True),
+        module.register_forward_pre_hook(print),
+    ]
+    tables = hooks_of(module)
+    plain = form(module)
+    with hooked(module, print, before=print, always=True), hooked(module, print, first=False):
+        made = form(module)
+        there = hooks_of(module)
+    if isinstance(made, bytes):
+        assert made == plain
+        assert b"rnnctl" not in made
+    else:
+        assert hooks_of(made) == hooks_of(plain) == tables
+    assert [len(table) for table in there] == [3, 2, 3, 1, 2]
+    assert OrderedDict not in copyreg.dispatch_table
+    for handle in handles:
+        handle.remove()
+    assert not any(hooks_of(module))
+
+
+def test_other_mappings_with_the_same_keys_are_copied_whole():
+    module = Scaled(2, 3)
+    with hooked(module, print):
+        same = OrderedDict.fromkeys(module._forward_hooks, "mine")
+        assert copy.deepcopy(same) == pickle.loads(pickle.dumps(same)) == same
 
 
 def test_results_are_kept_in_order():

@@ -1,6 +1,7 @@
 """Files of JSON lines: appended, continued after an interruption, read with torn ends."""
 
 import json
+import tempfile
 
 import pytest
 
@@ -92,3 +93,31 @@ def test_places_that_cannot_be_written_are_refused_and_a_full_disk_is_told(path,
     lines._file = Full()
     with pytest.raises(RnnctlError, match="No space left on device"):
         lines.append([{"by": "a"}])
+
+
+def test_a_file_that_was_deleted_is_told_and_one_that_was_moved_goes_on(path, tmp_path):
+    lines = LineWriter(path)
+    path.rename(tmp_path / "moved.jsonl")
+    lines.append([{"by": "a"}])
+    (tmp_path / "moved.jsonl").unlink()
+    with pytest.raises(RnnctlError, match="the file was deleted, with all that stood in it"):
+        lines.append([{"by": "a"}])
+    lines.close()
+
+
+def test_what_never_had_a_name_is_written():
+    with tempfile.TemporaryFile() as file:
+        append(f"/proc/self/fd/{file.fileno()}", {"by": "a"})
+        assert file.seek(0) == 0
+        assert json.loads(file.read()) == {"by": "a"}
+
+
+def test_another_process_than_the_one_that_opened_it_writes_nothing(path, monkeypatch):
+    lines = LineWriter(path)
+    with monkeypatch.context() as forked:
+        forked.setattr("os.getpid", lambda: -1)
+        lines.append([{"by": "a"}])
+    assert path.read_bytes() == b""
+    lines.append([{"by": "b"}])
+    lines.close()
+    assert [line.record for line in reader(path)] == [{"by": "b"}]

@@ -4,10 +4,13 @@ import copy
 import io
 import json
 import math
+import resource
+import shutil
 import subprocess
 import sys
 import textwrap
 import warnings
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 import rnnctl
 from rnnctl.__main__ import main
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.runs import read_run
 from rnnctl.view.figures import FIGURES
 from rnnctl.view.layouts.history import GRADNORM_HISTORY
@@ -524,6 +527,85 @@ def test_a_full_disk_ends_the_watch_and_not_the_training():
     assert watching.probed == 0
 
 
+def bits(model, losses):
+    return [*losses, *model.state_dict().values(), *(each.grad for each in model.parameters()), torch.get_rng_state()]
+
+
+@contextmanager
+def small_files(bytes_each):
+    """No file of this process may grow beyond so many."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_each, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+ACCIDENTS = {
+    "a full disk": ("/dev/full", lambda folder: nullcontext(), 0, "No space left on device"),
+    "a file that may not grow": ("run/run.jsonl", lambda folder: small_files(7000), 1, "File too large"),
+    "a folder that vanishes": ("run/run.jsonl", lambda folder: nullcontext(), 2, "the file was deleted, with all that"),
+}
+
+
+@pytest.mark.parametrize("warned", ["warned", "warnings are errors"])
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_an_accident_to_the_file_leaves_training_bit_for_bit_and_is_told(tmp_path, accident, warned):
+    place, limited, lost_from, why = ACCIDENTS[accident]
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def vanish(step):
+        if step == 2 and "vanishes" in accident:
+            shutil.rmtree(folder)
+
+    plain = seeded()
+    expected = bits(plain, train(plain, 5))
+    model = seeded()
+    with warnings.catch_warnings(record=warned == "warned") as seen:
+        warnings.simplefilter("always" if warned == "warned" else "error")
+        with limited(folder), rnnctl.watch(model, every=1, to=tmp_path / place) as watching:
+            losses = train(model, 5, vanish)
+    assert all(torch.equal(one, other) for one, other in zip(expected, bits(model, losses), strict=True))
+    assert watching.probed == lost_from
+    (note,) = watching.notes
+    assert why in note
+    assert note.endswith(f"; training step {lost_from} and those after it are not in the file")
+    assert seen is None or [str(each.message) for each in seen] == [note]
+
+
+def test_a_model_that_becomes_one_that_cannot_be_probed_is_trained_on(path):
+    model = seeded()
+    with (
+        pytest.warns(RuntimeWarning, match="rnnctl.watch ends here: InputError: .*TorchScript.*training step 2 and"),
+        rnnctl.watch(model, every=2, to=path) as watching,
+    ):
+        train(model, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.readout = torch.jit.script(model.readout)
+        train(model, 2)
+    assert (watching.steps, len(watching.notes)) == (2, 1)
+    assert hooks(model) == 0
+    assert steps_of(path) == [0]
+
+
+def test_lines_that_closing_loses_are_told(path, monkeypatch):
+    def failing(self):
+        self._file.close()
+        raise RnnctlError("cannot close it")
+
+    monkeypatch.setattr("rnnctl.files.jsonl.LineWriter.close", failing)
+    model = seeded()
+    with (
+        pytest.warns(RuntimeWarning, match="lost lines: cannot close it"),
+        rnnctl.watch(model, every=1, to=path) as watching,
+    ):
+        train(model, 1)
+    assert watching.notes == ("rnnctl.watch lost lines: cannot close it",)
+
+
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
 def test_autocast_around_backward_does_not_reach_the_sweep(path, kind):
     found = []
@@ -626,6 +708,68 @@ def test_what_is_no_file_of_watch_is_refused_by_line(path, text, message):
     with pytest.raises(InputError) as refused:
         rnnctl.gradnorm_history(path)
     assert message in str(refused.value)
+
+
+FLAWS = {
+    "a negative norm": ({"grad_norm_W_hh": [0.0, -3.0, 4.0]}, "grad_norm_W_hh is negative or not finite"),
+    "an infinite norm": ({"grad_norm_h": [0.5, math.inf, 1]}, "grad_norm_h is negative or not finite"),
+    "a norm that is no number": ({"grad_norm_W_hh": [0, math.nan, 1]}, "grad_norm_W_hh is negative or not finite"),
+    "a negative norm of c": ({"grad_norm_c": [1, 1, -1e-300]}, "grad_norm_c is negative or not finite"),
+    "a negative norm of the state": ({"grad_norm_state": [-1, 1, 1]}, "grad_norm_state is negative or not finite"),
+    "a negative error": ({"autograd_relative_error": -1}, "autograd_relative_error is negative or not finite"),
+    "an infinite error": ({"autograd_relative_error": math.inf}, "autograd_relative_error is negative or not finite"),
+    "a negative step": ({"step": -1}, "step is not a count from 0 to 2^63 - 1"),
+    "a step beyond 64 bits": ({"step": 2**63}, "step is not a count from 0 to 2^63 - 1"),
+    "a failed step beyond 64 bits": ({"step": 10**30, "error": "why"}, "step is not a count from 0 to 2^63 - 1"),
+    "chains beyond 64 bits": ({"chains": 2**64}, "chains is not a count from 1 to 2^63 - 1"),
+    "no chain": ({"chains": 0}, "chains is not a count from 1 to 2^63 - 1"),
+    "a step that is there twice": ({"step": 10}, "its training step was there before, of the same weight"),
+    "a step too late": ({"step": 7}, "its training step is before that of the line before it"),
+    "a failed step too late": ({"step": 7, "error": "why"}, "its training step is before that of the line before it"),
+}
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_line_that_says_what_cannot_be_is_named_and_left_out(path, flaw, capsys):
+    changes, why = FLAWS[flaw]
+    path.write_text(line() + line(step=10) + line(**{"step": 20, **changes}) + line(step=30))
+    found = rnnctl.gradnorm_history(path)
+    assert found.steps == (0, 10, 30)
+    assert found.failed == ()
+    assert found.notes[0] == f"{path}, line 3 is left out: {why}"
+    assert [row["step"] for row in found.more["by_step"]] == [0, 10, 30]
+    assert f"line 3 is left out: {why}" in " ".join(shown(path, capsys).err.split())
+    assert json.loads(shown(path, capsys, "--json").out)["scalars"]["last_step"] == 30
+
+
+def test_the_largest_count_and_null_for_what_is_not_finite_are_kept(path):
+    found = history(path, line(grad_norm_h=[None, 0, 1e300]), line(step=2**63 - 1, chains=2**63 - 1))
+    assert found.steps == (0, 2**63 - 1)
+    assert not any("left out" in note for note in found.notes)
+
+
+def test_steps_are_in_order_within_a_run_and_not_between_runs_or_weights(path):
+    found = history(path, line(step=50), line(run="2027"), line(run="2027", weight="b"), line(run="2027", step=1))
+    assert (found.run, found.steps) == ("2027", (0, 1))
+    assert not any("left out" in note for note in found.notes)
+
+
+def test_of_many_such_lines_the_first_are_named_and_the_rest_counted(path):
+    found = history(path, line(), *[line(step=-1)] * 12)
+    named = [note for note in found.notes if "is left out" in note]
+    assert [f"line {number} " in note for number, note in enumerate(named, 2)] == [True] * 5
+    assert "so are 7 more lines: step is not a count from 0 to 2^63 - 1" in found.notes
+
+
+def test_a_run_of_such_lines_alone_is_refused(path):
+    path.write_text(line() + line(run="2027", step=-1))
+    with pytest.raises(InputError, match="no line of the last run can be used: .*line 2 is left out: step is not"):
+        rnnctl.gradnorm_history(path)
+
+
+def test_norms_that_are_no_numbers_never_agree(path):
+    found = history(path, line(grad_norm_W_hh=[0.0, None, 1.0]), line(step=10))
+    assert [row["agrees"] for row in found.more["by_step"]] == [None, True]
 
 
 def test_a_missing_file_and_an_unknown_weight_are_refused(path):

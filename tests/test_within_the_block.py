@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.jit import script as scripted
 from torch.utils.checkpoint import checkpoint
 
 import rnnctl
@@ -132,6 +133,93 @@ def test_a_graph_that_is_compiled_as_a_whole_is_refused_with_the_cause():
         with pytest.raises(InputError, match="is compiled .torch.compile."), rnnctl.probe(compiled):
             compiled(X).sum().backward()
     torch._dynamo.reset()
+
+
+@each_model
+def test_what_is_made_of_a_model_within_the_block_has_nothing_of_ours(kind, tmp_path):
+    torch.manual_seed(0)
+    model = kind()
+    plain = pickle.dumps(model)
+    with rnnctl.probe(model) as trace, rnnctl.watch(model, to=tmp_path / "run.jsonl"):
+        model(X).sum().backward()
+        copied, dumped, script = copy.deepcopy(model), pickle.dumps(model), quietly(scripted)(model)
+        trained = pickle.loads(dumped)
+        for each in (copied, trained):
+            each(X).sum().backward()
+        # It has the very parameters of the model.
+        with torch.no_grad():
+            assert torch.equal(script(X), model(X))
+    assert dumped == plain
+    assert trace[MODELS[kind]].agrees
+    assert len(trace[MODELS[kind]].grad_norm_W_hh) == 5
+    for each in (copied, trained, script):
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in each.modules())
+    with rnnctl.probe(copied) as again:
+        copied(X).sum().backward()
+    assert torch.equal(again[MODELS[kind]].grad_norm_W_hh, trace[MODELS[kind]].grad_norm_W_hh)
+
+
+# Functions that were compiled before the block.
+
+
+class Cells(nn.Module):
+    """One that is called, one inside a compiled function, one that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.inside, self.never = nn.GRUCell(3, 4), nn.LSTMCell(4, 4), nn.LSTMCell(4, 4)
+
+    def forward(self, x, inside):
+        h = x.new_zeros(x.shape[1], 4)
+        for x_t in x:
+            h = self.plain(x_t, h)
+        return inside(h)[0]
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_cell_inside_a_function_that_was_compiled_before_is_said_to_be_there(backend):
+    torch._dynamo.reset()
+    model = Cells()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(lambda h: model.inside(h), backend=backend)
+        model(X, compiled).sum().backward()
+        with rnnctl.probe(model) as trace:
+            model(X, compiled).sum().backward()
+        with rnnctl.probe(model) as eager, torch.compiler.set_stance("force_eager"):
+            model(X, compiled).sum().backward()
+    torch._dynamo.reset()
+    assert list(trace) == ["plain.weight_hh"]
+    assert trace.missing["inside.weight_hh"].startswith("it was called inside a compiled function (torch.compile)")
+    assert "torch.compiler.set_stance('force_eager')" in trace.missing["inside.weight_hh"]
+    assert "was not called within the block, or it was called inside" in trace.missing["never.weight_hh"]
+    assert list(eager) == ["plain.weight_hh", "inside.weight_hh"]
+
+
+@pytest.mark.parametrize("kind", [Hand, Loop], ids=lambda kind: kind.__name__)
+def test_a_compiled_function_of_which_nothing_is_seen_is_said_to_be_one(kind):
+    torch._dynamo.reset()
+    model = kind()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(lambda x: model(x), backend="aot_eager")
+        compiled(X).sum().backward()
+        with pytest.raises(InputError, match="called inside a compiled function.*force_eager"), rnnctl.probe(model):
+            compiled(X).sum().backward()
+    torch._dynamo.reset()
+
+
+def test_where_nothing_was_compiled_there_is_one_reason_alone(monkeypatch):
+    monkeypatch.setattr("rnnctl.gradients.probed._has_compiled", lambda: False)
+    model = Cells()
+    with rnnctl.probe(model) as trace:
+        h = model(X, lambda h: (h,))
+        (h @ model.inside.weight_hh.t()).sum().backward()
+    assert trace.missing["never.weight_hh"] == "it was not called within the block"
+    assert (
+        trace.missing["inside.weight_hh"]
+        == "no call of it was seen, and its weight was used by other code than its forward"
+    )
 
 
 class Dropped(nn.LSTM):

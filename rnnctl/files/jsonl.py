@@ -16,6 +16,8 @@ from rnnctl.results import Record, strict_line
 class LineWriter:
     """Appends JSON objects to a file; every line is with the system as soon as it is written.
 
+    A process that is forked from the one that opened it writes nothing.
+
     Args:
         path: a file that is there already is continued.
     Raises:
@@ -25,21 +27,43 @@ class LineWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = _opened(path)
+        self._process = os.getpid()
+        # Some never have a name, such as a pipe.
+        self._had_name = self._has_name()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process opened it, not one that it was forked from."""
+        return os.getpid() == self._process
 
     def append(self, records: Iterable[Record]) -> None:
         """One line for each of them.
 
         Raises:
-            RnnctlError: the system refused; the last line may be torn.
+            RnnctlError: the system refused, and the last line may be torn; or the file was deleted with all its lines.
         """
+        if not self.is_ours:
+            return
         try:
             _write_all(self._file, "".join(map(strict_line, records)).encode())
         except OSError as error:
             raise RnnctlError(f"cannot write {str(self._path)!r}: {error.strerror or error}") from None
+        if self._had_name and not self._has_name():
+            raise RnnctlError(f"cannot write {str(self._path)!r}: the file was deleted, with all that stood in it")
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file.
+
+        Raises:
+            RnnctlError: the system refused.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise RnnctlError(f"cannot close {str(self._path)!r}: {error.strerror or error}") from None
+
+    def _has_name(self) -> bool:
+        return os.fstat(self._file.fileno()).st_nlink > 0
 
 
 @dataclass(frozen=True)

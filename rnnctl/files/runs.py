@@ -1,5 +1,6 @@
 """Files of training runs: JSON lines that ``rnnctl.watch`` appends, and that are read again."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,11 @@ from rnnctl.results import Record
 
 # The schema is named after the function that writes it; messages call it so.
 SCHEMA, SCHEMA_VERSION = "rnnctl.watch", 1
+# What a line counts, and from where up; what is beyond 64 bits no training loop counts.
+COUNTS, BEYOND = {"step": 0, "chains": 1}, 2**63
+NORMS = ("grad_norm_W_hh", "grad_norm_h", "grad_norm_c", "grad_norm_state")
+# So many lines are named that are left out for one reason; of the rest it is said how many they are.
+NAMED = 5
 
 
 class RunWriter:
@@ -29,6 +35,11 @@ class RunWriter:
         self.run = datetime.now(UTC).isoformat(timespec="microseconds")
         self._lines = LineWriter(path)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process opened it, not one that it was forked from."""
+        return self._lines.is_ours
+
     def append(self, records: Iterable[Record]) -> None:
         """One line for each of them.
 
@@ -39,7 +50,11 @@ class RunWriter:
         self._lines.append({**head, **record} for record in records)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file.
+
+        Raises:
+            RnnctlError: the system refused.
+        """
         self._lines.close()
 
 
@@ -97,22 +112,79 @@ class Run:
 def read_run(path: Path) -> Run:
     """The last run of a file that ``rnnctl.watch`` wrote.
 
-    A torn last line of a run, as an interrupted write leaves it, is left out and noted.
+    A torn last line of a run, as an interrupted write leaves it, is left out and noted; so is a line that says what
+    cannot be.
 
     Raises:
         InputError: no such file, nothing in it, or a line that is none of ``rnnctl.watch``.
     """
     lines = LineReader(path, _run_name, SCHEMA)
-    runs: dict[str, list[ProbedStep]] = {}
+    runs: dict[str, _Lines] = {}
     for line in lines:
-        runs.setdefault(line.record["run"], []).append(_probed_step(line.record, line.place))
+        runs.setdefault(line.record["run"], _Lines()).add(line)
     if not runs:
         # A note is of a line that was there, if torn.
         why = f"holds no line of {SCHEMA}" if lines.notes else "is empty: no training step was probed"
         raise InputError(f"{str(path)!r} {why}")
-    name, steps = list(runs.items())[-1]
+    name, last = list(runs.items())[-1]
+    if not last.steps:
+        raise InputError(f"no line of the last run can be used: {'; '.join(last.notes)}")
     several = [f"{path} holds {len(runs)} runs; this is the last, of {name}"] if len(runs) > 1 else []
-    return Run(str(path), name, tuple(steps), (*lines.notes, *several))
+    return Run(str(path), name, tuple(last.steps), (*lines.notes, *last.notes, *several))
+
+
+class _Lines:
+    """The lines of one run.
+
+    Attributes:
+        steps: those that can be, in order.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[ProbedStep] = []
+        self._seen: set[tuple[int, str]] = set()
+        self._left_out: dict[str, list[str]] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, and why."""
+        named = [f"{place} is left out: {why}" for why, places in self._left_out.items() for place in places[:NAMED]]
+        more = {why: len(places) - NAMED for why, places in self._left_out.items()}
+        return [*named, *(f"so are {count} more lines: {why}" for why, count in more.items() if count > 0)]
+
+    def add(self, line: Line) -> None:
+        """One line more."""
+        found = _probed_step(line.record, line.place)
+        why = _flaw(line.record, found) or self._misplaced(found)
+        if why is not None:
+            self._left_out.setdefault(why, []).append(line.place)
+            return
+        self.steps.append(found)
+        self._seen.add((found.step, found.weight))
+
+    def _misplaced(self, found: ProbedStep) -> str | None:
+        """Why it cannot come after the lines before it, or None."""
+        if (found.step, found.weight) in self._seen:
+            return "its training step was there before, of the same weight"
+        if self.steps and found.step < self.steps[-1].step:
+            return "its training step is before that of the line before it"
+        return None
+
+
+def _flaw(record: Mapping[str, Any], found: ProbedStep) -> str | None:
+    """What a line says that cannot be, whoever wrote it, or None."""
+    for name, least in COUNTS.items():
+        if not least <= getattr(found, name) < BEYOND:
+            return f"{name} is not a count from {least} to 2^63 - 1"
+    if found.error is not None:
+        return None
+    # A norm that was not finite is null in such a file.
+    numbers = {name: record.get(name) or () for name in NORMS}
+    numbers["autograd_relative_error"] = (found.autograd_relative_error,)
+    for name, values in numbers.items():
+        if not all(value is None or 0 <= value < math.inf for value in values):
+            return f"{name} is negative or not finite"
+    return None
 
 
 def _run_name(line: Line) -> str:

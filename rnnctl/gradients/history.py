@@ -207,9 +207,16 @@ def _summary(probed: ProbedStep) -> Record:
         "at_t": largest,
         "reach": _reach(probed),
         "autograd_relative_error": probed.autograd_relative_error,
-        # Where autograd has nothing to compare, the states alone can tell.
-        "agrees": False if not probed.states_agree else probed.agrees,
+        "agrees": _agrees(probed, finite),
     }
+
+
+def _agrees(probed: ProbedStep, finite: bool) -> bool | None:
+    # Where autograd has nothing to compare, the states alone can tell.
+    if not probed.states_agree:
+        return False
+    # What is no number agrees with nothing, whatever the line says.
+    return None if probed.agrees and not finite else probed.agrees
 
 
 def _reach(probed: ProbedStep) -> float | None:

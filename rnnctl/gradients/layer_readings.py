@@ -17,7 +17,8 @@ from rnnctl.models.calls import LayeredCall
 from rnnctl.models.modules import directions
 from rnnctl.models.recording import Calls
 from rnnctl.models.sequences import ordered, row_of
-from rnnctl.models.tape.passes import End, Pass, Pause, backward_passes, is_nested
+from rnnctl.models.tape.block import Block, is_nested
+from rnnctl.models.tape.passes import End, Pass, Pause, backward_passes
 from rnnctl.models.unrolled import Unrolled, unrolled
 
 # Reading costs two hooks a step and two looks at every number of G_t, a sweep the products that form it: it is cheaper
@@ -38,19 +39,20 @@ class LayerReadings:
 
     Args:
         modules: their calls.
+        block: whose passes.
     Attributes:
         bug: an error of ours that was kept from the user's pass, and for which the calls are swept.
     """
 
-    def __init__(self, modules: Sequence[Calls]) -> None:
+    def __init__(self, modules: Sequence[Calls], block: Block) -> None:
         self.bug: Exception | None = None
-        self._modules = modules
+        self._modules, self._block = modules, block
         self._read: dict[Received, _CallReading | None] = {}
         self._hooks = ExitStack()
 
     def attach(self) -> None:
         """Begin."""
-        self._hooks.enter_context(backward_passes(self._passes))
+        self._hooks.enter_context(backward_passes(self._passes, self._block))
 
     def detach(self) -> None:
         """End."""

@@ -20,6 +20,7 @@ from rnnctl.models.modules import (
     why_compiled,
 )
 from rnnctl.models.recording import Recording
+from rnnctl.models.tape.block import Block
 from rnnctl.models.weight_uses import Asked
 
 
@@ -89,22 +90,22 @@ class Probing:
     Args:
         model, only: as of ``probe``.
         extra: the rest of it.
-        keeps_graph: as of ``Recording``.
+        block: whose calls and passes; those of this thread if left out.
     """
 
     def __init__(
-        self, model: nn.Module, only: str | None = None, extra: Extra | None = None, *, keeps_graph: bool = False
+        self, model: nn.Module, only: str | None = None, extra: Extra | None = None, block: Block | None = None
     ) -> None:
-        extra = extra or Extra()
+        extra, self.block = extra or Extra(), block or Block([model])
         found = recurrent_modules(model, only)
         _require_modules(model, extra)
         self.model, self.only, self.extra = model, only, extra
-        self.recording = Recording(found, keeps_graph=keeps_graph)
+        self.recording = Recording(found, block=self.block)
         asked = Asked(self._is_wanted, extra.state, extra.step)
-        self.tape = TapeRecording(model, asked, self.recording.calls, want_decay=extra.decay)
+        self.tape = TapeRecording(model, asked, self.block, self.recording.calls, want_decay=extra.decay)
         # A decay and the part of padding come of a sweep alone.
         swept = extra.decay or extra.lengths is not None
-        self.readings = LayerReadings([] if swept else self.recording.calls)
+        self.readings = LayerReadings([] if swept else self.recording.calls, self.block)
 
     def attach(self) -> None:
         """Set the hooks."""
@@ -150,6 +151,11 @@ class Probing:
             return "; ".join(f"{name}: {why}" for name, why in missing.items())
         counts = self.tape.counts
         if not counts:
+            if self.block.elsewhere:
+                return (
+                    "no backward pass of the thread in which the block began was seen, and another thread ran the "
+                    "model. Try: begin the block in the thread that trains"
+                )
             what = "" if self.recording.calls else f"{none_found(self.model)}, and "
             return (
                 f"{what}no backward pass through its weights was seen: call backward() within the block, on what was "

@@ -1,6 +1,7 @@
 """From what was recorded of one training step to what every recurrent weight got."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,6 +33,14 @@ FROM_AUTOGRAD = "it was read from autograd itself, and no state was made once mo
 ENTERS_OFTEN = "what enters at the last step alone cannot be followed on its way back"
 # A share that is vanishing by any measure.
 SURELY = 1e-4
+NOT_CALLED = "it was not called within the block"
+ELSEWHERE = (
+    f"{NOT_CALLED} by the thread in which that began, and another thread ran the model. "
+    "Try: begin the block in the thread that trains"
+)
+COMPILED = "called inside a compiled function (torch.compile), which hides the call"
+BY_OTHER_CODE = "its weight was used by other code than its forward"
+EAGERLY = "Try: what was compiled without it, or torch.compiler.set_stance('force_eager') around what is run"
 SEVERAL_PASSES = "several backward passes came by: how a gradient changes on its way back is a question of one of them"
 
 
@@ -55,6 +64,8 @@ def probed(
         readings: what was read of the modules' calls as backward passed by; what was not is swept.
     """
     results, missing = _of_modules(recording, only, want_decay, lengths, readings)
+    used = {} if tape is None else tape.counts
+    missing = {n: _why_not_called(recording, n in used) if why == NOT_CALLED else why for n, why in missing.items()}
     if tape is None:
         return _explained(results), missing
     by_name: dict[str, list[UseSteps]] = {}
@@ -260,7 +271,29 @@ def _why_missing(calls: Calls) -> str | None:
         return "it was called with an empty batch"
     if calls.unreal:
         return "it was called with meta or fake tensors, which have shapes and no numbers"
-    return "it was not called within the block"
+    return NOT_CALLED
+
+
+def _why_not_called(recording: Recording, is_used: bool) -> str:
+    """What can be told of a module of which no call was seen.
+
+    Args:
+        is_used: whether its weight took part in a backward pass all the same.
+    """
+    if recording.block.elsewhere:
+        return ELSEWHERE
+    if not _has_compiled():
+        return f"no call of it was seen, and {BY_OTHER_CODE}" if is_used else NOT_CALLED
+    if is_used:
+        return f"it was {COMPILED}, or {BY_OTHER_CODE}. {EAGERLY}"
+    return f"{NOT_CALLED}, or it was {COMPILED}: nothing tells which. {EAGERLY}"
+
+
+def _has_compiled() -> bool:
+    """Whether torch has compiled anything in this process."""
+    # Loaded by whoever compiles, and not by us: it takes seconds.
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and bool(dynamo.counters["frames"].get("ok"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,9 @@ from rnnctl.gradients.use_steps import UseSteps, decay_of, followed, last_entry,
 from rnnctl.models.module_calls import ModuleCalls, owner_of
 from rnnctl.models.recording import Calls
 from rnnctl.models.tape.beside import Edge
+from rnnctl.models.tape.block import Block, is_nested, nodes_of
 from rnnctl.models.tape.operands import kept_operands
-from rnnctl.models.tape.passes import End, Pass, Pause, backward_passes, is_nested, now
+from rnnctl.models.tape.passes import End, Pass, Pause, backward_passes, now
 from rnnctl.models.tape.pull_back import swept
 from rnnctl.models.weight_uses import Asked, Reading, WeightUses
 
@@ -28,7 +29,10 @@ REENTRANT = (
 )
 # Parts of the names of nodes that are programs of their own, and what to say of them.
 OPAQUE = {
-    "CompiledFunction": "a compiled graph (torch.compile). Probe the model without it",
+    "CompiledFunction": (
+        "a compiled graph, called inside a compiled function (torch.compile). Probe the model without it, or with "
+        "torch.compiler.set_stance('force_eager') around what is run"
+    ),
     "DifferentiableGraph": "TorchScript (torch.jit). Probe the model that it was made of",
     "torch::jit": "TorchScript (torch.jit). Probe the model that it was made of",
 }
@@ -52,6 +56,7 @@ class TapeRecording:
         asked: which weights, and what the user knows of state and step.
         modules: the calls of modules of known classes, whose states are followed from call to call.
         want_decay: whether a gradient that enters at the last step alone is followed as well.
+        block: whose calls and passes.
     Attributes:
         found: what every pass told of every weight, in order.
         missing: weight -> why there is nothing.
@@ -63,6 +68,7 @@ class TapeRecording:
 
     model: nn.Module
     asked: Asked
+    block: Block
     modules: Sequence[Calls] = ()
     want_decay: bool = False
     found: list[UseSteps] = field(default_factory=list)
@@ -75,7 +81,7 @@ class TapeRecording:
     def __post_init__(self) -> None:
         modules = dict(self.model.named_modules())
         named = {name: modules[name] for name in (self.asked.state, self.asked.step) if name is not None}
-        self.calls = ModuleCalls(self.model, named)
+        self.calls = ModuleCalls(self.model, named, self.block)
         self._hooks = ExitStack()
         self._kept: dict[Any, Tensor] = {}
         self._roots: list[Any] = []
@@ -91,7 +97,7 @@ class TapeRecording:
         """Begin."""
         self._began = now()
         self._hooks.enter_context(self.calls.noted())
-        self._hooks.enter_context(backward_passes(self._passes))
+        self._hooks.enter_context(backward_passes(self._passes, self.block))
 
     def detach(self) -> None:
         """End."""
@@ -102,13 +108,13 @@ class TapeRecording:
 
     def _passes(self, begun: Pass) -> tuple[End, bool] | None:
         """A backward pass begins."""
-        nodes = [root.node if hasattr(root, "node") else root.grad_fn for root in begun.roots]
+        nodes = nodes_of(begun.roots)
         if is_nested():
             self._note_reentrant(nodes)
             return None
         pause = Pause()
         try:
-            ends = self._begin([node for node in nodes if node is not None], begun, pause)
+            ends = self._begin(nodes, begun, pause)
         except Exception as error:
             # Whatever it is, it must not end the user's backward pass.
             self.bug, ends = error, None
@@ -190,7 +196,7 @@ class TapeRecording:
 
     def _watch(self, weight: WeightUses) -> Any:
         def add(grad: Tensor | None) -> None:
-            if grad is not None:
+            if grad is not None and self.block.is_here():
                 wide = grad.detach().to(widest(grad), copy=True)
                 before = self.totals.get(weight.name)
                 self.totals[weight.name] = wide if before is None else before + wide

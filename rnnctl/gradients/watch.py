@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from rnnctl.models.modules import (
     why_compiled,
 )
 from rnnctl.models.recording import Calls
-from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested
+from rnnctl.models.tape.block import Block, is_nested
+from rnnctl.models.tape.passes import End, Pass, backward_passes
 
 
 @contextmanager
@@ -45,8 +46,9 @@ def watch(
     A training step is one backward pass that brings something to a weight of a recurrent module: with gradient
     accumulation every micro-batch is one, and norms are of gradients as they arrive, so scaled where a ``GradScaler``
     scales the loss. Calls under ``torch.no_grad`` count for nothing, nor do gradients of an input alone (saliency,
-    adversarial examples). The model is trained to the same numbers as without; between probed steps it carries one
-    hook a module.
+    adversarial examples), nor what other threads run and what a process does that is forked within the block. The
+    model is trained to the same numbers as without; between probed steps it carries one hook a module. Where the file
+    cannot be written any more training goes on, and ``notes`` says what is lost.
 
     Args:
         model: any module.
@@ -56,7 +58,7 @@ def watch(
         only: a pattern of module or weight names, such as "decoder.*".
         linear: gone; an InputError says what to write instead.
     Yields:
-        A ``Watch`` that counts the steps.
+        A ``Watch`` that counts the steps, and notes what the file lacks.
     Raises:
         InputError: nothing recurrent, or something that cannot be seen into; a place that cannot be
             written; on leaving, that no backward pass came through the model.
@@ -74,8 +76,7 @@ def watch(
         yield watching
         watching._require_steps()
     finally:
-        watching._detach()
-        writer.close()
+        watching._end()
 
 
 def _require_watchable(model: nn.Module, found: Sequence[Found]) -> None:
@@ -93,6 +94,7 @@ class Watch:
     Attributes:
         steps: backward passes seen so far.
         probed: how many of them were probed.
+        notes: what was lost of them, and why; empty where nothing was.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class Watch:
     ) -> None:
         self.steps = 0
         self.probed = 0
+        self.notes: tuple[str, ...] = ()
         self._model, self._found, self._only, self._every, self._writer = model, found, only, every, writer
+        self._block = Block([model])
         self._hooks: ExitStack | None = None
         self._probing: Probing | None = None
         self._pass: weakref.ref[_End] | None = None
@@ -113,9 +117,9 @@ class Watch:
     def _attach(self) -> None:
         self._hooks = ExitStack()
         for each in self._found:
-            self._hooks.enter_context(hooked(each.module, self._listener()))
+            self._hooks.enter_context(hooked(each.module, self._listener(), block=self._block))
         # Before the probes: who listens first is told last that a pass is over.
-        self._hooks.enter_context(backward_passes(self._passes))
+        self._hooks.enter_context(backward_passes(self._passes, self._block))
         self._arm()
 
     def _detach(self) -> None:
@@ -125,7 +129,7 @@ class Watch:
         self._disarm()
 
     def _arm(self) -> None:
-        self._probing = Probing(self._model, self._only)
+        self._probing = Probing(self._model, self._only, block=self._block)
         self._probing.attach()
 
     def _disarm(self) -> Probing | None:
@@ -134,7 +138,18 @@ class Watch:
             probing.detach()
         return probing
 
+    def _end(self) -> None:
+        self._detach()
+        try:
+            self._writer.close()
+        except RnnctlError as error:
+            self._lose(f"rnnctl.watch lost lines: {error}")
+
     def _passes(self, begun: Pass) -> tuple[End, bool] | None:
+        if not self._writer.is_ours:
+            self.notes = ("the process was forked within the block: its steps are not in the file of its parent",)
+            self._detach()
+            return None
         return None if is_nested() else (lambda done: self._over(begun, done), False)
 
     def _listener(self) -> Callable[..., None]:
@@ -192,9 +207,16 @@ class Watch:
         if probing is not None and (in_graph or any(_took_part(calls) for calls in probing.recording.calls)):
             self._disarm()
             self._touch(probing)
-            self._write(_records(step, probing))
+            self._write(step, _records(step, probing))
         if self._probing is None and self._hooks is not None and self.steps % self._every == 0:
+            self._arm_again()
+
+    def _arm_again(self) -> None:
+        try:
             self._arm()
+        except Exception as error:
+            # The model is another one by now: no reason to end the backward pass in which that is noticed.
+            self._stop(f"{type(error).__name__}: {error}", self.steps)
 
     def _touch(self, probing: Probing) -> None:
         """Where no module is known, a weight that was found tells of the passes to come."""
@@ -208,17 +230,25 @@ class Watch:
 
         self._hooks.callback(self._touched.register_hook(reached).remove)  # type: ignore[no-untyped-call]
 
-    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
         try:
             self._writer.append(records)
             self.probed += 1
         except RnnctlError as error:
-            self._detach()
-            # Not raised: a full disk is no reason to lose a training run.
-            warnings.warn(f"rnnctl.watch ends here: {error}", RuntimeWarning, stacklevel=2)
+            self._stop(str(error), step)
+
+    def _stop(self, why: str, step: int) -> None:
+        self._detach()
+        self._lose(f"rnnctl.watch ends here: {why}; training step {step} and those after it are not in the file")
+
+    def _lose(self, said: str) -> None:
+        self.notes = (*self.notes, said)
+        # Not raised, nor where warnings are errors: a full disk is no reason to lose a training run.
+        with suppress(RuntimeWarning):
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
 
     def _require_steps(self) -> None:
-        if self.steps == 0 and self._probing is not None:
+        if self.steps == 0 and self._probing is not None and self._writer.is_ours:
             results, missing = self._probing.results()
             if results:
                 names = ", ".join(results)

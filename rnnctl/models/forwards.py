@@ -3,8 +3,9 @@
 import functools
 import types
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ from torch import nn
 from rnnctl.errors import hands_over
 from rnnctl.models.hooks import run_as_written, uncompiled, unhooked
 from rnnctl.models.modules import class_of
+from rnnctl.models.tape.block import Block
 
 # Class -> what takes the place of its forward while anybody looks on.
 _WATCHED: "dict[type[nn.Module], _Watched]" = {}
+# Two threads that begin and end at once would else leave ours behind.
+_SETTING = RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +30,13 @@ class Onlooker:
         before: ``before(module, args, kwargs)``.
         after: ``after(module, args, kwargs, result)``, where it did not raise.
         always: ``always()``, whether it raised or not; last of all.
+        block: whose runs it is told of; those of the thread that makes it if left out.
     """
 
     before: Callable[..., Any] | None = None
     after: Callable[..., Any] | None = None
     always: Callable[[], None] | None = None
+    block: Block = field(default_factory=Block)
 
     def began(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Tell it that ``forward`` is about to run."""
@@ -73,7 +79,7 @@ class _Watched:
 
     @hands_over
     def _run(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        onlookers = list(self.onlookers.get(id(module), ()))
+        onlookers = [each for each in list(self.onlookers.get(id(module), ())) if each.block.sees_call()]
         try:
             with uncompiled():
                 for each in onlookers:
@@ -109,31 +115,52 @@ def looked_on(module: nn.Module, onlooker: Onlooker) -> Iterator[None]:
     """
     kind = class_of(module)
     assert kind is not None
-    watched = _WATCHED.get(kind)
-    if watched is None:
-        watched = _WATCHED[kind] = _Watched(kind)
-        watched.install()
-    watched.onlookers.setdefault(id(module), []).append(onlooker)
+    with _SETTING:
+        watched = _WATCHED.get(kind)
+        if watched is None:
+            watched = _WATCHED[kind] = _Watched(kind)
+            watched.install()
+        watched.onlookers.setdefault(id(module), []).append(onlooker)
     try:
         yield
     finally:
-        watched.onlookers[id(module)].remove(onlooker)
-        if not watched.onlookers[id(module)]:
-            del watched.onlookers[id(module)]
-        if not watched.onlookers and _WATCHED.get(kind) is watched:
-            watched.remove()
-            del _WATCHED[kind]
+        with _SETTING:
+            watched.onlookers[id(module)].remove(onlooker)
+            if not watched.onlookers[id(module)]:
+                del watched.onlookers[id(module)]
+            if not watched.onlookers and _WATCHED.get(kind) is watched:
+                watched.remove()
+                del _WATCHED[kind]
+
+
+# Who reads a model's code; TorchScript also by what ``torch.jit.script`` calls, whose own name others may have taken.
+_READERS: tuple[tuple[Any, str], ...] = (
+    (torch.jit, "script"),
+    (torch.jit._script, "_script_impl"),
+    (torch.export, "export"),
+)
+# What they are while nobody looks on, and how many blocks do.
+_PLAIN: list[Callable[..., Any]] = []
+_LOOKING: list[None] = []
 
 
 @contextmanager
 def apart_from_readers() -> Iterator[None]:
     """Within, whoever reads a model's code finds it as it is: TorchScript and ``torch.export``."""
-    with ExitStack() as stack:
-        for owner, name in ((torch.jit, "script"), (torch.export, "export")):
-            plain = getattr(owner, name)
-            setattr(owner, name, _reading(plain))
-            stack.callback(setattr, owner, name, plain)
+    with _SETTING:
+        if not _LOOKING:
+            _PLAIN[:] = [getattr(owner, name) for owner, name in _READERS]
+            for (owner, name), plain in zip(_READERS, _PLAIN, strict=True):
+                setattr(owner, name, _reading(plain))
+        _LOOKING.append(None)
+    try:
         yield
+    finally:
+        with _SETTING:
+            _LOOKING.pop()
+            if not _LOOKING:
+                for (owner, name), plain in zip(_READERS, _PLAIN, strict=True):
+                    setattr(owner, name, plain)
 
 
 def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,7 +174,9 @@ def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
             with unhooked():
                 return function(*args, **kwargs)
         finally:
-            for each in watched:
-                each.install()
+            with _SETTING:
+                for each in watched:
+                    if _WATCHED.get(each.kind) is each:
+                        each.install()
 
     return reading

@@ -1,9 +1,11 @@
 """Looking on while a module runs: hooks that are gone afterwards, on modules that others go on copying and saving."""
 
+import copyreg
 import sys
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from threading import RLock
 from types import CodeType
 from typing import Any
 
@@ -12,26 +14,47 @@ from torch import nn
 from torch._C._dynamo import eval_frame as frames
 from torch.nn.modules import module as modules
 
+from rnnctl.models.tape.block import Block
+
 
 class Hook:
-    """A hook of this module alone: its copies, and what is saved of it, get one that does nothing.
+    """A hook of this module alone, which its copies and what is saved of it have not.
 
     Args:
         call: what it does.
+        block: whose calls it is told of; None for all of them.
     """
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[..., Any], block: Block | None = None) -> None:
+        self._call, self._block = call, block
+        # Torch notes in two strokes that a hook takes keywords, and another thread may call it between them.
+        self._is_open = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # A compiler or tracer that reads this finds nothing of ours.
-        if torch.compiler.is_compiling() or torch._C._is_tracing():
+        if not self._is_open or torch.compiler.is_compiling() or torch._C._is_tracing():
+            return None
+        if self._block is not None and not self._block.sees_call():
             return None
         with uncompiled():
             return self._call(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Of a table that somebody copied by hand; of those of modules it is left out.
         return Hook, (_nothing,)
+
+    @contextmanager
+    def set(self, register: Callable[..., Any], **settings: Any) -> Iterator[None]:
+        """Within, it is registered."""
+        handle = register(self, **settings)
+        _KEYS.add(handle.id)
+        self._is_open = True
+        try:
+            yield
+        finally:
+            self._is_open = False
+            handle.remove()
+            _KEYS.discard(handle.id)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
@@ -57,35 +80,64 @@ def run_as_written(code: CodeType) -> None:
     frames.set_code_exec_strategy(code, skip)
 
 
+# Where a module keeps its hooks, and what it knows of them.
+TABLES = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 _UNSET = object()
 run_as_written(Hook.__call__.__code__)
 run_as_written(uncompiled.__enter__.__code__)
 run_as_written(uncompiled.__exit__.__code__)
 
 
-# The modules that carry a hook of ours, and how many.
+# The modules that carry a hook of ours, and how many; and the keys of these in the tables of the modules.
 _HOOKED: Counter[nn.Module] = Counter()
+_KEYS: set[int] = set()
+_COUNTING = RLock()
 
 
 @contextmanager
 def _counted(module: nn.Module) -> Iterator[None]:
-    _HOOKED[module] += 1
+    with _COUNTING:
+        if not _HOOKED:
+            copyreg.pickle(OrderedDict, _without_ours)
+        _HOOKED[module] += 1
     try:
         yield
     finally:
-        _HOOKED[module] -= 1
-        if not _HOOKED[module]:
-            del _HOOKED[module]
+        with _COUNTING:
+            _HOOKED[module] -= 1
+            if not _HOOKED[module]:
+                del _HOOKED[module]
+            if not _HOOKED:
+                copyreg.dispatch_table.pop(OrderedDict, None)
+
+
+def _without_ours(table: "OrderedDict[Any, Any]") -> Any:
+    """What ``copy`` and ``pickle`` take of any ordered mapping: of a module's table of hooks all but ours."""
+    made: Any = table.__reduce__()
+    if _KEYS.isdisjoint(table) or not any(table is each for each in _tables()):
+        return made
+    return *made[:4], iter([item for item in table.items() if item[0] not in _KEYS])
+
+
+def _tables() -> Iterator[Any]:
+    """The tables of hooks of those modules that carry one of ours."""
+    return (table for module in list(_HOOKED) for name in TABLES if (table := vars(module).get(name)) is not None)
 
 
 @contextmanager
 def unhooked() -> Iterator[None]:
     """Within, there is no hook of ours on any module, for who reads modules and does not run them."""
     tables: list[Any] = [modules._global_forward_hooks, modules._global_forward_pre_hooks]
-    tables += [table for module in _HOOKED for table in (module._forward_hooks, module._forward_pre_hooks)]
+    tables += _tables()
     before = [dict(table) for table in tables]
     for table in tables:
-        for key in [key for key, hook in table.items() if isinstance(hook, Hook)]:
+        for key in _KEYS & table.keys():
             del table[key]
     try:
         yield
@@ -105,8 +157,9 @@ def hooked(
     before: Callable[..., Any] | None = None,
     first: bool = True,
     always: bool = False,
+    block: Block | None = None,
 ) -> Iterator[None]:
-    """Within, the module calls these at every forward pass; an ``ExitStack`` can hold it open for longer.
+    """Within, the module calls these at every forward pass of a block; an ``ExitStack`` can hold it open for longer.
 
     Args:
         module: any module; on leaving it has the hooks that it had before.
@@ -116,14 +169,16 @@ def hooked(
         first: ``after`` comes before the hooks that are there already, so that it sees what ``forward``
             returned. Without, it sees what whoever called the module gets.
         always: ``after`` is called where ``forward`` raises as well, with None as the result.
+        block: whose forward passes; those of this thread if left out.
     """
+    block = block or Block()
     with ExitStack() as stack:
         stack.enter_context(_counted(module))
         if before is not None:
-            stack.callback(module.register_forward_pre_hook(Hook(before), with_kwargs=True).remove)
+            stack.enter_context(Hook(before, block).set(module.register_forward_pre_hook, with_kwargs=True))
         if after is not None:
             setting = {"prepend": first, "with_kwargs": True, "always_call": always}
-            stack.callback(module.register_forward_hook(Hook(after), **setting).remove)
+            stack.enter_context(Hook(after, block).set(module.register_forward_hook, **setting))
         yield
 
 

@@ -10,8 +10,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.utils.parametrize import ParametrizationList
 
 from rnnctl.models.forwards import Onlooker, apart_from_readers, looked_on
-from rnnctl.models.hooks import Hook
+from rnnctl.models.hooks import Hook, hooked
 from rnnctl.models.modules import is_layer
+from rnnctl.models.tape.block import Block
 from rnnctl.models.tape.graph import Whole
 from rnnctl.models.tape.passes import now
 from rnnctl.models.tape.steps import Span
@@ -23,6 +24,7 @@ class ModuleCalls:
     Args:
         model: any module.
         named: modules whose calls and results are kept as well, by name.
+        block: whose calls; those of this thread if left out.
     Attributes:
         spans: by the module's name, its calls in order.
         making: spans in which weights are made: by parametrizations, and by hooks before a module's ``forward``.
@@ -31,7 +33,8 @@ class ModuleCalls:
         replaced: other tensors that stood for a parameter in a call (``functional_call``), by its name.
     """
 
-    def __init__(self, model: nn.Module, named: Mapping[str, nn.Module]) -> None:
+    def __init__(self, model: nn.Module, named: Mapping[str, nn.Module], block: Block | None = None) -> None:
+        self._block = block or Block()
         self.spans: dict[str, list[Span]] = {}
         self.making: list[tuple[int, int]] = []
         self.results: dict[str, list[tuple[Span, list[Tensor]]]] = {}
@@ -51,15 +54,15 @@ class ModuleCalls:
         with ExitStack() as stack:
             # Of all modules, not one by one: what is copied, scripted or saved of the model then has no hook of ours.
             stack.enter_context(apart_from_readers())
-            stack.callback(register_module_forward_pre_hook(Hook(self._before)).remove)
-            after = register_module_forward_hook(Hook(self._after), with_kwargs=True, always_call=True)
-            stack.callback(after.remove)
+            stack.enter_context(Hook(self._before).set(register_module_forward_pre_hook))
+            after = Hook(self._after).set(register_module_forward_hook, with_kwargs=True, always_call=True)
+            stack.enter_context(after)
             for layer in self._layers:
                 stack.enter_context(self._noting(layer))
             for module in self._modules:
                 if any(not isinstance(hook, Hook) for hook in module._forward_pre_hooks.values()):
                     # The last of those before forward: what lies between the first and this one makes weights.
-                    stack.callback(module.register_forward_pre_hook(Hook(self._made)).remove)
+                    stack.enter_context(hooked(module, before=self._made, block=self._block))
             yield
 
     def forget(self) -> None:
@@ -78,11 +81,11 @@ class ModuleCalls:
                 given = [(t.grad_fn, t.output_nr) for t in tensors_in((args, kwargs)) if t.grad_fn is not None]
                 self.whole.append(Whole(starts[-1], now(), tuple(given)))
 
-        return looked_on(layer, Onlooker(before, after, lambda: starts.clear()))
+        return looked_on(layer, Onlooker(before, after, lambda: starts.clear(), self._block))
 
     def _before(self, module: nn.Module, args: Any) -> None:
         key = id(module)
-        if key not in self._names or torch._C._current_graph_task_id() != -1:
+        if key not in self._names or torch._C._current_graph_task_id() != -1 or not self._block.sees_call():
             return
         self._open.append((key, now(), len(self.making)))
         own = self._own.get(key)
@@ -91,7 +94,7 @@ class ModuleCalls:
                 if value is not own.get(name) and isinstance(value, Tensor):
                     self.replaced.append((f"{self._names[key]}.{name}" if self._names[key] else name, value))
 
-    def _made(self, module: nn.Module, args: Any) -> None:
+    def _made(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._open and self._open[-1][0] == id(module):
             self.making.append((self._open[-1][1], now()))
 
@@ -99,7 +102,7 @@ class ModuleCalls:
         # Where forward raised torch leaves the keywords out.
         kwargs, result = more if len(more) == 2 else ({}, more[0])
         key = id(module)
-        if not self._open or self._open[-1][0] != key:
+        if not self._open or self._open[-1][0] != key or not self._block.is_here():
             return
         _, start, _ = self._open.pop()
         span = Span(start, now(), _most_axes((args, kwargs)))

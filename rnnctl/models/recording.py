@@ -30,7 +30,8 @@ from rnnctl.models.hooks import hooked
 from rnnctl.models.lineage import Sources
 from rnnctl.models.modules import Found, has_own_forward, known_kind
 from rnnctl.models.replay import layers_below
-from rnnctl.models.tape.passes import End, Pass, backward_passes, is_nested, now
+from rnnctl.models.tape.block import Block, is_nested
+from rnnctl.models.tape.passes import End, Pass, backward_passes, now
 from rnnctl.recurrence.weights import LayerWeights
 
 # What a backward pass brought to the weights of a call: nothing that was asked for; something to all others, as far as
@@ -83,14 +84,16 @@ class Recording:
     Args:
         found: the modules.
         keeps_graph: whether the calls keep autograd's graph alive, so that it can be asked further questions.
+        block: whose calls and passes; those of this thread if left out.
     Attributes:
         calls: what each of them went through.
         totals: by the id of a recurrent weight, the gradient that backward brought it, in float64.
     """
 
-    def __init__(self, found: Iterable[Found], *, keeps_graph: bool = False) -> None:
+    def __init__(self, found: Iterable[Found], *, keeps_graph: bool = False, block: Block | None = None) -> None:
         self._keeps_graph = keeps_graph
         self.calls = [Calls(each, []) for each in found]
+        self.block = block or Block([calls.found.module for calls in self.calls])
         self.totals: dict[int, Tensor] = {}
         self._hooks = ExitStack()
         self._weights = _Snapshots()
@@ -101,7 +104,7 @@ class Recording:
 
     def attach(self) -> None:
         """Set the hooks."""
-        self._hooks.enter_context(backward_passes(self._passes))
+        self._hooks.enter_context(backward_passes(self._passes, self.block))
         for calls in self.calls:
             module = calls.found.module
             if isinstance(module, nn.RNNBase):
@@ -190,7 +193,7 @@ class Recording:
 
     def _look_on(self, module: nn.Module, onlooker: Onlooker) -> None:
         """Watch every run of the module's known forward: by hooks where it is called, else from within."""
-        onlooker = self._timed(module, onlooker)
+        onlooker = replace(self._timed(module, onlooker), block=self.block)
         if has_own_forward(module):
             # Its own forward may give that of torch something else than it was given.
             self._hooks.enter_context(looked_on(module, onlooker))
@@ -208,12 +211,14 @@ class Recording:
                 onlooker.ended(module, args, kwargs, result)
 
         # First of all, because another hook may put something else in place of the result.
-        self._hooks.enter_context(hooked(module, leave, before=enter, always=True))
+        self._hooks.enter_context(hooked(module, leave, before=enter, always=True, block=self.block))
         if (always := onlooker.always) is not None:
-            self._hooks.enter_context(hooked(module, lambda *_: always(), first=False, always=True))
+            last = hooked(module, lambda *_: always(), first=False, always=True, block=self.block)
+            self._hooks.enter_context(last)
         direct = Onlooker(
             lambda *seen: None if inside else onlooker.began(*seen),
             lambda *seen: None if inside else onlooker.ended(*seen),
+            block=self.block,
         )
         self._hooks.enter_context(looked_on(module, direct))
 
@@ -361,7 +366,7 @@ class Recording:
             self._hooks.callback(handle.remove)
 
     def _add(self, key: int, grad: Tensor | None) -> None:
-        if grad is None:
+        if grad is None or not self.block.is_here():
             return
         # A copy, or clipping the gradients within the block would change what they are compared with.
         self._brought.add(key)

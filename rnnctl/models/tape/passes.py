@@ -4,12 +4,14 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rnnctl.errors import hands_over
+from rnnctl.models.tape.block import Block, passing
 
 # Called after a pass with whether it came to its end, or failed.
 End = Callable[[bool], None]
@@ -48,7 +50,7 @@ class _Engine:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self.listeners: list[Listener] = []
+        self.listeners: list[tuple[Block, Listener]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -58,16 +60,21 @@ class _Engine:
         # By place, as torch hands them over: gradients of the roots, whether the graph is kept and made, and more.
         grads, keeps, create_graph, inputs, *rest = args
         begun = Pass(roots, bool(keeps), bool(create_graph), inputs)
-        concerned = [found for listener in list(self.listeners) if (found := listener(begun)) is not None]
-        done = False
-        try:
-            keeps = keeps or any(lasts for _, lasts in concerned)
-            found = self._engine.run_backward(roots, grads, keeps, create_graph, inputs, *rest, **kwargs)
-            done = True
-            return found
-        finally:
-            for end, _ in reversed(concerned):
-                end(done)
+        listeners = list(self.listeners)
+        blocks = dict.fromkeys(block for block, _ in listeners)
+        seeing = [block for block in blocks if block.sees_pass(roots, blocks)]
+        with passing(seeing):
+            told = [listener(begun) for block, listener in listeners if block in seeing]
+            concerned = [found for found in told if found is not None]
+            done = False
+            try:
+                keeps = keeps or any(lasts for _, lasts in concerned)
+                found = self._engine.run_backward(roots, grads, keeps, create_graph, inputs, *rest, **kwargs)
+                done = True
+                return found
+            finally:
+                for end, _ in reversed(concerned):
+                    end(done)
 
 
 class Pause:
@@ -86,30 +93,38 @@ class Pause:
             gc.enable()
 
 
-def is_nested() -> bool:
-    """Whether a backward pass is running, so that one that begins is a piece of it."""
-    return torch._C._current_graph_task_id() != -1
-
-
 @contextmanager
-def backward_passes(listener: Listener) -> Iterator[None]:
-    """Within, the listener is told of every backward pass that Python starts, by whatever name.
+def backward_passes(listener: Listener, block: Block) -> Iterator[None]:
+    """Within, the listener is told of every backward pass of a block that Python starts, by whatever name.
 
     Args:
         listener: must not raise; called in the thread that starts the pass.
+        block: whose passes.
     """
-    # backward(), grad() and checkpoints all ask this one object, by a name that is torch's own: there is no public one.
-    variable: Any = torch.autograd.Variable
-    if not isinstance(variable._execution_engine, _Engine):
-        variable._execution_engine = _Engine(variable._execution_engine)
-    engine: _Engine = variable._execution_engine
-    engine.listeners.append(listener)
+    told = block, listener
+    with _SETTING:
+        engine = _engine()
+        engine.listeners.append(told)
     try:
         yield
     finally:
-        engine.listeners.remove(listener)
-        if not engine.listeners and variable._execution_engine is engine:
-            variable._execution_engine = engine._engine
+        with _SETTING:
+            engine.listeners.remove(told)
+            if not engine.listeners and _VARIABLE._execution_engine is engine:
+                _VARIABLE._execution_engine = engine._engine
+
+
+# backward(), grad() and checkpoints all ask this one object, by a name that is torch's own: there is no public one.
+_VARIABLE: Any = torch.autograd.Variable
+# Two threads that begin and end at once would else leave ours behind, or take away that of each other.
+_SETTING = RLock()
+
+
+def _engine() -> _Engine:
+    if not isinstance(_VARIABLE._execution_engine, _Engine):
+        _VARIABLE._execution_engine = _Engine(_VARIABLE._execution_engine)
+    engine: _Engine = _VARIABLE._execution_engine
+    return engine
 
 
 def now() -> int:
