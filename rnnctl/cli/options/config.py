@@ -1,13 +1,13 @@
 """``--config FILE.toml``: keys are the flags' names, a command's own in a table of its name."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from rnnctl.errors import did_you_mean
+from rnnctl.errors import InputError, did_you_mean, shortened
+from rnnctl.files.toml import read_toml
 
 # These say what to do with one run and do not belong into a file that describes many.
 NOT_IN_A_FILE = ("config", "help")
@@ -29,6 +29,8 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         _apply(context, path)
     except UsageProblem as error:
         error.ctx = context
+        # What it quotes may be as long as the file.
+        error.message = shortened(error.message)
         raise
     return path
 
@@ -108,14 +110,9 @@ def _strength(context: typer.Context, name: str) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise typer.BadParameter(f"there is no file {str(path)!r}") from None
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} is not valid TOML: {error}") from None
+        return read_toml(path)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _by_flag(table: Mapping[str, Any], where: str) -> dict[str, Any]:

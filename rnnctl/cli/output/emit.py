@@ -1,5 +1,6 @@
 """From a result to stdout or a file, and to the exit code."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ def require_output(out: OutputOptions, answers: Asked = None) -> None:
 
 def require_not_read(written: Path | None, *sources: str | Path | None) -> None:
     """Raise InputError where a file that is to be written is among those that are read."""
-    read = {Path(source).resolve() for source in sources if source is not None and source != "-"}
-    if written is not None and written.resolve() in read:
+    # Not Path.resolve: it fails where a link leads to itself.
+    read = {os.path.realpath(source) for source in sources if source is not None and source != "-"}
+    if written is not None and os.path.realpath(written) in read:
         raise InputError(f"{str(written)!r} is read by this very command; write to another file")
 
 
@@ -86,8 +88,7 @@ def deliver(text: str, out: OutputOptions) -> None:
         return
     from rnnctl.files.writing import write_whole
 
-    write_whole(out.output, text.encode("utf-8", "backslashreplace"))
-    tell_notes((f"wrote {out.output}",), out)
+    tell_notes((write_whole(out.output, text.encode("utf-8", "backslashreplace")),), out)
 
 
 def tell_notes(notes: Iterable[str], out: OutputOptions) -> None:
