@@ -1,20 +1,22 @@
 """Bytes from a path or standard input, and what to say where a parser cannot make sense of them."""
 
 import os
-import stat
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from rnnctl.errors import InputError, TooLargeError
 from rnnctl.files.sources import require_file
 from rnnctl.memory import available_bytes, in_words, require_memory
 
-# What is read at a time where no size is known; a pipe holds 64 KiB.
+# What is read at a time of what has no size.
 CHUNK = 2**20
+# What has no size is put together, becomes an array, and a tensor and its like in the network: of the memory that is
+# available it may be so small a part.
+PARTS_OF_MEMORY = 8
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
@@ -29,12 +31,14 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     name = f"the file {str(path)!r}"
     try:
         with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else 0
+            # 0 of a pipe, and of what a system makes while it is read.
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                return _to_the_end(file, name, most)
             if most is not None and size > most:
                 raise TooLargeError(f"{name} holds {size:,} bytes; at most {most:,} are read of it")
             require_memory(size, name)
-            # One more tells the end; a file that grows meanwhile is read on like a pipe.
-            return _to_the_end(file, name, size + 1 if size else CHUNK, most)
+            return file.readall()
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
 
@@ -44,28 +48,26 @@ def read_stdin() -> bytes:
     if sys.stdin is None:
         raise InputError("standard input is closed; there is nothing to read from -")
     try:
-        return _to_the_end(sys.stdin.buffer, "standard input", CHUNK, None)
+        return _to_the_end(sys.stdin.buffer, "standard input")
     except OSError as error:
         raise InputError(f"cannot read standard input: {error.strerror or error}") from None
 
 
-def _to_the_end(file: BinaryIO, name: str, first: int, most: int | None) -> bytes:
-    """What is left of a file that may have no end: TooLargeError, with both numbers, where there is more than ``most``.
-
-    Args:
-        first: bytes of the first part; all others are of one size.
-        most: None is as much as can be put together in memory.
-    """
-    parts, size, wanted = [], 0, first
-    while part := file.read(wanted):
+def _to_the_end(file: IO[bytes], name: str, most: int | None = None) -> bytes:
+    """What is left of a file that may have no end; TooLargeError, with both numbers, where that is too much."""
+    free = available_bytes()
+    allowed = None if free is None else free // PARTS_OF_MEMORY
+    parts, size = [], 0
+    while part := file.read(CHUNK):
         parts.append(part)
-        size, wanted = size + len(part), CHUNK
+        size += len(part)
         if most is not None and size > most:
             raise TooLargeError(f"{name} goes on after {size:,} bytes; at most {most:,} are read of it")
-        # Putting the parts together takes as much again.
-        free = available_bytes() if len(parts) > 1 else None
-        if free is not None and size > free:
-            raise TooLargeError(f"{name} goes on after {in_words(size)}; {in_words(free)} of memory is available")
+        if allowed is not None and size > allowed:
+            raise TooLargeError(
+                f"{name} goes on after {in_words(size)}; at most {in_words(allowed)} are read of what tells no size, "
+                f"where {in_words(free or 0)} of memory is available"
+            )
     return b"".join(parts)
 
 

@@ -101,7 +101,7 @@ def _give(handle: int, before: os.stat_result | None) -> None:
         return
     for owner, group in ((before.st_uid, -1), (-1, before.st_gid)):
         # Only root gives files away, and to a group only who is in it.
-        with suppress(PermissionError):
+        with suppress(OSError):
             os.fchown(handle, owner, group)
     # After the owner, whose change takes bits away.
     os.fchmod(handle, stat.S_IMODE(before.st_mode))

@@ -82,14 +82,7 @@ def declared(function: Callable[..., None], kind: type[CommandOptions]) -> Calla
 
 
 def gathered(kind: type[Options], values: Mapping[str, Any]) -> Options:
-    """The options of a command from the values of single ones, by name; those left out have their defaults.
-
-    Raises:
-        InputError: a text or a path that holds a null byte, at which the system would take it to end.
-    """
-    for name, value in values.items():
-        if any("\0" in str(each) for each in (value if isinstance(value, list) else [value])):
-            raise InputError(f"--{name.replace('_', '-')} must be a text without a null byte; got {str(value)!r}")
+    """The options of a command from the values of single ones, by name; those left out have their defaults."""
     groups: dict[str, Any] = _groups(kind)
     return kind(**{name: _filled(group, values) for name, group in groups.items()})
 

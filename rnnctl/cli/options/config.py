@@ -82,6 +82,9 @@ def checked_value(context: typer.Context, parameter: Any, key: str, value: Any) 
             raise typer.BadParameter("expected true or false" if expects_flag else "expected a value, not a boolean")
         if isinstance(value, str) and parameter.type_descriptor.annotation in (int, float):
             raise typer.BadParameter("expected a number, not a text in quotes")
+        if any("\0" in str(each) for each in (value if isinstance(value, list) else [value])):
+            # Where the system would take a path to end.
+            raise typer.BadParameter("expected a text without a null byte")
         if expects_flag:
             given = value != (f"--{key}" in parameter.secondary_opts)
         else:

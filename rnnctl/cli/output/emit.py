@@ -41,10 +41,18 @@ def require_output(out: OutputOptions, answers: Asked = None) -> None:
 
 def require_not_read(written: Path | None, *sources: str | Path | None) -> None:
     """Raise InputError where a file that is to be written is among those that are read."""
-    # Not Path.resolve: it fails where a link leads to itself.
-    read = {os.path.realpath(source) for source in sources if source is not None and source != "-"}
-    if written is not None and os.path.realpath(written) in read:
+    read = {_place(source) for source in sources if source is not None and source != "-"}
+    if written is not None and _place(written) in read:
         raise InputError(f"{str(written)!r} is read by this very command; write to another file")
+
+
+def _place(path: str | Path) -> str:
+    """Where links lead to; of what is no path, which whoever opens it says, itself."""
+    try:
+        # Not Path.resolve: it fails where a link leads to itself.
+        return os.path.realpath(path)
+    except ValueError:
+        return str(path)
 
 
 def chosen_format(out: OutputOptions) -> str:
