@@ -461,3 +461,36 @@ def test_an_archive_with_a_name_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(repeated(saved({"w": torch.ones(3)}), "archive/data/0"))
     with pytest.raises(InputError, match="it holds archive/data/0 twice"):
         read_checkpoint(tmp_path / "w.pt")
+
+
+# What the fuzzer found
+
+
+@pytest.mark.parametrize("cell", ["9" * 400, "1e999", "-1e308"])
+def test_a_number_beyond_float64_or_next_to_its_end_warns_of_nothing(cell: str, tmp_path: Path) -> None:
+    rows = [f"{i},{i * i % 5}.5" for i in range(6)]
+    (tmp_path / "x.csv").write_text("\n".join(["day,a", *rows, f"{cell},1.5", "1e308,1.5", ""]))
+    try:
+        assert read_sequences(str(tmp_path / "x.csv")).values.shape[1] == 8
+        assert "308" in cell
+    except InputError as error:
+        assert "not finite" in str(error)
+        assert "308" not in cell
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="no wider numbers here")
+def test_a_wider_number_beyond_float64_is_refused_as_infinite(tmp_path: Path) -> None:
+    values = np.ones((4, 2), np.longdouble)
+    values[1, 0] = np.longdouble("9e4000")
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(InputError, match="1 value that is not finite; the first is inf in sequence 0, step 1"):
+        read_sequences(str(tmp_path / "x.npy"))
+
+
+def test_an_archive_that_says_it_spans_disks_is_no_traceback(tmp_path: Path) -> None:
+    data = bytearray(saved({"w": torch.ones(3)}))
+    # The number of the disk, in the locator before the last record.
+    data[data.rindex(b"PK\x06\x07") + 16] = 2
+    (tmp_path / "w.pt").write_bytes(data)
+    with pytest.raises(InputError, match="not a readable .pt file: zipfiles that span multiple disks"):
+        read_checkpoint(tmp_path / "w.pt")

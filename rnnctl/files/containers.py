@@ -66,13 +66,22 @@ def other_kind(data: bytes) -> str:
     return known or f"it begins with {data[:8]!r}"
 
 
-def _kind_of_zip(data: bytes) -> str | None:
+def is_broken_zip(data: bytes) -> bool:
+    """Whether it begins like a zip archive and has no table of one."""
+    return data.startswith(ZIP) and _names_in_zip(data) is None
+
+
+def _names_in_zip(data: bytes) -> list[str] | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     # zipfile raises whatever its broken bytes lead to.
     except Exception:
         return None
+
+
+def _kind_of_zip(data: bytes) -> str | None:
+    names = _names_in_zip(data) or ()
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return "pt"
     return "npz" if any(name.endswith(".npy") for name in names) else None
