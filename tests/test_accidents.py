@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ import torch
 from shell import Run, runner
 
 from rnnctl.cli.commands.gradnorm import GradnormOptions
+from rnnctl.cli.options.completing import HEAD, _columns
 from rnnctl.cli.options.mapping import options_from
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.arrays import read_sequences
@@ -217,6 +219,21 @@ def test_a_pipe_that_says_nothing_is_waited_for_until_ctrl_c(
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_shell_that_completes_columns_does_not_read_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDWR)
+    try:
+        # As much as is read of a file, so that whoever reads it does not wait.
+        os.write(end, b"a,b\n1,2\n" * (HEAD // 8))
+        assert _columns(str(path)) == ()
+    finally:
+        os.close(end)
+    path.unlink()
+    path.write_bytes(b"a,b\n1,2\n")
+    assert _columns(str(path)) == ("a", "b")
+
+
 def test_a_text_whose_table_would_not_fit_is_refused_before_it_is_made(monkeypatch, tmp_path: Path) -> None:
     (tmp_path / "long.csv").write_bytes(b"1\n" * 50_000)
     monkeypatch.setattr("rnnctl.memory.available_bytes", lambda: 2**21)
@@ -412,9 +429,9 @@ def flipped(data: bytes, part: bytes) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def saved(value: Any) -> bytes:
+def saved(value: Any, **options: Any) -> bytes:
     held = io.BytesIO()
-    torch.save(value, held)
+    torch.save(value, held, **options)
     return held.getvalue()
 
 
@@ -431,6 +448,33 @@ def test_a_pt_file_with_a_flipped_bit_in_a_tensor_is_refused(shape: tuple[int, .
     path.write_bytes(flipped(saved(tensor.double()), tensor.double().numpy().tobytes()))
     with pytest.raises(InputError, match="damaged"):
         read_sequences(str(path))
+
+
+RUN: list[str] = []
+
+
+class Told:
+    """What unpickling runs something of."""
+
+    def __reduce__(self) -> Any:
+        return run_by_a_file, ("run",)
+
+
+def run_by_a_file(word: str) -> None:
+    RUN.append(word)
+
+
+@pytest.mark.parametrize("line", ["gradnorm --input {}", "weights {}", "gradnorm --weights {}", "gradnorm --target {}"])
+def test_no_file_is_unpickled_whatever_the_environment_says(line: str, run: Run, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    Path("x.pt").write_bytes(saved({"w": Told()}))
+    Path("old.pt").write_bytes(saved(Told(), _use_new_zipfile_serialization=False))
+    np.save("x.npy", np.array([Told()]), allow_pickle=True)
+    for name in ("x.pt", "old.pt", "x.npy"):
+        refused(run(line.format(name)), name)
+    assert RUN == []
+    pickle.loads(pickle.dumps(Told()))
+    assert RUN.pop() == "run"
 
 
 def test_a_pt_file_without_checksums_is_read(tmp_path: Path) -> None:
