@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# In letters, of what quotes somebody: a few lines of a screen.
+LONGEST_MESSAGE = 1000
+
 # The code that hands over to the user's. What comes out of any other of ours is a bug of ours.
 HANDING_OVER: set[CodeType] = set()
 
@@ -72,6 +75,14 @@ def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
     by_lower = {candidate.lower(): candidate for candidate in known}
     found = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=least)
     return by_lower[found[0]] if found else None
+
+
+def shortened(message: str) -> str:
+    """A message that quotes what somebody wrote, without its middle where that is very long."""
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    half = LONGEST_MESSAGE // 2
+    return f"{message[:half]} ... {message[-half:]}"
 
 
 def plain(name: object) -> str:

@@ -277,7 +277,9 @@ def _array(found: _Found, key: str | None, advice: str) -> NDArray[Any]:
     if array.dtype.kind not in "fiub":
         raise DtypeError(f"{found.name} must hold real numbers; got dtype {array.dtype}")
     wider_than_torch = array.dtype.kind == "f" and array.dtype.itemsize > 8
-    return array.astype(np.float64 if wider_than_torch else array.dtype.newbyteorder("="), copy=False)
+    # What is beyond float64 becomes infinite, which is refused, or told, as any other.
+    with np.errstate(over="ignore"):
+        return array.astype(np.float64 if wider_than_torch else array.dtype.newbyteorder("="), copy=False)
 
 
 def _tensor(found: _Found, key: str | None, advice: str) -> Tensor:

@@ -1,7 +1,5 @@
 """Tensors by name from whatever a training run has saved, and into a module."""
 
-import io
-import zipfile
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError
-from rnnctl.files.containers import ZIP, kind_of, load_pt, load_safetensors, other_kind, require_dense
+from rnnctl.files.containers import is_broken_zip, kind_of, load_pt, load_safetensors, other_kind, require_dense
 from rnnctl.files.fit import Expected, expected_by, load, without_extra
 from rnnctl.files.names import MOST_TOLD, Matched, matched
 from rnnctl.files.names import without_common_prefix as without_common_prefix
@@ -140,7 +138,7 @@ def _loaded(path: Path) -> Any:
     if kind == "safetensors":
         return load_safetensors(data, name)
     # What is wrong with a broken archive, torch says best.
-    if kind == "pt" or (kind is None and data.startswith(ZIP) and not zipfile.is_zipfile(io.BytesIO(data))):
+    if kind == "pt" or (kind is None and is_broken_zip(data)):
         return load_pt(data, name)
     if not data:
         raise InputError(f"{name} is empty; expected what torch.save wrote, or safetensors")

@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -65,13 +66,22 @@ def other_kind(data: bytes) -> str:
     return known or f"it begins with {data[:8]!r}"
 
 
-def _kind_of_zip(data: bytes) -> str | None:
+def is_broken_zip(data: bytes) -> bool:
+    """Whether it begins like a zip archive and has no table of one."""
+    return data.startswith(ZIP) and _names_in_zip(data) is None
+
+
+def _names_in_zip(data: bytes) -> list[str] | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     # zipfile raises whatever its broken bytes lead to.
     except Exception:
         return None
+
+
+def _kind_of_zip(data: bytes) -> str | None:
+    names = _names_in_zip(data) or ()
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return "pt"
     return "npz" if any(name.endswith(".npy") for name in names) else None
@@ -95,6 +105,8 @@ def load_pt(data: bytes, source: str) -> Any:
         if data.startswith(ZIP):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 require_memory(sum(info.file_size for info in archive.infolist()), f"{source}, unpacked,")
+                _require_names_once(archive)
+                _require_undamaged(archive)
         try:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
@@ -142,11 +154,26 @@ def load_numpy(data: bytes, source: str, kind: str, key: str | None, advice: str
         with parsing(source, "npy"):
             return _npy(data, source)
     with parsing(source, "npz"), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        _require_names_once(archive)
         members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
         member = members[picked(members, key, source, advice)]
         # Asked before it is unpacked: a small file can hold a huge array.
         require_memory(member.file_size, f"{member.filename} in {source}")
         return _npy(archive.read(member), f"{member.filename} in {source}")
+
+
+def _require_names_once(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError where which of two parts a reader takes is by chance."""
+    twice = next((name for name, count in Counter(archive.namelist()).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"it holds {twice} twice, and which of them is meant is not known")
+
+
+def _require_undamaged(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError where a part is not what its checksum says; torch.load does not look at any."""
+    # All are 0 after torch.serialization.set_crc32_options(False).
+    if any(info.CRC for info in archive.infolist()) and (damaged := archive.testzip()) is not None:
+        raise ValueError(f"{damaged} in it is damaged: its checksum is another one. Copy or save the file again")
 
 
 def picked(names: Collection[str], key: str | None, source: str, advice: str) -> str:

@@ -154,9 +154,11 @@ def _climbs_beside_others(lines: Lines, i: int) -> bool:
 def _is_even(values: Sequence[float]) -> bool:
     if len(values) < 3:
         return False
-    steps = np.diff(values)
-    step = (values[-1] - values[0]) / len(steps)
-    return step != 0 and bool((np.abs(steps - step) <= EVEN * abs(step)).all())
+    # Of what is not finite, or too far apart to be, nothing is even.
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.diff(values)
+        step = (values[-1] - values[0]) / len(steps)
+        return step != 0 and bool((np.abs(steps - step) <= EVEN * abs(step)).all())
 
 
 def is_label(cell: str) -> bool:

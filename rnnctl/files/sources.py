@@ -24,7 +24,7 @@ def require_source(source: str, input_format: str | None, named: str = "") -> No
     elif source == "-":
         if input_format is None:
             raise InputError(f"standard input has no suffix: add --input-format {'|'.join(FORMATS)}")
-    elif not os.path.exists(source):
+    elif not os.path.lexists(source):
         bundled = "" if "." in source else f", and the bundled sequences are {', '.join(TIME_COLUMNS)}"
         near = did_you_mean(source, TIME_COLUMNS)
         raise InputError(f"{_begun(named)}there is no file {source!r}{bundled}.{near}")
@@ -61,7 +61,7 @@ def require_file(path: Path, named: str = "") -> None:
         raise InputError(f"{begun}cannot read {str(path)!r}: Is a directory")
     # A device has no end to read to.
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise InputError(f"{begun}{str(path)!r} is a device, not a file. For standard input give -")
+        raise InputError(f"{begun}{str(path)!r} is a device, not a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{begun}cannot read {str(path)!r}: Permission denied")
 

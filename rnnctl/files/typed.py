@@ -3,12 +3,12 @@
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, shortened
+from rnnctl.files.toml import parsed_toml
 
 BARE_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
 # What is no text although it looks like one: TOML's own words, and Python's, which would be true as texts.
@@ -58,7 +58,7 @@ def keyword_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
-            raise InputError(f"--model-arg must be name=value, as in hidden=20; got {text!r}")
+            raise InputError(f"--model-arg must be name=value, as in hidden=20; got {shortened(repr(text))}")
         if name in given:
             raise InputError(f"--model-arg {name} is given twice")
         given[name] = _toml_value(value.strip(), text)
@@ -71,9 +71,12 @@ def _toml_value(value: str, text: str) -> Any:
     if BARE_WORD.fullmatch(value) and value not in TOML_WORDS:
         return value
     try:
-        (found,) = tomllib.loads(f"value = {value}").values()
-    except (tomllib.TOMLDecodeError, ValueError):
+        (found,) = parsed_toml(f"value = {value}").values()
+    except InputError as error:
+        raise InputError(f"--model-arg {shortened(repr(text))}: {error}") from None
+    except ValueError:
         raise InputError(
-            f"--model-arg {text!r}: {value!r} is no TOML value (20, 0.5, true, [1, 2], or a text: name='\"a b\"')"
+            f"--model-arg {shortened(repr(text))}: {shortened(repr(value))} is no TOML value "
+            "(20, 0.5, true, [1, 2], or a text: name='\"a b\"')"
         ) from None
     return found

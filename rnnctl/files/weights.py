@@ -77,13 +77,13 @@ def read_weights(path: Path, *, strict: bool = False) -> Weights:
     return Weights(tensors, inputs, hidden, outputs, B_HH in tensors, tuple(notes))
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a ``.safetensors`` file, whole or not at all: name -> tensor of any shape."""
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a ``.safetensors`` file, whole or not at all: name -> tensor of any shape; what ``write_whole`` tells."""
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"weights are written as .safetensors; got {str(path)!r}. Name it {path.stem}.safetensors")
     # Copies: two names may stand for one tensor, which the format does not know.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_whole(path, safetensors.torch.save(copies))
+    return write_whole(path, safetensors.torch.save(copies))
 
 
 def _own_names(named: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

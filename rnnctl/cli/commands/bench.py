@@ -125,5 +125,4 @@ def _save(result: "BenchReport", config: Mapping[str, Any], given: BenchOptions)
         return
     from rnnctl.files.writing import write_whole
 
-    write_whole(path, text_of(result, config, given.out, "json").encode())
-    tell_notes((f"wrote {path}",), given.out)
+    tell_notes((write_whole(path, text_of(result, config, given.out, "json").encode()),), given.out)

@@ -1,5 +1,6 @@
 """What a shell may complete: files, bundled names, words that are no file, commands, and columns of the given file."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ def _head(source: str) -> bytes:
     """The first lines of a file, whole ones, or a bundled sequence."""
     if source in TIME_COLUMNS:
         return bundled_csv(source)
+    # Of a pipe a key of the shell would wait for.
+    if not os.path.isfile(source):
+        return b""
     with open(source, "rb") as file:
         head = file.read(HEAD)
     return head if len(head) < HEAD else head[: head.rfind(b"\n") + 1]

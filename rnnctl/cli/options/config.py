@@ -1,13 +1,13 @@
 """``--config FILE.toml``: keys are the flags' names, a command's own in a table of its name."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from rnnctl.errors import did_you_mean
+from rnnctl.errors import InputError, did_you_mean, shortened
+from rnnctl.files.toml import read_toml
 
 # These say what to do with one run and do not belong into a file that describes many.
 NOT_IN_A_FILE = ("config", "help")
@@ -29,6 +29,8 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         _apply(context, path)
     except UsageProblem as error:
         error.ctx = context
+        # What it quotes may be as long as the file.
+        error.message = shortened(error.message)
         raise
     return path
 
@@ -80,6 +82,9 @@ def checked_value(context: typer.Context, parameter: Any, key: str, value: Any) 
             raise typer.BadParameter("expected true or false" if expects_flag else "expected a value, not a boolean")
         if isinstance(value, str) and parameter.type_descriptor.annotation in (int, float):
             raise typer.BadParameter("expected a number, not a text in quotes")
+        if any("\0" in str(each) for each in (value if isinstance(value, list) else [value])):
+            # Where the system would take a path to end.
+            raise typer.BadParameter("expected a text without a null byte")
         if expects_flag:
             given = value != (f"--{key}" in parameter.secondary_opts)
         else:
@@ -108,14 +113,9 @@ def _strength(context: typer.Context, name: str) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise typer.BadParameter(f"there is no file {str(path)!r}") from None
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} is not valid TOML: {error}") from None
+        return read_toml(path)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _by_flag(table: Mapping[str, Any], where: str) -> dict[str, Any]:

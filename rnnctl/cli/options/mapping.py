@@ -9,6 +9,7 @@ import typer
 from rnnctl.cli.options.command import CommandOptions, Options, declared, gathered
 from rnnctl.cli.options.config import UsageProblem, checked_value, keys_of
 from rnnctl.errors import InputError, did_you_mean
+from rnnctl.files.toml import require_short_integers
 
 VALUES = (bool, int, float, str, Path)
 
@@ -47,6 +48,7 @@ def _option(command: Any, key: str, value: Any) -> tuple[str, Any]:
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, VALUES) for item in items):
         raise InputError(f"{key} = {value!r}: expected a number, a text, a boolean or a list of them")
+    require_short_integers(items)
     try:
         return checked_value(typer.Context(command), known[flag], flag, value)
     except UsageProblem as error:

@@ -25,6 +25,11 @@ class PlotOptions:
     ] = None
 
 
+def _unless_stdout(path: Path | None) -> Path | None:
+    """None, which is standard output, for "-"."""
+    return None if path == Path("-") else path
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """Where the result goes."""
@@ -46,7 +51,14 @@ class OutputOptions:
     ] = None
     all: Annotated[bool, option("--all", help="All rows of a long table, all steps of a graph.")] = False
     output: Annotated[
-        Path | None, option("--output", "-o", help="Write the result to a file.", show_default="stdout")
+        Path | None,
+        option(
+            "--output",
+            "-o",
+            help="Write the result to a file; - for stdout.",
+            show_default="stdout",
+            callback=_unless_stdout,
+        ),
     ] = None
     force: Annotated[bool, option("--force", help="Replace files that are there already.")] = False
     color: Annotated[

@@ -1,5 +1,6 @@
 """From a result to stdout or a file, and to the exit code."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,18 @@ def require_output(out: OutputOptions, answers: Asked = None) -> None:
 
 def require_not_read(written: Path | None, *sources: str | Path | None) -> None:
     """Raise InputError where a file that is to be written is among those that are read."""
-    read = {Path(source).resolve() for source in sources if source is not None and source != "-"}
-    if written is not None and written.resolve() in read:
+    read = {_place(source) for source in sources if source is not None and source != "-"}
+    if written is not None and _place(written) in read:
         raise InputError(f"{str(written)!r} is read by this very command; write to another file")
+
+
+def _place(path: str | Path) -> str:
+    """Where links lead to; of what is no path, which whoever opens it says, itself."""
+    try:
+        # Not Path.resolve: it fails where a link leads to itself.
+        return os.path.realpath(path)
+    except ValueError:
+        return str(path)
 
 
 def chosen_format(out: OutputOptions) -> str:
@@ -86,8 +96,7 @@ def deliver(text: str, out: OutputOptions) -> None:
         return
     from rnnctl.files.writing import write_whole
 
-    write_whole(out.output, text.encode("utf-8", "backslashreplace"))
-    tell_notes((f"wrote {out.output}",), out)
+    tell_notes((write_whole(out.output, text.encode("utf-8", "backslashreplace")),), out)
 
 
 def tell_notes(notes: Iterable[str], out: OutputOptions) -> None:

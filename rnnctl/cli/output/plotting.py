@@ -63,7 +63,7 @@ def _draw(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: Out
     from rnnctl.view.layouts.layout import headline
 
     title = headline(result.schema, config) if plot.title is None else plot.title
-    write_whole(plot.plot, figure_bytes(result, title, _suffix(plot.plot), DPI if plot.dpi is None else plot.dpi))
-    tell_notes((f"wrote {plot.plot}",), out)
+    picture = figure_bytes(result, title, _suffix(plot.plot), DPI if plot.dpi is None else plot.dpi)
+    tell_notes((write_whole(plot.plot, picture),), out)
     if (lost := letters_without_glyph(title)) and _suffix(plot.plot) != "svg":
         tell_notes((f"matplotlib's font has no {', '.join(lost)}: boxes in the title. A .svg keeps the text",), out)

@@ -38,8 +38,7 @@ def prepared(given: CommandOptions, answers: Asked = None) -> "Experiment":
     made = experiment(given)
     tell_notes(made.notes, out)
     if request.model.save_weights is not None:
-        _write_weights(made, request.model.save_weights)
-        tell_notes((f"wrote {request.model.save_weights}",), out)
+        tell_notes((_write_weights(made, request.model.save_weights),), out)
     return made
 
 
@@ -59,12 +58,12 @@ def _require_place_for_weights(request: Request, out: OutputOptions) -> None:
         raise InputError(f"--save-weights writes .safetensors; got {str(weights)!r}. Change the suffix")
 
 
-def _write_weights(made: "Experiment", path: Path) -> None:
+def _write_weights(made: "Experiment", path: Path) -> str:
     from rnnctl.files.users_code import users_code
     from rnnctl.files.weights import write_weights
 
     with users_code(made.name):
-        write_weights(path, _tensors(made.model))
+        return write_weights(path, _tensors(made.model))
 
 
 @hands_over
