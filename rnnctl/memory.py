@@ -5,7 +5,6 @@ from decimal import Decimal
 
 from rnnctl.errors import TooLargeError
 
-
 SMALLER = "Try a shorter sequence, a smaller batch or fewer hidden units"
 
 
@@ -24,22 +23,31 @@ def require_memory(needed: int, what: str, remedy: str = SMALLER) -> None:
         )
 
 
-def require_tape(steps: int, state: int) -> None:
-    """Raise TooLargeError where autograd's tape over all steps would not fit into memory.
+def tape_bytes(steps: int, state: int) -> int:
+    """What autograd's tape of a loop over all steps takes.
 
     Args:
         steps: time steps.
         state: bytes of one h_t.
     """
     # Both products, their sum, h_t and the copies that backward makes; nodes of the graph beside them.
-    require_memory(steps * (6 * state + 8192), f"autograd's tape of {steps} steps")
+    return steps * (6 * state + 8192)
+
+
+def require_tape(steps: int, state: int) -> None:
+    """Raise TooLargeError where autograd's tape over all steps would not fit into memory.
+
+    Args:
+        steps, state: as of ``tape_bytes``.
+    """
+    require_memory(tape_bytes(steps, state), f"autograd's tape of {steps} steps")
 
 
 def require_torchs_tape(steps: int, state: int) -> None:
     """The same of a layer of torch's that runs all steps by itself.
 
     Args:
-        steps, state: as of ``require_tape``.
+        steps, state: as of ``tape_bytes``.
     """
     # h_t and a copy of it, and what backward makes; measured, it was 3 and 5.5 KB of nodes.
     require_memory(steps * (4 * state + 6144), f"autograd's tape of {steps} steps")
