@@ -5,41 +5,65 @@ from decimal import Decimal
 
 from rnnctl.errors import TooLargeError
 
+SMALLER = "Try a shorter sequence, a smaller batch or fewer hidden units"
 
-def require_memory(needed: int, what: str) -> None:
+
+def require_memory(needed: int, what: str, remedy: str = SMALLER) -> None:
     """Raise TooLargeError, with both numbers, where ``needed`` bytes are not to be had.
 
     Args:
         needed: bytes.
         what: what they are for, as the message shall say it.
+        remedy: what to try, a sentence without its full stop.
     """
     available = available_bytes()
     if available is not None and needed > available:
         raise TooLargeError(
-            f"{what} would take {in_words(needed)} of memory; {in_words(available)} is available. "
-            "Try a shorter sequence, a smaller batch or fewer hidden units"
+            f"{what} would take {in_words(needed)} of memory; {in_words(available)} is available. {remedy}"
         )
 
 
-def require_tape(steps: int, state: int) -> None:
-    """Raise TooLargeError where autograd's tape over all steps would not fit into memory.
+def tape_bytes(steps: int, state: int) -> int:
+    """What autograd's tape of a loop over all steps takes.
 
     Args:
         steps: time steps.
         state: bytes of one h_t.
     """
     # Both products, their sum, h_t and the copies that backward makes; nodes of the graph beside them.
-    require_memory(steps * (6 * state + 8192), f"autograd's tape of {steps} steps")
+    return steps * (6 * state + 8192)
+
+
+def require_tape(steps: int, state: int) -> None:
+    """Raise TooLargeError where autograd's tape over all steps would not fit into memory.
+
+    Args:
+        steps, state: as of ``tape_bytes``.
+    """
+    require_memory(tape_bytes(steps, state), f"autograd's tape of {steps} steps")
 
 
 def require_torchs_tape(steps: int, state: int) -> None:
     """The same of a layer of torch's that runs all steps by itself.
 
     Args:
-        steps, state: as of ``require_tape``.
+        steps, state: as of ``tape_bytes``.
     """
     # h_t and a copy of it, and what backward makes; measured, it was 3 and 5.5 KB of nodes.
     require_memory(steps * (4 * state + 6144), f"autograd's tape of {steps} steps")
+
+
+def require_layers_tape(blocks: int, states: int, nodes: int, what: str) -> None:
+    """The same of a layer of torch's or ours in somebody's model, with what is itemised along it afterwards.
+
+    Args:
+        blocks: of its weight, one a gate.
+        states: bytes of all its h_t.
+        nodes: steps that autograd's graph has nodes for; none where a kernel runs them all.
+        what: the layer, as of ``require_memory``.
+    """
+    # Fitted to what gradnorm takes of each kind, within a quarter of it; a forward pass alone keeps half of that.
+    require_memory((5 + 4 * blocks) * states + nodes * 6144 * blocks, f"{what}, with autograd's tape,")
 
 
 def available_bytes() -> int | None:

@@ -11,11 +11,10 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from rnnctl.dynamics.eigen import OF_MATRIX, condition_number, departure_from_normality
-from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
+from rnnctl.dynamics.jacobian import measuring_bytes, spectral_radii, tangent_norms
 from rnnctl.dynamics.trajectory import (
     COMPUTED_IN,
     REASON_KINDS,
-    STRETCH_BYTES,
     Stretch,
     reason_scalars,
     stretches,
@@ -184,7 +183,8 @@ def gated_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None 
     """
     W_hh, steps = layer.weights.W_hh, layer.x.shape[1]
     needed = 8 * (4 * W_hh.numel() + 8 * layer.hidden_size * W_hh.shape[1])
-    require_memory(needed + 4 * (BASIS_BYTES + STRETCH_BYTES), f"the spectrum of W_hh {tuple(W_hh.shape)}")
+    needed += measuring_bytes(steps, layer.x.shape[0], layer.state_size)
+    require_memory(needed, f"the spectrum of W_hh {tuple(W_hh.shape)}")
     weights = layer.wide_weights
     count = layer.x.shape[0] * steps
     found = _Steps(layer.kind, want_radius=count * layer.state_size**3 <= CHEAP_EIGENVALUES)

@@ -34,8 +34,9 @@ class Growth:
         generator: Generator,
     ) -> None:
         batch, state = start.shape
+        # The growth at every step, and three copies on the way to means and errors.
         require_memory(
-            8 * batch * count * (steps + 6 * state), f"{count} exponents over {steps} steps of {batch} sequences"
+            8 * batch * count * (4 * steps + 6 * state), f"{count} exponents over {steps} steps of {batch} sequences"
         )
         self.layer, self.start, self.warmup, self.steps = layer, start, warmup, steps
         # One after the other, so that the first are the same however many there are; of all sequences the same.

@@ -21,7 +21,7 @@ from rnnctl.dynamics.span import exponent_count, free_steps, measured_span
 from rnnctl.dynamics.spectrum import layer_to_measure
 from rnnctl.dynamics.standard_error import standard_errors, why_no_error
 from rnnctl.dynamics.trajectory import REASON_KINDS, Measured, computed_in, reason_scalars, trajectory
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, TooLargeError
 from rnnctl.gradients.decay import ONE_PERCENT, ROUNDING
 from rnnctl.gradients.gradnorm import own_gradnorm
 from rnnctl.gradients.verdict import NO_GRADIENT
@@ -313,7 +313,11 @@ def _factor_per_step(
     """That of ``gradnorm`` along the same sequence, where the loss is known; or None and why."""
     if not isinstance(model, FullRNN) or isinstance(layer, GraphSteps):
         return None, NO_FACTOR
-    found = own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init))
+    try:
+        found = own_gradnorm(posed(model, layer.x, target, "mse", "last", layer.h_init))
+    except TooLargeError as error:
+        # The exponents need no states of all steps: they are there all the same.
+        return None, f"of gradnorm: {error}"
     return found.decay.factor_per_step, f"of gradnorm: {found.why.get('factor_per_step', NO_GRADIENT)}"
 
 

@@ -13,7 +13,7 @@ from rnnctl.cells import FullRNN
 from rnnctl.dynamics.eigen import OF_GROWTH, OF_MATRIX, SquareMatrix
 from rnnctl.dynamics.eigen import departure_from_normality as departure_from_normality
 from rnnctl.dynamics.gate_spectra import GatedSpectrum, gated_spectrum, mean_of, why_no_steps
-from rnnctl.dynamics.jacobian import jacobian_norms
+from rnnctl.dynamics.jacobian import jacobian_norms, measuring_bytes
 from rnnctl.dynamics.step_spectra import StepSpectrum, step_spectrum
 from rnnctl.dynamics.trajectory import (
     COMPUTED_IN,
@@ -166,7 +166,7 @@ def _spectrum(layer: Measured, progress: Callable[[float], None] | None) -> Spec
         return step_spectrum(layer, progress)
     if layer.kind.nonlinearity is None:
         return gated_spectrum(layer, progress)
-    _require_room(layer.hidden_size)
+    _require_room(layer.hidden_size, measuring_bytes(layer.seq_len, layer.x.shape[0], layer.hidden_size))
     return _elman_spectrum(layer, progress)
 
 
@@ -207,8 +207,8 @@ def _driven(
     return own_layer(model, x, model.initial_state(x) if h_init is None else h_init)
 
 
-def _require_room(hidden: int) -> None:
-    require_memory(8 * 8 * hidden**2, f"the spectrum of W_hh ({hidden}, {hidden})")
+def _require_room(hidden: int, of_steps: int) -> None:
+    require_memory(8 * 8 * hidden**2 + of_steps, f"the spectrum of W_hh ({hidden}, {hidden})")
 
 
 def _elman_spectrum(layer: DrivenLayer, progress: Callable[[float], None] | None) -> Spectrum:

@@ -18,9 +18,8 @@ from rnnctl.dynamics.gate_spectra import (
     mean_of,
     why_no_steps,
 )
-from rnnctl.dynamics.jacobian import BASIS_BYTES, spectral_radii, tangent_norms
+from rnnctl.dynamics.jacobian import measuring_bytes, spectral_radii, tangent_norms
 from rnnctl.dynamics.trajectory import (
-    STRETCH_BYTES,
     Stretch,
     computed_in,
     ended_at,
@@ -159,7 +158,8 @@ def step_spectrum(steps: GraphSteps, progress: Callable[[float], None] | None = 
         InputError: sequences that depend on one another; TooLargeError.
     """
     hidden = 0 if steps.W_hh is None else steps.W_hh.shape[0]
-    require_memory(8 * 8 * hidden**2 + 4 * (BASIS_BYTES + STRETCH_BYTES), f"the spectrum of {steps.name}")
+    needed = 8 * 8 * hidden**2 + measuring_bytes(steps.seq_len, steps.batch, steps.state_size)
+    require_memory(needed, f"the spectrum of {steps.name}")
     want_radius = steps.batch * steps.seq_len * steps.state_size**3 <= CHEAP_EIGENVALUES
     records: list[Mapping[str, Any]] = []
     for stretch in trajectory(steps, steps.seq_len):

@@ -201,16 +201,32 @@ class _PaddingAudit:
         return padded, real
 
 
+def swept_in(h: Tensor, multiply_adds: int) -> torch.dtype:
+    """float32 for half precision, float64 for small float32 layers, else that of the states.
+
+    Args:
+        h: a tensor of their dtype and device, of any shape.
+        multiply_adds: of all sequences in one step.
+    """
+    if multiply_adds < FLOAT64_BELOW:
+        return wide_dtype(h)
+    return torch.float32 if h.dtype.itemsize < 4 else h.dtype
+
+
+def copy_bytes(kept: torch.dtype, swept: torch.dtype) -> int:
+    """Of one number that a sweep has in another dtype than the run that it goes along; 0 where it takes it as it is."""
+    return 0 if kept == swept else swept.itemsize
+
+
 def in_sweep_dtype(run: LayerRun) -> LayerRun:
-    """float32 for half precision, float64 for small float32 layers, else as it is."""
-    is_half, (batch, hidden) = run.h.dtype.itemsize < 4, run.h.shape[1:]
-    small = batch * hidden * run.weights.W_hh.shape[0] < FLOAT64_BELOW
-    if is_half:
+    """The run, and what enters it, in the dtype of ``swept_in``."""
+    batch, hidden = run.h.shape[1:]
+    if run.h.dtype.itemsize < 4:
         # Half precision would not hold a gradient that is scaled to magnitude 1.
         direct_c = None if run.direct_c is None else sweep_dtype(run.direct_c)
         run = replace(run, direct=sweep_dtype(run.direct), direct_c=direct_c)
     # Half precision is widened for the arithmetic alone: the weights are as rounded as the module had them.
-    return run.to(wide_dtype(run.h) if small else torch.float32 if is_half else run.h.dtype)
+    return run.to(swept_in(run.h, batch * hidden * run.weights.W_hh.shape[0]))
 
 
 def _grad_init(steps: Reversible, exponent: int) -> State:

@@ -14,6 +14,7 @@ To read, on the way from a module to its runs:
   on where no hook comes by.
 - ``sequences``: from one call to the runs of its layers and directions; ``unrolled``: where their steps are in the
   graph, if torch ran them one by one.
+- ``model_run`` (one call of it) and ``room`` (whether its layers fit into memory, asked before they run).
 - ``inputs`` (what a model is called with) and ``misfit`` (why it did not take that).
 - ``objective`` (from an output to a loss) and ``readout`` (what the losses send to the states).
 - ``parameter_uses`` (one forward pass, counted; ``layer_runs`` of torch's layers) and ``loops`` (its steps, in

@@ -130,7 +130,7 @@ class LayerRuns:
         def after(module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
             given, states = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "hx")
             nodes = [tuple(t.grad_fn for t in tensors_in(part) if t.grad_fn is not None) for part in (given, states)]
-            self._runs.setdefault(name, []).append(LayerRun(starts[-1], now(), _steps(module, given), *nodes))
+            self._runs.setdefault(name, []).append(LayerRun(starts[-1], now(), longest(module, given), *nodes))
 
         def always() -> None:
             starts.pop()
@@ -138,7 +138,7 @@ class LayerRuns:
         return Onlooker(before, after, always)
 
 
-def _steps(module: nn.Module, given: Any) -> int:
+def longest(module: nn.Module, given: Any) -> int:
     """T of the longest sequence of an input: packed, or of two axes for one sequence, or of three."""
     if isinstance(given, PackedSequence):
         return len(given.batch_sizes)

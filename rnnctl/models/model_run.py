@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rnnctl.errors import InputError, ShapeError
+from rnnctl.errors import InputError, ShapeError, TooLargeError
 from rnnctl.models.inputs import Given, Inputs, TimeFirst, inputs_of
 from rnnctl.models.module_calls import ModuleCalls
 from rnnctl.models.objective import Objective, called, takes_time_first, turned_back
 from rnnctl.models.parameter_uses import nodes_in
 from rnnctl.models.returned import Picked, listed
+from rnnctl.models.room import room_asked_for
 from rnnctl.models.seen_axes import Over, Seen, SeenCalls, counted, seen_in_graph
 from rnnctl.models.weight_uses import Reading
 
@@ -77,11 +78,14 @@ class ModelRun:
 
         Raises:
             ExchangedAxesError: what recurs ran over the sequences, and ``time_first`` does not say that it should.
+            TooLargeError: one of torch's layers in it would not fit into memory.
         """
         seen, calls = SeenCalls(self._model, self._inputs), ModuleCalls(self._model, {})
         try:
-            with seen.noted(), calls.noted():
+            with seen.noted(), calls.noted(), room_asked_for(self._model):
                 output = called(self._model, self._inputs, self._lengths, self._time_first)
+        except TooLargeError:
+            raise
         except Exception:
             # What ran over the sequences may fail for that alone: a decoder has other steps than its encoder.
             self._require_time(self._over(seen.found))

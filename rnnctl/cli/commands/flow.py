@@ -38,6 +38,10 @@ class FlowOptions(CommandOptions):
     plot: PlotOptions
     out: OutputOptions
 
+    def values_in_rows(self, seq_len: int) -> int:
+        """Of every pair of a loss step and a source step before it."""
+        return seq_len * (seq_len + 1) // 2 * 4
+
 
 def answers() -> tuple[Answers, ...]:
     """What can be asked of the result."""

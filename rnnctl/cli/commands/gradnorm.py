@@ -52,6 +52,10 @@ class GradnormOptions(CommandOptions):
     plot: PlotOptions
     out: OutputOptions
 
+    def values_in_rows(self, seq_len: int) -> int:
+        """Of every step its norms; of another network those of one recurrent weight."""
+        return seq_len * (6 if self.own.model is None and self.own.cell == "manual" else 11)
+
 
 def answers(given: GradnormOptions) -> tuple[Answers, ...]:
     """What can be asked of the result."""

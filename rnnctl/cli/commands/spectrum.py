@@ -34,6 +34,10 @@ class SpectrumOptions(CommandOptions):
     plot: PlotOptions
     out: OutputOptions
 
+    def values_in_rows(self, seq_len: int) -> int:
+        """Of every step what its Jacobians are like."""
+        return 6 * seq_len
+
 
 def answers(given: SpectrumOptions) -> tuple[Answers, ...]:
     """What can be asked of the result."""

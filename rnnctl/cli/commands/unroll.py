@@ -35,6 +35,10 @@ class UnrollOptions(CommandOptions):
     run: RunOptions
     out: OutputOptions
 
+    def values_in_rows(self, seq_len: int) -> int:
+        """Of every step its equations."""
+        return 3 * seq_len
+
 
 def answers(given: UnrollOptions) -> tuple[Answers, ...]:
     """What can be asked of the result."""

@@ -38,6 +38,10 @@ class CommandOptions:
         """The group of this kind, or None where the command does not take it."""
         return next((value for value in vars(self).values() if isinstance(value, kind)), None)
 
+    def values_in_rows(self, seq_len: int) -> int:
+        """How many values the result's rows have of so many steps, at least; 0 where they do not grow with them."""
+        return 0
+
     def having(self, *groups: Any) -> Self:
         """The same options with these groups in place of those of their kind."""
         kinds = {type(group): group for group in groups}

@@ -14,7 +14,7 @@ from rnnctl.cli.setup.batch import Batch, batch, read_data
 from rnnctl.cli.setup.network import Drawn, Network, network_for
 from rnnctl.cli.setup.process import seeded, threads
 from rnnctl.cli.setup.request import Request, recorded, request_of, require_consistent
-from rnnctl.cli.setup.sizes import OF_SEQUENCES
+from rnnctl.cli.setup.sizes import OF_SEQUENCES, require_room_for_rows
 from rnnctl.errors import DeviceError, InputError, plain
 from rnnctl.files.models import load_loss
 from rnnctl.files.users_code import users_code
@@ -118,14 +118,15 @@ def experiment(given: CommandOptions) -> Experiment:
     request = request_of(given)
     require_consistent(request)
     with threads(request.run.threads):
-        return _experiment(request)
+        return _experiment(request, given)
 
 
-def _experiment(request: Request) -> Experiment:
+def _experiment(request: Request, given: CommandOptions) -> Experiment:
     device = _device(request.run.device)
     data = read_data(request)
     loss_fn = None if request.loss_fn is None else _loss(request.loss_fn, request.run.seed)
     network = network_for(request, data, device)
+    require_room_for_rows(given, network.sizes["seq_len"])
     on_cpu = batch(request, data, network.sizes, network.dtype, network.generator)
     only = _chosen(request, network.model)
     # Not before: --lengths for random numbers is read with the batch.

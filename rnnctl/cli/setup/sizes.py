@@ -5,12 +5,18 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from rnnctl.cli.options.command import CommandOptions
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.output.emit import chosen_format
 from rnnctl.cli.setup.batch import Data
 from rnnctl.cli.setup.request import DEFAULT_SIZES, Request
 from rnnctl.errors import InputError
 from rnnctl.files.weights import Weights
 from rnnctl.memory import require_memory
 
+# Bytes of one value of a row on its way to text, measured: as records, copied and joined for JSON; as cells of a table
+# that shows all of them; as records alone.
+JSON_BYTES, CELL_BYTES, RECORD_BYTES = 350, 650, 105
 # The axes of sequences, in their order.
 OF_SEQUENCES = ("batch_size", "seq_len", "input_size")
 
@@ -92,10 +98,21 @@ def _advice(name: str, size: int, first: str, other: int, data: Data) -> list[st
 def require_room(sizes: Mapping[str, int], dtype: torch.dtype) -> None:
     """Raise TooLargeError where not even the weights, the input or one h_t would fit into memory."""
     inputs, hidden, outputs, seq_len, batch = sizes.values()
-    # Drawn in float32, then converted.
-    each = 4 + dtype.itemsize
+    # Drawn in float32, then converted, unless that is what it is.
+    each = 4 + (dtype.itemsize if dtype != torch.float32 else 0)
     parameters = hidden * (inputs + hidden + outputs)
     require_memory(each * parameters, f"a model with {parameters:,} weights")
     require_memory(each * batch * seq_len * inputs, f"an input of shape ({batch}, {seq_len}, {inputs})")
     # Every command computes at least one h_t from its pre-activation.
     require_memory(3 * each * batch * hidden, f"hidden states of shape ({batch}, {hidden})")
+
+
+def require_room_for_rows(given: CommandOptions, seq_len: int) -> None:
+    """Raise TooLargeError where the rows of the result, as text, would not fit into memory."""
+    out, values = given.group(OutputOptions), given.values_in_rows(seq_len)
+    if out is None or out.only == "scalars" or not values:
+        return
+    form = chosen_format(out)
+    each = JSON_BYTES if form == "json" else CELL_BYTES if form == "table" and out.all else RECORD_BYTES
+    what = f"the rows of {seq_len:,} steps as {form}"
+    require_memory(each * values, what, "Try --only scalars, or a shorter sequence")
