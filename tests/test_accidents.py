@@ -63,7 +63,7 @@ VALUES = {
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_a_value_that_no_parser_gets_to_the_end_of_is_refused_in_a_file_and_as_a_keyword(value: str, run: Run) -> None:
     Path("bad.toml").write_text(f"seed = {value}")
-    refused(run("gradnorm --config bad.toml"), "bad.toml is not valid TOML", VALUES[value])
+    refused(run("gradnorm --config bad.toml"), "bad.toml: ", VALUES[value])
     refused(run("gradnorm --model torch.nn:LSTM", "--model-arg", f"x={value}"), "--model-arg 'x=", VALUES[value])
 
 
@@ -540,3 +540,31 @@ def test_an_archive_that_says_it_spans_disks_is_no_traceback(tmp_path: Path) -> 
     (tmp_path / "w.pt").write_bytes(data)
     with pytest.raises(InputError, match="not a readable .pt file: zipfiles that span multiple disks"):
         read_checkpoint(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")],
+)
+def test_memory_that_runs_out_after_all_is_one_message(
+    error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rnnctl.gradients.gradnorm.gradnorm", computed)
+    ran = run("gradnorm")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("Error: there was not enough memory. Try")
+    assert ran.err.count("\n") == 1
+
+
+def test_an_array_under_one_name_with_and_without_a_suffix_is_there_twice(run: Run, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "two.npz", "w") as archive:
+        for name, value in (("a", 1.0), ("a.npy", 2.0)):
+            part = io.BytesIO()
+            np.save(part, np.full((5, 2), value))
+            archive.writestr(name, part.getvalue())
+    ran = run("cell --input two.npz")
+    assert ran.code == 2
+    assert "it holds a twice" in ran.err

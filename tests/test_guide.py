@@ -113,6 +113,14 @@ def test_the_beginning_of_one_chapter_is_enough(asked: str, meant: str, run: Run
     assert run("guide", "s").code == 2
 
 
+def test_a_section_is_found_by_its_heading(run: Run) -> None:
+    found = run("guide", "security").out
+    assert found == run("guide SECURITY").out
+    assert found.startswith("## Security\n")
+    assert found.strip() in chapter("scripts")
+    assert "\n## " not in found
+
+
 def test_no_file_outside_the_guide_is_a_chapter(run: Run) -> None:
     for asked in ("../README", "/etc/passwd", "words.toml", " "):
         assert run("guide", asked).code == 2

@@ -946,3 +946,40 @@ def test_a_module_that_is_wholly_frozen_is_named_as_the_reason(path, kind):
         rnnctl.watch(model, every=1, to=path),
     ):
         model(inputs(0))[0].sum().backward()
+
+
+@pytest.mark.parametrize("to", [None, 3, b"run.jsonl"])
+def test_a_place_that_is_no_path_is_refused(to):
+    with pytest.raises(InputError, match="to must be a path"), rnnctl.watch(nn.GRU(1, 1), every=1, to=to):
+        pass
+
+
+def test_names_of_a_run_file_reach_no_terminal_as_they_are(tmp_path, capsys):
+    path = tmp_path / "run.jsonl"
+    trained(path)
+    path.write_text(path.read_text().replace('"weight_hh_l0"', json.dumps("\x1b[31mw\u202e")))
+    assert main(["gradnorm", "--from", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "\\x1b[31mw\\u202e" in out
+
+
+def test_a_line_that_agrees_and_is_wholly_off_is_left_out(tmp_path):
+    path = tmp_path / "run.jsonl"
+    trained(path)
+    first, *rest = map(json.loads, path.read_text().splitlines())
+    first["autograd_relative_error"] = 1e300
+    path.write_text("".join(json.dumps(each) + "\n" for each in (first, *rest)))
+    found = rnnctl.gradnorm_history(path)
+    assert len(found.steps) == len(rest)
+    assert any("line 1" in note and "above 1" in note for note in found.notes)
+
+
+def trained(path):
+    """A file of a training of four steps, each probed."""
+    torch.manual_seed(0)
+    model = nn.GRU(3, 4)
+    with rnnctl.watch(model, every=1, to=path):
+        for _ in range(4):
+            model(torch.randn(5, 2, 3))[0].square().sum().backward()

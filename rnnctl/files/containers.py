@@ -164,7 +164,10 @@ def load_numpy(data: bytes, source: str, kind: str, key: str | None, advice: str
 
 def _require_names_once(archive: zipfile.ZipFile) -> None:
     """Raise ValueError where which of two parts a reader takes is by chance."""
-    twice = next((name for name, count in Counter(archive.namelist()).items() if count > 1), None)
+    # To numpy x and x.npy are one.
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    counts = Counter(names)
+    twice = next((whole for whole, name in zip(archive.namelist(), names, strict=True) if counts[name] > 1), None)
     if twice is not None:
         raise ValueError(f"it holds {twice} twice, and which of them is meant is not known")
 

@@ -184,6 +184,8 @@ def _flaw(record: Mapping[str, Any], found: ProbedStep) -> str | None:
     for name, values in numbers.items():
         if not all(value is None or 0 <= value < math.inf for value in values):
             return f"{name} is negative or not finite"
+    if found.agrees and (found.autograd_relative_error or 0) > 1:
+        return "it agrees with autograd, and its autograd_relative_error is above 1"
     return None
 
 

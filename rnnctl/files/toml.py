@@ -32,6 +32,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     data = read_bytes(path, LARGEST)
     try:
         return parsed_toml(data.decode().replace("\r\n", "\n"))
+    except InputError as error:
+        # What TOML allows and this does not.
+        raise InputError(f"{path}: {error}") from None
     except ValueError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
 

@@ -66,6 +66,8 @@ def watch(
     """
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise InputError(f"every must be a whole number of steps from 1 up; got {every!r}")
+    if not isinstance(to, (str, Path)):
+        raise InputError(f"to must be a path, as text or a Path; got {to!r}")
     require_no_linear(linear)
     found = recurrent_modules(model, only)
     _require_watchable(model, found)

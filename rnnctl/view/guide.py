@@ -23,7 +23,7 @@ def chapter_named(words: Sequence[str]) -> str:
         InputError: there is none of that name; with the nearest, and with all of them.
     """
     asked = " ".join(words)
-    name = re.sub(r"[\s_-]+", "-", asked.strip().lower()).removesuffix(".md")
+    name = _key(asked).removesuffix(".md")
     begun = [each for each in CHAPTERS if name and each.startswith(name)]
     if len(begun) == 1:
         return begun[0]
@@ -31,6 +31,22 @@ def chapter_named(words: Sequence[str]) -> str:
         meant = did_you_mean(name, CHAPTERS)
         raise InputError(f"the guide's chapters are {', '.join(CHAPTERS)}; got {asked!r}.{meant}")
     return name
+
+
+def text_named(words: Sequence[str]) -> str:
+    """The Markdown of a chapter, or of one section of one by its heading, as "security".
+
+    Raises:
+        InputError: as of ``chapter_named``.
+    """
+    asked = _key(" ".join(words))
+    sections = (part for name in CHAPTERS for part in re.split(r"^(?=## )", chapter(name), flags=re.MULTILINE)[1:])
+    found = next((part for part in sections if _key(part.splitlines()[0].removeprefix("## ")) == asked), None)
+    return chapter(chapter_named(words)) if found is None or asked in CHAPTERS else found.rstrip() + "\n"
+
+
+def _key(words: str) -> str:
+    return re.sub(r"[\s_-]+", "-", words.strip().lower())
 
 
 def chapter(name: str) -> str:

@@ -19,7 +19,12 @@ def number(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, (list, tuple)):
         return "(" + ", ".join(str(item) for item in value) + ")"
-    return str(value)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """A text that somebody else's file may have written: no control character reaches a terminal."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def times(count: int) -> str:

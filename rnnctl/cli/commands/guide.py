@@ -21,9 +21,12 @@ class GuideOptions(CommandOptions):
 
 
 def guide(given: GuideOptions) -> None:
-    """A chapter of the guide; without one, the list of them. Plain Markdown where it is not for a terminal."""
-    from rnnctl.view.guide import chapter, chapter_named, contents, shown
+    """A chapter of the guide, or a section by its heading; without one, the list of chapters.
+
+    Plain Markdown where it is not for a terminal.
+    """
+    from rnnctl.view.guide import contents, shown, text_named
 
     if not given.read.chapter:
         return write_stdout(contents())
-    write_stdout(shown(chapter(chapter_named(given.read.chapter)), terminal(OutputOptions())))
+    write_stdout(shown(text_named(given.read.chapter), terminal(OutputOptions())))

@@ -73,8 +73,18 @@ def with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             tell_error(str(error))
             code = ExitCode.BAD_INPUT if isinstance(error, InputError) else ExitCode.FAILED
             raise typer.Exit(code) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _is_of_memory(error):
+                raise
+            tell_error("there was not enough memory. Try a shorter sequence, a smaller batch or fewer hidden units")
+            raise typer.Exit(ExitCode.FAILED) from None
 
     return told
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether it says that memory ran out, which torch says by a RuntimeError; of a GPU it is a kind of its own."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def declared(function: Callable[..., None], kind: type[CommandOptions]) -> Callable[..., None]:

@@ -1,17 +1,10 @@
 """How the contents of a checkpoint are shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from rnnctl.view.layouts.layout import Column, Layout, Record, Table
 from rnnctl.view.layouts.matrix import error_text, radius_notes
 from rnnctl.view.words import notes_beside
-
-
-def _printable(field: str) -> Callable[[Record], str]:
-    """The text of a field that somebody else's file has written: no control character reaches a terminal."""
-    return lambda row: "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(row[field])
-    )
 
 
 def _notes(scalars: Record) -> Mapping[str, str]:
@@ -23,7 +16,7 @@ WEIGHTS = Layout(
     (
         Table(
             (
-                Column("name", "name", right=False, text=_printable("name")),
+                Column("name", "name", right=False),
                 Column("shape", "shape", right=False, whole=True),
                 Column("dtype", "dtype", right=False, whole=True),
                 Column("elements", "elements"),
@@ -42,7 +35,7 @@ WEIGHTS = Layout(
         "recurrent": (
             Table(
                 (
-                    Column("name", "name", right=False, text=_printable("name")),
+                    Column("name", "name", right=False),
                     Column("gate", "gate", right=False, whole=True),
                     Column("shape", "shape", right=False, whole=True),
                     Column("spectral_radius", "spectral radius"),
@@ -57,7 +50,7 @@ WEIGHTS = Layout(
         "unknown": (
             Table(
                 (
-                    Column("name", "name", right=False, text=_printable("name")),
+                    Column("name", "name", right=False),
                     Column("recurrent", "W_hh", right=False, whole=True),
                 ),
                 title="held in parts that do not tell them: the notes say which",
@@ -67,8 +60,8 @@ WEIGHTS = Layout(
         "other": (
             Table(
                 (
-                    Column("name", "name", right=False, text=_printable("name")),
-                    Column("holds", "holds", right=False, text=_printable("holds")),
+                    Column("name", "name", right=False),
+                    Column("holds", "holds", right=False),
                 ),
                 title="beside the tensors",
                 optional=True,
