@@ -3,14 +3,18 @@
 import copy
 import copyreg
 import io
+import os
 import pickle
+import signal
 from collections import OrderedDict
 from contextlib import ExitStack
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
+from rnnctl import probe, watch
 from rnnctl.models.hooks import hooked, results_of
 
 KINDS = (
@@ -185,3 +189,27 @@ def test_results_are_kept_in_order():
     module(torch.ones(1, 2))
     assert len(seen) == 2
     assert all(one is other for one, other in zip(seen, returned, strict=True))
+
+
+@pytest.mark.parametrize("looking", [probe, lambda model: watch(model, every=1, to=os.devnull)])
+def test_an_interrupt_while_a_block_closes_comes_once_everything_is_put_back(looking, monkeypatch):
+    torch.manual_seed(0)
+    model, remove = torch.nn.Sequential(torch.nn.GRUCell(3, 4)), RemovableHandle.remove
+    forward = torch.nn.GRUCell.forward
+
+    def interrupted(handle):
+        signal.raise_signal(signal.SIGINT)
+        remove(handle)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), looking(model):
+            model(torch.randn(2, 3)).sum().backward()
+            monkeypatch.setattr(RemovableHandle, "remove", interrupted)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    monkeypatch.undo()
+    assert torch.nn.GRUCell.forward is forward
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.modules())
+    assert not torch.nn.modules.module._global_forward_hooks
+    assert not torch.nn.modules.module._global_forward_pre_hooks

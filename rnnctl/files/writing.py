@@ -4,12 +4,11 @@ import os
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from threading import current_thread, main_thread
 
 from rnnctl.errors import InputError, RnnctlError
+from rnnctl.files.signals import put_off
 
 # What would end the process before it could clear up; Ctrl-C comes as an exception.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -36,7 +35,7 @@ def write_whole(path: Path, data: bytes) -> str:
         # Where a link points to, so that the link stays one.
         target = Path(os.path.realpath(path))
         before = os.stat(target) if os.path.exists(target) else None
-        with _ending_put_off():
+        with put_off(*ENDING):
             _replace(target, data, before)
     except (OSError, ValueError) as error:
         raise RnnctlError(f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
@@ -115,26 +114,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-@contextmanager
-def _ending_put_off() -> Iterator[None]:
-    """Within, a signal that would end the process at once waits; what somebody handles themselves is left to them."""
-    if current_thread() is not main_thread():
-        # Python lets no other thread handle signals.
-        yield
-        return
-    came: list[int] = []
-    put_off = [each for each in ENDING if signal.getsignal(each) == signal.SIG_DFL]
-    for each in put_off:
-        signal.signal(each, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for each in put_off:
-            signal.signal(each, signal.SIG_DFL)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def _is_special(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Attach to somebody's model for one training step, and report what every time step contributed."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from rnnctl.errors import InputError, did_you_mean
+from rnnctl.files.signals import put_off
 from rnnctl.gradients.layer_readings import LayerReadings
 from rnnctl.gradients.probed import probed
 from rnnctl.gradients.tape_recording import TapeRecording
@@ -66,7 +68,9 @@ def probe(
         probing.attach()
         yield trace
     finally:
-        probing.detach()
+        # An interrupt in the middle of it would leave hooks and patches behind.
+        with put_off(signal.SIGINT):
+            probing.detach()
     # Only of a block that ended well: otherwise its own error is what the user has to see.
     results, missing = probing.results()
     if not results:

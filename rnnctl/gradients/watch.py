@@ -1,5 +1,6 @@
 """Probe every n-th step of a training loop, and append what it shows to a file."""
 
+import signal
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.files.runs import RunWriter
+from rnnctl.files.signals import put_off
 from rnnctl.gradients.probe import Probing
 from rnnctl.gradients.probed import probed
 from rnnctl.gradients.trace import ProbedWeight
@@ -78,7 +80,9 @@ def watch(
         yield watching
         watching._require_steps()
     finally:
-        watching._end()
+        # As of ``probe``.
+        with put_off(signal.SIGINT):
+            watching._end()
 
 
 def _require_watchable(model: nn.Module, found: Sequence[Found]) -> None:
