@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import get_ident
+from threading import _DummyThread, current_thread, get_ident
 from typing import Any
 
 import torch
@@ -42,8 +42,10 @@ class Block:
         passes = _PASSING.get(thread)
         if passes:
             return self in passes[-1]
-        # Autograd's own threads, one for every other device, run hooks and checkpoints for who called it.
-        return is_nested() and any(self in blocks for running in list(_PASSING.values()) for blocks in running)
+        # Autograd's own threads, one for every other device, run hooks and checkpoints for who called it. Python did
+        # not start them; one that it did start is within a pass of its own.
+        theirs = isinstance(current_thread(), _DummyThread) and is_nested()
+        return theirs and any(self in blocks for running in list(_PASSING.values()) for blocks in running)
 
     def sees_call(self) -> bool:
         """Whether a call of a module is this block's; others are noted."""
