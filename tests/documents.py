@@ -92,7 +92,7 @@ def outputs(block: Block, run: Run, folder: Path) -> Iterator[tuple[str, str, st
             _ran(line, run)
     else:
         assert block.language == "sh", block.language
-        _in_a_shell(block.text, folder)
+        run_in_a_shell(block.text, folder)
 
 
 def _ran(command: str, run: Run) -> str:
@@ -115,7 +115,8 @@ def _is_plain(line: str) -> bool:
     return words[0] == "rnnctl" and not {"|", ">", "<", ";", "&&", "$"} & set(words)
 
 
-def _in_a_shell(text: str, folder: Path) -> None:
+def run_in_a_shell(text: str, folder: Path) -> None:
+    """Run lines of bash there, with the rnnctl of this environment; a line that fails fails the test."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     finished = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],

@@ -2,16 +2,12 @@
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from documents import BLOCK, ROOT, assert_alike, assert_same_run, commands
+from documents import BLOCK, ROOT, assert_alike, assert_same_run, commands, run_in_a_shell
 
 from rnnctl.__main__ import main
 
@@ -45,16 +41,7 @@ def test_a_command_prints_what_the_readme_shows(command, expected, monkeypatch, 
 def test_a_shell_recipe_works(block, tmp_path):
     if "jq" in block and shutil.which("jq") is None:
         block = block.split("|")[0]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    finished = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    run_in_a_shell(block, tmp_path)
     if "factors.csv" in block:
         lines = (tmp_path / "factors.csv").read_text(encoding="utf-8").splitlines()
         assert [line.split(",")[0] for line in lines] == ["hidden_size", "10", "40", "160"]
