@@ -146,3 +146,21 @@ def test_check_asks_for_its_clones_and_their_tape_before_the_first_case(run, mon
     # The clones alone would fit.
     ran = run("check --seq-len 200 --hidden-size 4")
     assert ran.code == 2 and "200 clones of W_hh and their gradients would take" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("ask", "needed"),
+    [
+        # Of 20,000 steps records of 512 bytes.
+        (lambda: rnnctl.spectrum(rnnctl.FullRNN(1, 1, 1), torch.zeros(1, 20_000, 1)), 20_000 * 512),
+        # Of 1,000 x 1,000 pairs 12 numbers.
+        (lambda: rnnctl.flow(rnnctl.FullRNN(1, 1, 1), torch.zeros(1, 1_000, 1)), 1_000**2 * 12 * 8),
+        # Of 20,000 steps, less a tenth of warm-up, four numbers an exponent.
+        (lambda: rnnctl.lyapunov(rnnctl.FullRNN(1, 1, 1), torch.zeros(1, 20_000, 1)), 18_000 * 4 * 8),
+    ],
+    ids=["spectrum", "flow", "lyapunov"],
+)
+def test_what_every_step_or_pair_takes_is_counted(ask, needed, monkeypatch):
+    monkeypatch.setattr("rnnctl.memory.available_bytes", lambda: needed - 1)
+    with pytest.raises(rnnctl.TooLargeError):
+        ask()
