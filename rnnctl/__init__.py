@@ -59,6 +59,8 @@ _HOMES = {
     "model_gradnorm": "gradients.model_gradnorm",
     "model_flow": "gradients.flow",
     "model_truncation": "gradients.truncation",
+    "Sweep": "sweeps.result",
+    "sweep": "cli.sweeping.sweep",
     "RnnctlError": "errors",
     "InputError": "errors",
     "ShapeError": "errors",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from rnnctl.benchmark.report import BenchReport, FlowBenchReport, ProbeBenchReport
     from rnnctl.cells import FullRNN, ManualRNNCell
     from rnnctl.checks import CheckReport, check
+    from rnnctl.cli.sweeping.sweep import sweep
     from rnnctl.coupled_lstm import CoupledLSTM
     from rnnctl.dynamics.checkpoint import CheckpointContents, checkpoint_contents
     from rnnctl.dynamics.gate_spectra import GatedSpectrum
@@ -109,6 +112,7 @@ if TYPE_CHECKING:
     from rnnctl.shapes.hand_written import SequenceShapes, StepShapes, step_shapes
     from rnnctl.shapes.model_graph import UnrolledModel
     from rnnctl.shapes.unroll import unroll
+    from rnnctl.sweeps.result import Sweep
 
 
 def __getattr__(name: str) -> Any:

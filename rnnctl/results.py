@@ -89,6 +89,14 @@ class Result:
         """The reason of every scalar that is None, and of every condition that nothing tells."""
         return {}
 
+    @property
+    def judged_cases(self) -> Sequence[tuple[str, Record]]:
+        """What --fail-on compares: in words where, and the scalars there. Of most results it is one."""
+        return [("", self.scalars)]
+
+    def require_agreement(self) -> None:
+        """Raise VerificationError if autograd was asked and disagrees; most results have not asked it."""
+
 
 class Later(Generic[T]):
     """A value that is made when it is first asked for, by a call, and then kept in place of what it is made from."""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,13 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         return Ran(code, *capsys.readouterr())
 
     return ran
+
+
+class InThisProcess(ThreadPoolExecutor):
+    """In place of the worker processes of a sweep, which take seconds to start."""
+
+    def __init__(self, count: int, load: Callable[[], None]) -> None:
+        super().__init__(count)
 
 
 @cache

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -18,15 +19,16 @@ import pytest
 import torch
 import typer
 from safetensors.torch import save_file
-from shell import Run, document, forget_modules_of, runner
+from shell import InThisProcess, Run, document, forget_modules_of, runner
 from torch import nn
 
-from rnnctl import __version__, watch
+from rnnctl import __version__, sweep, watch
 from rnnctl.__main__ import main
 from rnnctl.cli import options
 from rnnctl.cli.app import app
 
 COMMANDS = ("cell", "forward", "unroll", "gradnorm", "flow", "truncation", "spectrum", "lyapunov", "check", "bench")
+TWO_GAINS = "--vary gain=1,2 --to x.jsonl --json -q"
 QUICK_BENCH = "bench --hidden-size 3 --repeats 1 --no-memory"
 # A bench cannot repeat its own times.
 TIMED = (
@@ -40,6 +42,8 @@ TIMED = (
     "targets_met",
     "change",
     "worst_change",
+    "seconds",
+    "seconds_per_run",
 )
 
 
@@ -113,6 +117,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "repeats": (f"{QUICK_BENCH} --json", "--repeats 2"),
     "flow": (f"{QUICK_BENCH} --json", "--flow"),
     "probe": (f"{QUICK_BENCH} --json", "--probe"),
+    "sweep": (f"{QUICK_BENCH} --json", "--sweep"),
     "save": (f"{QUICK_BENCH} --json", "--save new.json"),
     "against": (f"{QUICK_BENCH} --json", "--against before.json --tolerance 1e9"),
     "tolerance": (f"{QUICK_BENCH} --json --against before.json", "--tolerance 1e9"),
@@ -139,6 +144,20 @@ CASES: Mapping[str, tuple[str, str]] = {
     "term": ("explain", "G_t"),
     "chapter": ("guide", "why"),
     "config": ("gradnorm --json", "--config there.toml"),
+    "question": (f"sweep {TWO_GAINS}", "spectrum"),
+    "vary": ("sweep spectrum --seeds 2 --to x.jsonl --json -q", "--vary hidden-size=3"),
+    "vary_together": (f"sweep spectrum {TWO_GAINS} --vary hidden-size=3,4", "--vary-together"),
+    "seeds": (f"sweep spectrum {TWO_GAINS}", "--seeds 2"),
+    "shard": (f"sweep spectrum {TWO_GAINS}", "--shard 1/2"),
+    "dry_run": (f"sweep spectrum {TWO_GAINS}", "--dry-run"),
+    "to": ("sweep spectrum --vary gain=1,2 --json -q", "--to new.jsonl"),
+    "from_sweep": ("sweep --json", "--from sweep.jsonl"),
+    "keep": (f"sweep spectrum {TWO_GAINS}", "--keep rows"),
+    "retry_failed": ("sweep spectrum --vary gain=0.5,2 --to sweep.jsonl --json -q", "--retry-failed"),
+    "same_versions": ("sweep spectrum --vary gain=0.5,2 --to sweep.jsonl --json -q", "--same-versions"),
+    "value": ("sweep --from sweep.jsonl --json", "--value spectral_norm"),
+    "jobs": ("sweep spectrum --vary gain=1:4:4 --dry-run --json", "--jobs 3"),
+    "scheduler": (f"sweep spectrum {TWO_GAINS}", "--scheduler no.json"),
 }
 
 
@@ -148,6 +167,8 @@ def outcome(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("rnnctl.benchmark.gradnorm.peak_bytes", lambda method, work: 2**20)
     monkeypatch.setattr("rnnctl.benchmark.report.system_load", lambda: 0.5)
+    monkeypatch.setattr("rnnctl.cli.sweeping.making.WorkerPool", InThisProcess)
+    monkeypatch.setattr("rnnctl.cli.commands.sweep.cores", lambda: 2)
 
     def observed(line: str) -> tuple[Any, ...]:
         for path in tmp_path.iterdir():
@@ -163,6 +184,10 @@ def outcome(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
 
 def content(path: Path) -> bytes | str:
     """What a command left in a file; of a result what can be compared."""
+    if path.suffix == ".jsonl":
+        # Lines of runs come in any order, with the hour and how long each took.
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return "\n".join(sorted(json.dumps({**line, "run": None, "seconds": None}) for line in lines))
     return comparable(path.read_text()) if path.suffix == ".json" else path.read_bytes()
 
 
@@ -186,6 +211,19 @@ def write_inputs(folder: Path) -> None:
     more = {**{name: torch.randn(shape) for name, shape in names.items()}, "embedding.weight": torch.ones(9, 3)}
     save_file(more, folder / "more.safetensors")
     (folder / "run.jsonl").write_text(watched_run(folder / "run.jsonl"))
+    (folder / "sweep.jsonl").write_text(swept_runs(folder / "sweep.jsonl"))
+
+
+@cache
+def swept_runs(path: Path) -> str:
+    """The file of a sweep of two runs: one was made by another version, and one failed."""
+    with ThreadPoolExecutor(1) as executor:
+        sweep("spectrum", {}, {"gain": [0.5, 2]}, to=path, executor=executor)
+    first, second = map(json.loads, path.read_text().splitlines())
+    first["versions"]["torch"] = "1.0"
+    del second["scalars"], second["config"]
+    second["error"] = "it failed"
+    return f"{json.dumps(first)}\n{json.dumps(second)}\n"
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from documents import FILE_NAME, ROOT, ROUNDING, assert_alike, assert_same_run, blocks_of, outputs
-from shell import Run, commands, forget_modules_of, runner
+from shell import InThisProcess, Run, commands, forget_modules_of, runner
 
 import rnnctl
 from rnnctl.view.guide import CHAPTERS, chapter, folded, shown
@@ -22,6 +22,7 @@ DEFINED = re.compile(r"^(?:#+|\|) `([^`]+)`", flags=re.MULTILINE)
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.setattr("rnnctl.cli.sweeping.making.WorkerPool", InThisProcess)
     return runner(capsys, monkeypatch, tmp_path)
 
 

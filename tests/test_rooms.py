@@ -16,10 +16,10 @@ FLOORS = (
     ("coupled_lstm", "files", "graph"),
     ("models",),
     ("gradients", "shapes"),
-    ("dynamics",),
+    ("dynamics", "sweeps"),
     ("checks", "benchmark"),
-    ("__init__",),
     ("cli",),
+    ("__init__",),
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -19,6 +19,7 @@ from rnnctl.cli.commands.guide import guide
 from rnnctl.cli.commands.help import help_of
 from rnnctl.cli.commands.lyapunov import lyapunov
 from rnnctl.cli.commands.spectrum import spectrum
+from rnnctl.cli.commands.sweep import sweep
 from rnnctl.cli.commands.truncation import truncation
 from rnnctl.cli.commands.unroll import unroll
 from rnnctl.cli.commands.version import version
@@ -43,7 +44,10 @@ class _Command(Command):
         if not ctx.params.get("quiet"):
             for note in notes:
                 tell(f"Note: {note}")
-        return show_configuration(ctx) if ctx.params.get("show_config") else super().invoke(ctx)
+        if ctx.params.get("show_config"):
+            return show_configuration(ctx)
+        ctx.command.callback.options.require_heard(ctx)
+        return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -53,7 +57,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
     cls=Group,
 )
-QUESTIONS = (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, weights, check, bench)
+QUESTIONS = (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, sweep, weights, check, bench)
 for command in (*QUESTIONS, guide, explain):
     app.command(cls=_Command, context_settings=SETTINGS)(with_options(command))
 for name, plain in {"help": help_of, "version": version, "completion": completion}.items():

@@ -48,6 +48,7 @@ class _Paged:
     """What a command and the group of all have in common: the help is ours, long or short as it was asked for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[f"arguments of {ctx.command_path}"] = tuple(args)
         # By name of the command: of its group's arguments the command's are a part.
         if SHORT in args and WHOLE not in args:
             ctx.meta[f"short help of {ctx.command_path}"] = True

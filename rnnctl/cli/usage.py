@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rnnctl.cli.options.config import asks_others
 from rnnctl.errors import InputError, nearest
 
 PREFIX = "RNNCTL_"
@@ -30,7 +31,7 @@ def _message(error: Any, context: Any) -> str:
         message = re.sub(r"\. Choose from:$", "", message)
         return re.sub(r"^Got unexpected extra arguments?(?:\(s\))? \((.+)\)", r"Unexpected argument: \1", message)
     commands = getattr(context.find_root().command, "commands", {})
-    if takers := [name for name, command in commands.items() if flag in _flags(command)]:
+    if takers := [name for name, command in commands.items() if flag in _flags(command) and not asks_others(command)]:
         names = " and ".join(filter(None, (", ".join(takers[:-1]), takers[-1])))
         here, has = context.info_name, "has" if len(takers) == 1 else "have"
         return f"No such option: {flag}. {here} does not have it; {names} {has}"

@@ -24,9 +24,21 @@ def torch_version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version("torch")
+        return _torchs_own() or version("torch")
     except PackageNotFoundError:
         return "not installed"
+
+
+def _torchs_own() -> str | None:
+    """What torch will say of itself once it is loaded: with the +cu128 that its installation leaves out."""
+    import re
+
+    try:
+        text = (Path(_folder("torch")) / "version.py").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^__version__ = ['\"](.+)['\"]$", text, re.MULTILINE)
+    return found and found[1]
 
 
 def places() -> dict[str, Installed]:

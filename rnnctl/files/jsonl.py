@@ -1,16 +1,21 @@
 """Files of JSON lines that grow while something runs: appended line by line, continued later, read with a torn end."""
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rnnctl.errors import InputError, RnnctlError
-from rnnctl.files.reading import read_bytes
+from rnnctl.files.reading import read_lines
 from rnnctl.results import Record, strict_line
+
+# What is looked through at a time.
+CHUNK = 2**16
 
 
 class LineWriter:
@@ -20,13 +25,20 @@ class LineWriter:
 
     Args:
         path: a file that is there already is continued.
+        alone: nobody else may write it meanwhile who asks for the same; a torn line at its end is taken away, then.
     Raises:
         InputError: the place cannot be written.
+        BlockingIOError: somebody else writes it alone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
         self._path = path
         self._file = _opened(path)
+        if alone:
+            _lock(self._file)
+        self._alone = alone
+        # An interrupted writer left it; the next line is to be one of its own.
+        self._begins_anew = _ends_within_a_line(path)
         self._process = os.getpid()
         # Some never have a name, such as a pipe.
         self._had_name = self._has_name()
@@ -45,11 +57,37 @@ class LineWriter:
         if not self.is_ours:
             return
         try:
-            _write_all(self._file, "".join(map(strict_line, records)).encode())
+            if self._begins_anew and self._alone:
+                self._begins_anew = not self._cut_torn_end()
+            _write_all(self._file, ("\n" * self._begins_anew + "".join(map(strict_line, records))).encode())
+            self._begins_anew = False
         except OSError as error:
             raise RnnctlError(f"cannot write {str(self._path)!r}: {error.strerror or error}") from None
         if self._had_name and not self._has_name():
             raise RnnctlError(f"cannot write {str(self._path)!r}: the file was deleted, with all that stood in it")
+
+    def _cut_torn_end(self) -> bool:
+        """Take a torn line away from the end; whether there was one, not a whole line that lacks its end alone."""
+        with open(self._path, "rb") as file:
+            begin = _begin_of_last_line(file)
+            file.seek(begin)
+            if _json_object(file.read()) is not None:
+                return False
+        os.ftruncate(self._file.fileno(), begin)
+        return True
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk, where there is one.
+
+        Raises:
+            RnnctlError: the disk refused.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            # Pipes and devices have nothing to wait for.
+            if error.errno != errno.EINVAL:
+                raise RnnctlError(f"cannot write {str(self._path)!r}: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Close the file.
@@ -77,19 +115,21 @@ class Line:
 class LineReader:
     """The lines of a file that one or several writers appended to, one after the other.
 
-    A torn line, as an interrupted write leaves it, is left out where it is the last of its writer.
+    A torn line, as an interrupted write leaves it, is left out where it is the last of its writer; what ``cat`` joined
+    to it, the first line of the next file, is not.
 
     Args:
         path: the file.
         writer: of a line, the name of its writer; raises InputError for a line of somebody else.
         program: what writes such files, for messages.
+        head: how all its lines begin, a torn one too as far as it goes.
     Attributes:
         notes: what was left out, once the lines have been gone through.
     """
 
-    def __init__(self, path: Path, writer: Callable[[Line], str], program: str) -> None:
+    def __init__(self, path: Path, writer: Callable[[Line], str], program: str, head: bytes = b"") -> None:
         self.notes: list[str] = []
-        self._path, self._writer, self._program = path, writer, program
+        self._path, self._writer, self._program, self._head = path, writer, program, head
 
     def __iter__(self) -> Iterator[Line]:
         """Every line in order.
@@ -102,9 +142,12 @@ class LineReader:
         for place, text in self._texts():
             record = _json_object(text)
             if record is None:
-                # One interruption tears one line.
-                self._settle(torn, again=True)
-                torn = place
+                # One interruption tears one line; of two in a row their head alone tells that they are ours.
+                self._settle(torn, again=not self._head)
+                if not self._begins_as_ours(text):
+                    raise self._foreign(place)
+                torn, record = place, self._joined(text)
+            if record is None:
                 continue
             line = Line(place, record)
             writer = self._writer(line)
@@ -114,33 +157,57 @@ class LineReader:
         self._settle(torn, again=False)
 
     def _texts(self) -> Iterator[tuple[str, bytes]]:
-        for number, text in enumerate(read_bytes(self._path).split(b"\n"), 1):
+        for number, text in enumerate(read_lines(self._path), 1):
             if text.strip():
                 yield f"{self._path}, line {number}", text
+
+    def _begins_as_ours(self, text: bytes) -> bool:
+        # Of what was not yet on the disk when power went, some systems keep zeros.
+        begun = text.rstrip(b"\0")[: len(self._head)]
+        return self._head.startswith(begun)
+
+    def _joined(self, text: bytes) -> Mapping[str, Any] | None:
+        """The whole line that follows a torn one without a line's end, if any."""
+        place = text.rfind(self._head) if self._head else 0
+        return _json_object(text[place:]) if place > 0 else None
 
     def _settle(self, torn: str | None, *, again: bool) -> None:
         """A torn line is no error where its writer does not come again."""
         if torn is None:
             return
         if again:
-            raise InputError(f"{torn} is no JSON object. Is this a file that {self._program} wrote?")
+            raise self._foreign(torn)
         self.notes.append(f"{torn} is torn, as by an interruption, and is left out")
+
+    def _foreign(self, place: str) -> InputError:
+        return InputError(f"{place} is no JSON object. Is this a file that {self._program} wrote?")
 
 
 def _opened(path: Path) -> FileIO:
     try:
         # Unbuffered: what is written survives the process, and no other process holds a copy of it.
         file = open(path, "ab", buffering=0)  # noqa: SIM115
-        if _ends_within_a_line(path):
-            # An interrupted writer left it; the next line is to be one of its own.
-            _write_all(file, b"\n")
     except IsADirectoryError:
         raise InputError(f"{str(path)!r} is a folder; name a file in it") from None
-    except FileNotFoundError:
-        raise InputError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}") from None
+    except FileNotFoundError as error:
+        missing = f"there is no folder {str(path.parent)!r}"
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror if path.parent.is_dir() else missing}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
     return file
+
+
+def _lock(file: FileIO) -> None:
+    try:
+        # The system's own, which is gone with the process, however that ends.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError as error:
+        # Some file systems of clusters have no locks: what is written there is better than nothing.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
 
 
 def _ends_within_a_line(path: Path) -> bool:
@@ -149,6 +216,19 @@ def _ends_within_a_line(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
+
+
+def _begin_of_last_line(file: BinaryIO) -> int:
+    """Where it stands, of a file that does not end with the end of a line."""
+    place = file.seek(0, os.SEEK_END)
+    while place > 0:
+        start = max(0, place - CHUNK)
+        file.seek(start)
+        found = file.read(place - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        place = start
+    return 0
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

@@ -14,6 +14,8 @@ from rnnctl.memory import available_bytes, in_words, require_memory
 
 # What is read at a time of what has no size.
 CHUNK = 2**20
+# Rows of the longest sequences are a fraction of it.
+LONGEST_LINE = 2**30
 # What has no size is put together, becomes an array, and a tensor and its like in the network: of the memory that is
 # available it may be so small a part.
 PARTS_OF_MEMORY = 8
@@ -39,6 +41,28 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
                 raise TooLargeError(f"{name} holds {size:,} bytes; at most {most:,} are read of it")
             require_memory(size, name)
             return file.readall()
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Every line without its end, one after the other: no more of a file is in memory than one of them.
+
+    What has no size, such as a pipe, is read to its end first.
+
+    Raises:
+        InputError: as ``read_bytes``.
+    """
+    require_file(path)
+    if not os.stat(path).st_size:
+        yield from read_bytes(path).split(b"\n")
+        return
+    try:
+        with open(path, "rb") as file:
+            while line := file.readline(LONGEST_LINE):
+                if len(line) == LONGEST_LINE:
+                    raise TooLargeError(f"the file {str(path)!r} has a line of more than {in_words(LONGEST_LINE)}")
+                yield line.removesuffix(b"\n")
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
 

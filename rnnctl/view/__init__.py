@@ -7,5 +7,6 @@ To read: ``render`` (one result in any form) with ``terminal`` (what is wanted, 
 JSONL, CSV), ``layouts`` (what each kind of result looks like, as data), ``tables`` (a layout drawn) with ``fitting``
 (which columns a window has room for) and ``scalars`` (with their notes), ``numbers``; ``words`` (what every word of the
 output means, read from ``guide/words.toml``) with ``explanation`` (one of them, or the list); ``guide`` (its chapters
-on a terminal) and ``help_page``; then the pictures: ``heatmap`` and ``plane`` of characters, ``figures`` of matplotlib.
+on a terminal) and ``help_page``; then the pictures: ``heatmap``, ``line_chart`` (both by ``scale``) and ``plane``
+of characters, ``figures`` of matplotlib; ``grid_axes`` says what either makes of a sweep.
 """

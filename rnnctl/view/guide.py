@@ -11,7 +11,7 @@ from rnnctl.view.terminal import Terminal
 # In the order in which to read them; each is a file of that name in rnnctl/guide.
 CHAPTERS = ("shapes", "gradients", "your-model", "how-far-back", "why", "repair", "scripts", "library")
 BAR = re.compile(r" [▏▎▍▌▋▊▉█]")
-IN_ASCII = str.maketrans("•─│├└▶▏▎▍▌▋▊▉█", "*-||`>   #####")
+IN_ASCII = str.maketrans("•─│├└▶▏▎▍▌▋▊▉█●◉○░·", "*-||`>   #####o@x:.")
 # Where a line goes on that does not fit, if it has no columns of its own.
 INDENT = 4
 

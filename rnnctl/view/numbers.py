@@ -32,6 +32,21 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times" if count else "nowhere"
 
 
+def counted_words(count: int, one: str, many: str = "") -> str:
+    """Such as "1 run" and "1,000 runs"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it: "40 ms", "3 s", "2 min", "5 h"."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def log_scale(values: Sequence[float | None]) -> tuple[float, float] | None:
     """Where a log scale of these values begins and ends: a decade or more, or what hardly changes seems to vanish.
 

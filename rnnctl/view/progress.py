@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+# What is told the fraction that is done; None where nobody watches.
+Progress = Callable[[float], None] | None
 PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[float], None] | None]:
+def progress_bar(label: str, *, quiet: bool) -> Iterator[Progress]:
     """Yield a function that takes the fraction done; None where no terminal is watching."""
     if not _is_watched(quiet=quiet):
         yield None
@@ -31,6 +33,30 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[float], None]
         yield show
     finally:
         bar.stop()
+
+
+@contextmanager
+def counted(label: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """Yield a function that takes how many are done, and what else there is to say; it shows the rate and what is left.
+
+    It does nothing where no terminal is watching.
+    """
+    if not _is_watched(quiet=quiet):
+        yield lambda done, more: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"), TimeRemainingColumn())
+    bar = Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True)
+    task, began = bar.add_task(label, total=total, more=""), time.monotonic()
+
+    def show(done: int, more: str) -> None:
+        rate = done / max(time.monotonic() - began, 1e-3)
+        bar.update(task, completed=done, more=f"{more}, {rate:.3g}/s")
+
+    with bar:
+        yield show
 
 
 @contextmanager

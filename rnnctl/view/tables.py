@@ -94,6 +94,7 @@ def _print_rows(console: Console, table: Table, rows: Sequence[Mapping[str, Any]
         return
     if table.title:
         console.print(Text(table.title, style="bold"))
+    table = table.adapted(table, shown)
     left_out = 0 if view.every else max(0, len(shown) - 2 * SHOWN_AT_ENDS)
     columns = [_filled(column, shown, view.terminal) for column in table.columns if _has_values(column, shown)]
     for part in parts(columns, table.keys, view.terminal.width):

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rnnctl.cli.options.command import CommandOptions
+from rnnctl.cli.options.command import CommandOptions, gathered
 from rnnctl.cli.options.data import DataOptions
 from rnnctl.cli.options.loss import LossStepOptions
 from rnnctl.cli.options.model import ModelOptions
@@ -20,8 +21,11 @@ from rnnctl.view.progress import progress_bar
 
 if TYPE_CHECKING:
     from rnnctl.benchmark.report import BenchReport
+    from rnnctl.benchmark.sweep import Making
     from rnnctl.files.reports import SavedReport
 
+# Of each grid point of a large sweep.
+SEEDS = 10
 # What says nothing to --probe.
 OF_ONE_NETWORK = (
     "nonlinearity",
@@ -62,6 +66,8 @@ def bench(given: BenchOptions) -> None:
     Without a size, data or weights of yours: at the sizes that have a target.
     """
     require_output(given.out)
+    if given.timing.sweep:
+        return bench_sweeps(given)
     _require_one_measurement(given)
     require_consistent(request_of(given))
     require_foreseen(given, request_of(given))
@@ -84,6 +90,42 @@ def bench(given: BenchOptions) -> None:
     _save(result, config, given)
     emit(result, config, given.out, result.comparison.slower if result.comparison else ())
     result.require_compared()
+
+
+def bench_sweeps(given: BenchOptions) -> None:
+    """Measure sweeps: runs of their own, whatever network there is."""
+    _require_nothing_else(given)
+    _saved(given)
+    from rnnctl.benchmark.sweep import CASES, bench_sweep
+
+    require_output(given.out, lambda: (CASES.answers(),))
+    with progress_bar("bench", quiet=given.out.quiet) as progress:
+        result = bench_sweep(_carried, progress=progress)
+    config = {**CASES.config, **result.settled}
+    _save(result, config, given)
+    emit(result, config, given.out)
+
+
+def _carried(count: int, path: Path, make: "Making") -> None:
+    """Plan so many runs of gradnorm, and have those made that are not in the file."""
+    from rnnctl.cli.sweeping.carried_out import Carrying, Kept
+    from rnnctl.cli.sweeping.sweep import plan_of
+
+    vary = {"gain": f"0.5:2:{count // SEEDS}", "seed": range(SEEDS)}
+    carrying = Carrying(plan_of("gradnorm", {"init": "gaussian"}, vary), Kept(path, "factor_per_step"))
+    if carrying.state.to_do:
+        carrying.carry_out(make)
+    carrying.result()
+
+
+def _require_nothing_else(given: BenchOptions) -> None:
+    """Refuse what says nothing to --sweep."""
+    usual, heard = gathered(BenchOptions, {}), {"sweep", "save"}
+    for group in ("model", "data", "at", "timing", "beside", "run"):
+        for name, value in vars(getattr(given, group)).items():
+            if name not in heard and value != getattr(getattr(usual, group), name):
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag} says nothing to --sweep, which has runs of its own. Leave it out")
 
 
 def _require_one_measurement(given: BenchOptions) -> None:

@@ -1,7 +1,7 @@
 """``rnnctl flow``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -12,8 +12,11 @@ from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
-from rnnctl.results import Answers
-from rnnctl.view.progress import progress_bar
+from rnnctl.results import Answers, Result
+from rnnctl.view.progress import Progress, progress_bar
+
+if TYPE_CHECKING:
+    from rnnctl.cli.setup.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class FlowOptions(CommandOptions):
         return seq_len * (seq_len + 1) // 2 * 4
 
 
-def answers() -> tuple[Answers, ...]:
+def answers(_: FlowOptions) -> tuple[Answers, ...]:
     """What can be asked of the result."""
     from rnnctl.gradients.flow import Flow
 
@@ -55,11 +58,17 @@ def flow(given: FlowOptions) -> None:
 
     Of --cell or --model: for one recurrent weight, by one backward pass for each step.
     """
-    made = prepared(given, answers)
+    made = prepared(given, lambda: answers(given))
+    with progress_bar("flow", quiet=given.out.quiet) as progress:
+        result = asked(given, made, progress)
+    show(result, made.config, given.plot, given.out)
+    result.require_agreement()
+
+
+def asked(given: FlowOptions, made: "Experiment", progress: Progress = None) -> Result:
+    """The answer of the experiment; nothing is printed or written."""
     from rnnctl.gradients.flow import flow
 
     options = {**vars(given.loss), **vars(given.verify)}
-    with progress_bar("flow", quiet=given.out.quiet) as progress, made.running():
-        result = flow(made.model, made.x, **options, **made.of_gradient, progress=progress)
-    show(result, made.config, given.plot, given.out)
-    result.require_agreement()
+    with made.running():
+        return flow(made.model, made.x, **options, **made.of_gradient, progress=progress)

@@ -1,7 +1,7 @@
 """``rnnctl gradnorm``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rnnctl.cli.commands.history import show_history
 from rnnctl.cli.options.command import CommandOptions
@@ -23,7 +23,10 @@ from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
 from rnnctl.results import Answers, Result
-from rnnctl.view.progress import progress_bar
+from rnnctl.view.progress import Progress, progress_bar
+
+if TYPE_CHECKING:
+    from rnnctl.cli.setup.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,22 @@ def gradnorm(given: GradnormOptions) -> None:
     if given.past.from_run is not None:
         return show_history(given.past.from_run, given)
     made = prepared(given, lambda: answers(given))
+    with progress_bar("gradnorm", quiet=given.out.quiet) as progress:
+        result = asked(given, made, progress)
+    show(result, made.config, given.plot, given.out)
+    result.require_agreement()
+
+
+def asked(given: GradnormOptions, made: "Experiment", progress: Progress = None) -> Result:
+    """The answer of the experiment; nothing is printed or written."""
     from rnnctl.gradients.gradnorm import gradnorm
 
     options = {**vars(given.loss), **vars(given.at), **vars(given.verdict), **vars(given.verify)}
     more = {"loss_fn": made.loss_fn, "lengths": made.lengths, **made.of_gradient}
-    with progress_bar("gradnorm", quiet=given.out.quiet) as progress, made.running():
+    with made.running():
         result = gradnorm(made.model, made.x, **options, **more, progress=progress)
     _require_zeros_heard(given, result)
-    show(result, made.config, given.plot, given.out)
-    result.require_agreement()
+    return result
 
 
 def _require_zeros_heard(given: GradnormOptions, result: Result) -> None:

@@ -1,7 +1,7 @@
 """``rnnctl lyapunov``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -12,8 +12,11 @@ from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
-from rnnctl.results import Answers
-from rnnctl.view.progress import progress_bar
+from rnnctl.results import Answers, Result
+from rnnctl.view.progress import Progress, progress_bar
+
+if TYPE_CHECKING:
+    from rnnctl.cli.setup.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class LyapunovOptions(CommandOptions):
     out: OutputOptions
 
 
-def answers() -> tuple[Answers, ...]:
+def answers(_: LyapunovOptions) -> tuple[Answers, ...]:
     """What can be asked of the result."""
     from rnnctl.dynamics.lyapunov import Lyapunov
 
@@ -51,10 +54,16 @@ def lyapunov(given: LyapunovOptions) -> None:
 
     Of --cell or --model: of one layer in one direction, driven by what it receives there.
     """
-    made = prepared(given, answers)
+    made = prepared(given, lambda: answers(given))
+    with progress_bar("lyapunov", quiet=given.out.quiet) as progress:
+        result = asked(given, made, progress)
+    show(result, made.config, given.plot, given.out)
+
+
+def asked(given: LyapunovOptions, made: "Experiment", progress: Progress = None) -> Result:
+    """The answer of the experiment; nothing is printed or written."""
     from rnnctl.dynamics.lyapunov import lyapunov
 
     options = {**vars(given.measure), **vars(made.drawn)}
-    with progress_bar("lyapunov", quiet=given.out.quiet) as progress, made.running():
-        result = lyapunov(made.model, made.x, target=made.target, **options, **made.of_model, progress=progress)
-    show(result, made.config, given.plot, given.out)
+    with made.running():
+        return lyapunov(made.model, made.x, target=made.target, **options, **made.of_model, progress=progress)

@@ -1,7 +1,7 @@
 """``rnnctl spectrum``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -12,8 +12,11 @@ from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.cli.setup.request import request_of
-from rnnctl.results import Answers
-from rnnctl.view.progress import progress_bar
+from rnnctl.results import Answers, Result
+from rnnctl.view.progress import Progress, progress_bar
+
+if TYPE_CHECKING:
+    from rnnctl.cli.setup.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,14 @@ def spectrum(given: SpectrumOptions) -> None:
     Of --cell or --model: of one layer in one direction; a gated one has a matrix for every gate.
     """
     made = prepared(given, lambda: answers(given))
+    with progress_bar("spectrum", quiet=given.out.quiet) as progress:
+        result = asked(given, made, progress)
+    show(result, made.config, given.plot, given.out)
+
+
+def asked(given: SpectrumOptions, made: "Experiment", progress: Progress = None) -> Result:
+    """The answer of the experiment; nothing is printed or written."""
     from rnnctl.dynamics.spectrum import spectrum
 
-    with progress_bar("spectrum", quiet=given.out.quiet) as progress, made.running():
-        result = spectrum(made.model, made.x, **made.of_model, progress=progress)
-    show(result, made.config, given.plot, given.out)
+    with made.running():
+        return spectrum(made.model, made.x, **made.of_model, progress=progress)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
@@ -15,8 +15,11 @@ from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
 from rnnctl.cli.setup.prepared import prepared
-from rnnctl.results import Answers
-from rnnctl.view.progress import progress_bar
+from rnnctl.results import Answers, Result
+from rnnctl.view.progress import Progress, progress_bar
+
+if TYPE_CHECKING:
+    from rnnctl.cli.setup.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TruncationOptions(CommandOptions):
     out: OutputOptions
 
 
-def answers() -> tuple[Answers, ...]:
+def answers(_: TruncationOptions) -> tuple[Answers, ...]:
     """What can be asked of the result."""
     from rnnctl.gradients.truncation import Truncation
 
@@ -55,16 +58,21 @@ def truncation(given: TruncationOptions) -> None:
 
     Of --cell or --model: for one recurrent weight, of a layer or of a cell in a loop.
     """
-    chosen = given.window.chosen
-    made = prepared(given, answers)
-    from rnnctl.gradients.truncation import truncation
-
-    windows = with_named_windows(chosen, given.out.fail_on or (), made.x.shape[1])
-    options = {"windows": windows, **vars(given.loss), **vars(given.verify)}
-    with progress_bar("truncation", quiet=given.out.quiet) as progress, made.running():
-        result = truncation(made.model, made.x, **options, **made.of_gradient, progress=progress)
+    made = prepared(given, lambda: answers(given))
+    with progress_bar("truncation", quiet=given.out.quiet) as progress:
+        result = asked(given, made, progress)
     show(result, made.config, given.plot, given.out)
     result.require_agreement()
+
+
+def asked(given: TruncationOptions, made: "Experiment", progress: Progress = None) -> Result:
+    """The answer of the experiment, for the windows that a condition names, too; nothing is printed or written."""
+    from rnnctl.gradients.truncation import truncation
+
+    windows = with_named_windows(given.window.chosen, given.out.fail_on or (), made.x.shape[1])
+    options = {"windows": windows, **vars(given.loss), **vars(given.verify)}
+    with made.running():
+        return truncation(made.model, made.x, **options, **made.of_gradient, progress=progress)
 
 
 def with_named_windows(chosen: list[int] | None, conditions: Sequence[str], seq_len: int) -> list[int] | None:

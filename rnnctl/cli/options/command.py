@@ -34,6 +34,14 @@ class CommandOptions:
     loss_at: ClassVar[str | None] = None
     page: ClassVar[Page] = Page("", ())
 
+    @classmethod
+    def require_heard(cls, context: Any) -> None:
+        """Raise InputError for what was typed and says nothing here; most commands hear all their options.
+
+        Args:
+            context: typer's, with the values and where they come from.
+        """
+
     def group(self, kind: type[Group]) -> Group | None:
         """The group of this kind, or None where the command does not take it."""
         return next((value for value in vars(self).values() if isinstance(value, kind)), None)
@@ -59,6 +67,7 @@ def with_options(command: Callable[[Any], None]) -> Callable[..., None]:
     def flat(**values: Any) -> None:
         command(gathered(kind, values))
 
+    flat.options = kind  # type: ignore[attr-defined]
     return declared(flat, kind)
 
 

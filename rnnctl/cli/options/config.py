@@ -52,8 +52,20 @@ def _apply(context: typer.Context, path: Path) -> None:
             _require_key(key, known[name], f"{path}, [{name}]")
     here = known[context.info_name or ""]
     applied = {key: value for key, value in shared.items() if key in here}
-    applied |= own.get(context.info_name or "", {})
+    for heard in (_asked(context, commands), context.info_name):
+        applied |= {key: value for key, value in own.get(heard or "", {}).items() if key in here}
     context.default_map = dict(_value(context, here, key, value, path) for key, value in applied.items())
+
+
+def _asked(context: typer.Context, commands: Iterable[str]) -> str | None:
+    """The command that a sweep makes runs of, whose table is heard before the sweep's own; None of any other."""
+    arguments = context.meta.get(f"arguments of {context.command_path}", ())
+    return next((each for each in arguments if each in commands), None) if asks_others(context.command) else None
+
+
+def asks_others(command: Any) -> bool:
+    """Whether a command takes the options of other ones, which it makes runs of."""
+    return any(each.name == "question" for each in command.params)
 
 
 def keys_of(command: Any) -> dict[str, Any]:

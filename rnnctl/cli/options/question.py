@@ -70,6 +70,7 @@ class TimingOptions:
     repeats: Annotated[int, whole("--repeats", "Interleaved rounds; medians are shown.", 1)] = 7
     flow: Annotated[bool, option("--flow", help="Measure flow instead of gradnorm.")] = False
     probe: Annotated[bool, option("--probe", help="Measure probed training steps of torch's layers.")] = False
+    sweep: Annotated[bool, option("--sweep", help="Measure sweeps, beside shell loops and their targets.")] = False
     memory: Annotated[
         bool, option("--memory/--no-memory", help="Also peak memory, each method in its own process.")
     ] = True

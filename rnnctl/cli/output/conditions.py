@@ -23,7 +23,9 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
 }
 BOOLEANS = {"true": "1", "false": "0"}
-_PATTERN = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*([^\s=<>!]\S*)\s*")
+# Of a sweep: what its runs say of a scalar together.
+AGGREGATE = re.compile(r"(median|mean|min|max|p10|p90)\((\w+)\)")
+_PATTERN = re.compile(r"\s*([A-Za-z_]\w*(?:\([A-Za-z_]\w*\))?)\s*(<=|>=|==|!=|<|>)\s*([^\s=<>!]\S*)\s*")
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,36 @@ def _parsed(text: str) -> Condition:
 def require_heard_of(conditions: Sequence[Condition]) -> None:
     """Raise InputError for a name that no result of any command has: without torch, which knows what each has."""
     for condition in conditions:
-        if word_of(condition.name) is None:
-            near = did_you_mean(condition.name, (name for word in words() for name in word.names))
-            raise InputError(f"--fail-on {condition.text!r}: no result has {condition.name!r}.{near}")
+        aggregate = AGGREGATE.fullmatch(condition.name)
+        name = aggregate[2] if aggregate else condition.name
+        if word_of(name) is None:
+            near = did_you_mean(name, (name for word in words() for name in word.names))
+            raise InputError(f"--fail-on {condition.text!r}: no result has {name!r}.{near}")
+
+
+def aggregated_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """The scalars whose aggregates conditions speak of: "median(factor_per_step)<0.5"."""
+    found = (AGGREGATE.fullmatch(condition.name) for condition in parsed(texts))
+    return tuple(match[2] for match in found if match is not None)
+
+
+def require_aggregates(conditions: Sequence[Condition], counts: Collection[str]) -> None:
+    """Raise InputError for a condition on a single scalar, of which every run of a sweep has one.
+
+    Args:
+        counts: what a grid point has beside aggregates.
+    """
+    for condition in conditions:
+        if condition.comparison is None:
+            raise InputError(
+                f"--fail-on {condition.text!r} speaks of one run; a sweep compares median(...), mean, min, max, p10 or "
+                f"p90 of a grid point, or {', '.join(counts)}"
+            )
+        if AGGREGATE.fullmatch(condition.name) is None and condition.name not in counts:
+            raise InputError(
+                f"--fail-on {condition.text!r}: every run has a {condition.name}; a sweep compares median(...), mean, "
+                f"min, max, p10 or p90 of a grid point, such as 'median({condition.name})<1', or {', '.join(counts)}"
+            )
 
 
 def require_answerable(conditions: Sequence[Condition], answers: Sequence[Answers]) -> None:

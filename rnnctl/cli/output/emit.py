@@ -10,14 +10,22 @@ import typer
 from rnnctl import __version__
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.options.output import OutputOptions
-from rnnctl.cli.output.conditions import held, parsed, require_answerable, require_heard_of, require_known
+from rnnctl.cli.output.conditions import (
+    Condition,
+    held,
+    parsed,
+    require_answerable,
+    require_heard_of,
+    require_known,
+)
 from rnnctl.cli.streams import require_stdout, screen, tell, write_stdout
 from rnnctl.cli.versions import torch_version
-from rnnctl.errors import InputError
+from rnnctl.errors import InputError, RnnctlError
 from rnnctl.results import Answers, Result
 
 # Made only where somebody asks: the kinds of results are declared beside them, where torch is loaded.
 Asked = Callable[[], Sequence[Answers]] | None
+MOST_MESSAGES = 20
 SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 
 
@@ -111,13 +119,32 @@ def judge(result: Result, out: OutputOptions, failures: Sequence[str] = ()) -> N
     # First, so that a condition on something unknown does not hide them.
     for failure in failures:
         tell(failure)
-    conditions = parsed(out.fail_on or ())
-    require_known(conditions, result.scalars, result.conditions)
-    messages = held(conditions, result.scalars, result.conditions, result.why)
+    messages = _messages(result, parsed(out.fail_on or ()))
     for message in messages:
         tell(message)
     if failures or messages:
         raise typer.Exit(ExitCode.CONDITION_HELD)
+
+
+def _messages(result: Result, conditions: Sequence[Condition]) -> list[str]:
+    """What to say of every condition that holds, wherever; RnnctlError where none does, and it is not known of one."""
+    messages, unknown = list[str](), list[str]()
+    for where, scalars in result.judged_cases:
+        require_known(conditions, scalars, result.conditions)
+        at = f" at {where}" if where else ""
+        try:
+            messages += [message + at for message in held(conditions, scalars, result.conditions, result.why)]
+        except RnnctlError as error:
+            unknown += [str(error) + at]
+    if unknown and not messages:
+        raise RnnctlError("\n".join(_first(unknown)))
+    return _first([*messages, *unknown])
+
+
+def _first(messages: list[str]) -> list[str]:
+    """No more of them than a screen has room for."""
+    left_out = len(messages) - MOST_MESSAGES
+    return messages if left_out <= 0 else [*messages[:MOST_MESSAGES], f"... and {left_out} more"]
 
 
 def terminal(out: OutputOptions) -> Any:

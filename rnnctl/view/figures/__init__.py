@@ -1,7 +1,8 @@
 """Results as pictures, by matplotlib's Figure objects alone (no pyplot, no settings that outlive a picture).
 
 Colours are those of Okabe & Ito and the map "cividis", which the colour-blind can tell apart. ``drawing`` has what all
-pictures share, ``title`` what stands above them; then ``gradnorm``, ``flow`` and ``dynamics`` draw one kind each.
+pictures share, ``title`` what stands above them; then ``gradnorm``, ``flow``, ``dynamics`` and ``sweep`` draw one
+kind each.
 """
 
 import io
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from rnnctl.view.figures.dynamics import lyapunov, spectrum, spectrum_gates, spectrum_steps
 from rnnctl.view.figures.flow import flow, truncation
 from rnnctl.view.figures.gradnorm import gradnorm, gradnorm_history, gradnorm_modules
+from rnnctl.view.figures.sweep import sweep
 from rnnctl.view.figures.title import set_title
 
 FIGURES: Mapping[str, Callable[[Any], Figure]] = {
@@ -27,6 +29,7 @@ FIGURES: Mapping[str, Callable[[Any], Figure]] = {
     "spectrum-gates": spectrum_gates,
     "spectrum-steps": spectrum_steps,
     "lyapunov": lyapunov,
+    "sweep": sweep,
 }
 DPI = 150
 # Text that can be searched and set in any font; names of clips that are not drawn by chance.

@@ -47,3 +47,16 @@ BENCH_PROBE = _layout(
     "bench-probe",
     Table((_CASE, Column("cell", "cell", right=False), _METHOD, _MILLISECONDS, *_RATIO), keys=3),
 )
+BENCH_SWEEP = _layout(
+    "bench-sweep",
+    Table(
+        (
+            _CASE,
+            Column("figure", "figure", right=False),
+            Column("value", "value"),
+            Column("at_least", "at least"),
+            Column("at_most", "at most"),
+        ),
+        keys=2,
+    ),
+)

@@ -1,9 +1,10 @@
 """What each kind of result looks like as tables: titles, columns, notes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rnnctl.view.grid_axes import varied_words
 from rnnctl.view.layouts.matrix import radius_notes, without_plain_error
 from rnnctl.view.numbers import number, times
 from rnnctl.view.terminal import Terminal
@@ -44,6 +45,8 @@ class Table:
     # Left out where it has no line.
     optional: bool = False
     keys: int = 1
+    # The table as the rows that it shows ask for, where their fields differ from result to result.
+    adapted: Callable[["Table", Sequence[Record]], "Table"] = field(default=lambda table, rows: table)
 
     def shows(self, row: Record) -> bool:
         """Whether it has a line for this row."""
@@ -111,6 +114,8 @@ def headline(schema: str, config: Record) -> str:
     """One line that says what was run, from the resolved configuration: every setting that is not the default."""
     if "file" in config:
         return f"{schema}: {config['file']}"
+    if "vary" in config:
+        return f"sweep of {config['command'].removeprefix('sweep ')} over {varied_words(config['vary'])}"
     if "command" in config:
         return f"{schema} of {config['command']}"
     # What its results are called depends on the network.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rnnctl.view.layouts.bench import BENCH, BENCH_FLOW, BENCH_PROBE
+from rnnctl.view.layouts.bench import BENCH, BENCH_FLOW, BENCH_PROBE, BENCH_SWEEP
 from rnnctl.view.layouts.configuration import CONFIGURATION
 from rnnctl.view.layouts.dynamics import LYAPUNOV, SPECTRUM
 from rnnctl.view.layouts.flow import FLOW, TRUNCATION
@@ -12,6 +12,7 @@ from rnnctl.view.layouts.layout import CHECK, GRADNORM, SHAPES, STEP, Layout
 from rnnctl.view.layouts.model_gradnorm import GRADNORM_MODULES
 from rnnctl.view.layouts.modules import FORWARD_MODULES
 from rnnctl.view.layouts.step_spectra import SPECTRUM_STEPS
+from rnnctl.view.layouts.sweep import PLAN, SWEEP
 from rnnctl.view.layouts.weights import WEIGHTS
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -25,12 +26,15 @@ LAYOUTS: Mapping[str, Layout] = {
     "bench": BENCH,
     "bench-probe": BENCH_PROBE,
     "bench-flow": BENCH_FLOW,
+    "bench-sweep": BENCH_SWEEP,
     "flow": FLOW,
     "truncation": TRUNCATION,
     "spectrum": SPECTRUM,
     "spectrum-gates": SPECTRUM_GATES,
     "spectrum-steps": SPECTRUM_STEPS,
     "lyapunov": LYAPUNOV,
+    "sweep": SWEEP,
+    "sweep-plan": PLAN,
     "weights": WEIGHTS,
     "config": CONFIGURATION,
 }
