@@ -37,6 +37,8 @@ _HOMES = {
     "mean_field": "dynamics.meanfield",
     "CheckpointContents": "dynamics.checkpoint",
     "checkpoint_contents": "dynamics.checkpoint",
+    "Diagnosis": "diagnosis.result",
+    "doctor": "diagnosis.doctor",
     "bundled_sequence": "files.bundled",
     "StepShapes": "shapes.hand_written",
     "step_shapes": "shapes.hand_written",
@@ -81,6 +83,8 @@ if TYPE_CHECKING:
     from rnnctl.checks import CheckReport, check
     from rnnctl.cli.sweeping.sweep import sweep
     from rnnctl.coupled_lstm import CoupledLSTM
+    from rnnctl.diagnosis.doctor import doctor
+    from rnnctl.diagnosis.result import Diagnosis
     from rnnctl.dynamics.checkpoint import CheckpointContents, checkpoint_contents
     from rnnctl.dynamics.gate_spectra import GatedSpectrum
     from rnnctl.dynamics.lyapunov import Lyapunov, lyapunov

@@ -18,13 +18,14 @@ from rnnctl.memory import require_memory, tape_bytes
 from rnnctl.models.hand_written import Problem
 from rnnctl.recurrence.nonlinearities import IN_TORCH
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.shown import Shown
 
 # Relative, per claim, at every step: far above rounding, far below any mistake.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
 @dataclass(frozen=True)
-class CheckReport(Result):
+class CheckReport(Shown, Result):
     """One row per claim: claim, nonlinearity, loss_at, relative_error, tolerance, holds.
 
     Attributes:

@@ -14,6 +14,7 @@ from rnnctl.cells import FullRNN
 from rnnctl.memory import require_tape
 from rnnctl.results import Kind, Result, numbers
 from rnnctl.view.numbers import times
+from rnnctl.view.shown import Shown
 
 # Up to here every step is drawn; beyond, so many at either end.
 DRAWN_STEPS = 8
@@ -26,7 +27,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class UnrolledGraph(Result):
+class UnrolledGraph(Shown, Result):
     """T copies of one cell that share their weights.
 
     Attributes:

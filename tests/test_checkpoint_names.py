@@ -464,7 +464,8 @@ class Net(nn.Module):
     def forward(self, x):
         return self.head(self.rnn(x)[0])
 """
-COMMANDS = ("cell", "forward", "unroll", "gradnorm", "flow", "truncation", "spectrum", "lyapunov", "check", "bench")
+GRADIENTS = ("doctor", "gradnorm", "flow", "truncation")
+COMMANDS = ("cell", "forward", "unroll", *GRADIENTS, "spectrum", "lyapunov", "check", "bench")
 
 
 def test_every_command_that_takes_weights_takes_strict() -> None:

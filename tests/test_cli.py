@@ -32,6 +32,7 @@ TWO_GAINS = "--vary gain=1,2 --to x.jsonl --json -q"
 QUICK_BENCH = "bench --hidden-size 3 --repeats 1 --no-memory"
 # A bench cannot repeat its own times.
 TIMED = (
+    "seconds",
     "milliseconds",
     "ratio",
     "sweep_ratio",
@@ -121,8 +122,16 @@ CASES: Mapping[str, tuple[str, str]] = {
     "save": (f"{QUICK_BENCH} --json", "--save new.json"),
     "against": (f"{QUICK_BENCH} --json", "--against before.json --tolerance 1e9"),
     "tolerance": (f"{QUICK_BENCH} --json --against before.json", "--tolerance 1e9"),
+    "lag": ("doctor --seq-len 40", "--lag 3"),
+    "window": ("doctor --lag 3", "--window 2"),
+    "train_steps": ("doctor --input sunspots --target next --seq-len 20 --seeds 1", "--train-steps 2"),
+    "try_remedies": ("doctor --seq-len 40 --lag 30 --train-steps 1 --seeds 1", "--try"),
+    "only_finding": ("doctor --lag 3", "--only-finding padding"),
+    "skip_finding": ("doctor --lag 3", "--skip-finding chaotic"),
+    "timings": ("doctor --lag 3 --json", "--timings"),
     "windows": ("truncation --json", "--windows 3"),
     "plot": ("gradnorm --json", "--plot new.png"),
+    "report": ("gradnorm --json", "--report new.html"),
     "title": ("gradnorm --json --plot new.svg", "--title mine"),
     "dpi": ("gradnorm --json --plot new.png", "--dpi 60"),
     "memory": ("bench --hidden-size 3 --repeats 1 --json", "--no-memory"),
@@ -281,7 +290,7 @@ def comparable(text: str) -> str:
     found = [json.loads(line) for line in text.splitlines()] if "\n{" in text else [json.loads(text)]
     for record in found:
         record.pop("config", None)
-        for part in (record.get("scalars", {}), *record.get("rows", ())):
+        for part in (record.get("scalars", {}), *record.get("rows", ()), *record.get("timings", ())):
             for name in TIMED:
                 part.pop(name, None)
     return json.dumps(found)

@@ -55,6 +55,15 @@ def test_what_would_be_ignored_is_refused_before_computing(line, message, run, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("flag", "example"), [("--plot", "picture.png"), ("--report", "page.html"), ("-o", "result.json")]
+)
+def test_a_name_without_letters_is_said_to_be_one(flag, example, run):
+    ran = run("flow --seq-len 5", flag, "")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"Error: {flag} is empty, or '.', which is a folder; name a file, such as {flag} {example}\n"
+
+
 @pytest.mark.parametrize("command", ["forward", "cell", "unroll", "check", "weights w.pt", "bench"])
 @pytest.mark.parametrize("flags", [("--plot", "a.png"), ("--plot=a.png",), ("--title", "mine")])
 def test_a_command_that_draws_no_picture_names_those_that_do(command, flags, run):

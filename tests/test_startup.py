@@ -89,6 +89,7 @@ def modules_after() -> Iterator[Callable[[str], tuple[int, set[str]]]]:
         ("gradnorm --model train:build --fail-on 1<2", 2),
         ("gradnorm --model train:build --json --format csv", 2),
         ("gradnorm --model train:build --plot picture.jpg", 2),
+        ("gradnorm --model train:build --report page.txt", 2),
         ("forward --cell transformer", 2),
         ("flow --cell lstm --num-layers 0", 2),
         ("truncation --cell lstm --windows 1,b", 2),

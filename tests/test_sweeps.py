@@ -18,7 +18,7 @@ import rnnctl
 from rnnctl import InputError, RnnctlError
 from rnnctl.cli import versions
 from rnnctl.cli.options.mapping import options_from
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.questions import QUESTIONS
 from rnnctl.cli.sweeping.carried_out import Carrying, Kept
 from rnnctl.cli.sweeping.past import past_sweep
@@ -47,7 +47,7 @@ def lines(path):
 
 
 # Where a result goes, how it is shown, and what computes it.
-OF_NO_ANSWER = {field.name for kind in (OutputOptions, PlotOptions) for field in fields(kind)} | {
+OF_NO_ANSWER = {field.name for kind in (OutputOptions, PlotOptions, ReportOptions) for field in fields(kind)} | {
     "threads",
     "save_weights",
     "from_run",

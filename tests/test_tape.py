@@ -403,3 +403,35 @@ def test_a_weight_over_x_and_h_is_answered_as_two_weights_whichever_way_it_lies(
     part = trace["W"].grad_of_state_columns
     expected = model.W.grad[3:] if transposed else model.W.grad[:, 3:]
     torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-14)
+
+
+class FeedingOneAnother(nn.Module):
+    """A slow loop, every fourth step, that is fed by a fast one and feeds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fast, self.slow = nn.GRUCell(7, 4), nn.GRUCell(4, 4)
+
+    def forward(self, x):
+        fast = slow = x.new_zeros(x.shape[0], 4)
+        self.states = []
+        for t in range(x.shape[1]):
+            fast = self.fast(torch.cat([x[:, t], slow], 1), fast)
+            self.states.append(fast)
+            if t % 4 == 3:
+                slow = self.slow(fast, slow)
+        return fast
+
+
+def test_loops_that_feed_one_another_are_seen_rightly_before_their_ways_double_at_every_step():
+    torch.manual_seed(0)
+    model, x = FeedingOneAnother(), torch.randn(2, 16, 3)
+    with rnnctl.probe(model) as trace:
+        model(x).square().sum().backward()
+    output = model(x)
+    for state in model.states:
+        state.retain_grad()
+    output.square().sum().backward()
+    expected = torch.stack([state.grad.norm() for state in model.states]).double()
+    torch.testing.assert_close(trace["fast.weight_hh"].grad_norm_h, expected, rtol=1e-5, atol=1e-9)
+    assert trace["fast.weight_hh"].agrees

@@ -12,6 +12,7 @@ from rnnctl.benchmark.methods import Workload
 from rnnctl.benchmark.timing import gemm_rate
 from rnnctl.errors import InputError
 from rnnctl.results import Answers, Kind, Record, Result, numbers
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class BenchReport(Result):
+class BenchReport(Shown, Result):
     """One row per size and method.
 
     ``rows`` have case, method, milliseconds (median), and figures with their targets, None where one does not

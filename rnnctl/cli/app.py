@@ -11,6 +11,7 @@ from rnnctl.cli.commands.bench import bench
 from rnnctl.cli.commands.cell import cell
 from rnnctl.cli.commands.check import check
 from rnnctl.cli.commands.completion import completion
+from rnnctl.cli.commands.doctor import doctor
 from rnnctl.cli.commands.explain import explain
 from rnnctl.cli.commands.flow import flow
 from rnnctl.cli.commands.forward import forward
@@ -57,7 +58,21 @@ app = typer.Typer(
     context_settings=SETTINGS,
     cls=Group,
 )
-QUESTIONS = (cell, forward, unroll, gradnorm, flow, truncation, spectrum, lyapunov, sweep, weights, check, bench)
+QUESTIONS = (
+    cell,
+    forward,
+    unroll,
+    doctor,
+    gradnorm,
+    flow,
+    truncation,
+    spectrum,
+    lyapunov,
+    sweep,
+    weights,
+    check,
+    bench,
+)
 for command in (*QUESTIONS, guide, explain):
     app.command(cls=_Command, context_settings=SETTINGS)(with_options(command))
 for name, plain in {"help": help_of, "version": version, "completion": completion}.items():

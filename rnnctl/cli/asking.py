@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from rnnctl import __version__
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.mapping import options_from
 from rnnctl.cli.questions import QUESTIONS
 from rnnctl.cli.setup.request import request_of
+from rnnctl.cli.versions import named
 from rnnctl.errors import RnnctlError
 
 # Torch's random numbers and threads belong to the whole process: of the threads of an executor one runs at a time.
@@ -52,9 +52,7 @@ def answer(asked: Asked) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of rnnctl and torch, as every JSON of ours tells them."""
-    from rnnctl.cli.versions import torch_version
-
-    return {"rnnctl": __version__, "torch": torch_version()}
+    return named()
 
 
 def failed(asked: Asked, error: str) -> dict[str, Any]:

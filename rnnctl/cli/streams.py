@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 from rnnctl.errors import RnnctlError
+from rnnctl.view.numbers import printable_lines
 from rnnctl.view.terminal import Terminal
 
 
@@ -41,10 +42,11 @@ def abandon_stdout() -> None:
 
 
 def tell(message: str) -> None:
-    """One message on stderr. Where that is closed, print would take stdout for it."""
+    """One message on stderr: what it repeats of a file or of a model writes no control character there."""
+    # Where that is closed, print would take stdout for it.
     if sys.stderr is not None:
         with suppress(OSError):
-            print(message, file=sys.stderr)
+            print(printable_lines(message), file=sys.stderr)
 
 
 def tell_error(message: str) -> None:

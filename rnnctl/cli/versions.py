@@ -41,6 +41,11 @@ def _torchs_own() -> str | None:
     return found and found[1]
 
 
+def named() -> dict[str, str]:
+    """Of rnnctl and torch, as results tell them."""
+    return {"rnnctl": __version__, "torch": torch_version()}
+
+
 def places() -> dict[str, Installed]:
     """rnnctl, Python and torch, each with where it is."""
     return {

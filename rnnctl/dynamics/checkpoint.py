@@ -20,6 +20,7 @@ from rnnctl.recurrence.finite import has_values, nonfinite_count
 from rnnctl.recurrence.kinds import KINDS
 from rnnctl.recurrence.matrix import spectral_norm, spectral_radius_and_error
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.shown import Shown
 
 ELMAN = "elman (rnnctl)"
 # Of the recurrent matrices' numbers the largest, by name.
@@ -29,7 +30,7 @@ BY_BLOCKS = {kind.blocks: kind for kind in KINDS.values() if kind.marker is None
 
 
 @dataclass(frozen=True, eq=False)
-class CheckpointContents(Result):
+class CheckpointContents(Shown, Result):
     """The tensors of a checkpoint, and its recurrent matrices.
 
     Attributes:

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnnctl.dynamics.finite_width import Course, cycles, share_of_width
-from rnnctl.dynamics.meanfield import TANH_REACH, MeanField
+from rnnctl.dynamics.meanfield import MeanField
 from rnnctl.dynamics.trajectory import STRETCH_BYTES
 from rnnctl.models.driven import widened
+from rnnctl.recurrence.critical_gain import TANH_REACH
 from rnnctl.recurrence.nonlinearities import Nonlinearity
 from rnnctl.recurrence.weights import LayerWeights
 

@@ -27,6 +27,7 @@ from rnnctl.recurrence.kinds import KINDS
 from rnnctl.recurrence.radius_error import eigen
 from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.shown import Shown
 
 # A gate counts as saturated closer than this to 0 or 1; a candidate where |tanh| is beyond.
 GATE_MARGIN, CANDIDATE_SATURATED = 0.05, 0.99
@@ -77,7 +78,7 @@ class GateMatrix:
 
 
 @dataclass(frozen=True, eq=False)
-class GatedSpectrum(Result):
+class GatedSpectrum(Shown, Result):
     """Eigenvalues and singular values of every gate's part of W_hh, and the step Jacobians along a sequence.
 
     Attributes:

@@ -33,6 +33,7 @@ from rnnctl.recurrence.cell_kind import StepKind
 from rnnctl.recurrence.states_seen import FINITE
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.shown import Shown
 
 # An exponent within so many eps of the weights' dtype, or of float64's own, or so many of its standard errors, is not
 # told from 0.
@@ -43,7 +44,7 @@ NO_FACTOR = "of gradnorm: needs a FullRNN with a sequence of several steps, and 
 
 
 @dataclass(frozen=True, eq=False)
-class Lyapunov(Result):
+class Lyapunov(Shown, Result):
     """Lyapunov exponents, nats per step.
 
     Attributes:

@@ -1,18 +1,13 @@
 """Mean-field theory of wide random networks: what the variance of W_hh predicts."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from rnnctl.recurrence.critical_gain import BISECTIONS, mean_slope, normal_mean
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES
 
-# Where 1 - tanh^2 has fallen below 1e-16, and where the normal density has.
-TANH_REACH, NORMAL_REACH = 20.0, 9.0
 # Standard deviation of an entry of W_hh times sqrt(hidden), at gain 1.
 IID_SCALES = {"default": 1 / math.sqrt(3), "gaussian": 1.0}
-# Halving ends by itself at neighbouring doubles: after 53 steps, and one more for every time that the bounds are twice
-# as far apart as q is large.
-BISECTIONS = 200
 
 
 @dataclass(frozen=True)
@@ -96,14 +91,14 @@ def mean_field(sigma_w: float, source_variance: float = 0.0, nonlinearity: str =
         chi = variance * f.homogeneous_share
         return MeanField(source_variance / (1 - chi) if chi < 1 else None, chi, note)
     q = _fixed_point(variance, source_variance)
-    return MeanField(q, variance * _normal_mean(lambda u: math.cosh(u) ** -4, q), note)
+    return MeanField(q, variance * mean_slope(q), note)
 
 
 def _fixed_point(variance: float, source: float) -> float:
     """The stable q >= 0 of q = variance E[tanh^2(sqrt(q) z)] + source."""
 
     def excess(q: float) -> float:
-        return variance * (1 - _normal_mean(lambda u: math.cosh(u) ** -2, q)) + source - q
+        return variance * (1 - normal_mean(lambda u: math.cosh(u) ** -2, q)) + source - q
 
     if source == 0 and variance <= 1:
         return 0.0
@@ -115,18 +110,3 @@ def _fixed_point(variance: float, source: float) -> float:
             break
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return (low + high) / 2
-
-
-def _normal_mean(f: Callable[[float], float], q: float) -> float:
-    """E[f(sqrt(q) z)], z normal, for f that has fallen to nothing at TANH_REACH.
-
-    The trapezoidal rule in u = sqrt(q) z, whose error for such f is below 1e-15 at any q;
-    Gauss-Hermite loses its digits where q is large, since tanh has poles at distance pi/2.
-    """
-    if q == 0:
-        return f(0.0)
-    root = math.sqrt(q)
-    step = min(0.2, root / 2)
-    half = math.ceil(min(TANH_REACH, NORMAL_REACH * root) / step)
-    nodes = (step * i for i in range(-half, half + 1))
-    return step * sum(f(u) * math.exp(-u * u / (2 * q)) for u in nodes) / (root * math.sqrt(2 * math.pi))

@@ -33,10 +33,11 @@ from rnnctl.models.inputs import Given, TimeFirst, one_tensor
 from rnnctl.recurrence.nonlinearities import NONLINEARITIES, SATURATED, Nonlinearity
 from rnnctl.recurrence.slopes import Slopes
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum(Result):
+class Spectrum(Shown, Result):
     """Eigenvalues and singular values of W_hh, and the step Jacobians along a sequence.
 
     Attributes:

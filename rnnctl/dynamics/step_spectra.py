@@ -31,10 +31,11 @@ from rnnctl.memory import require_memory
 from rnnctl.models.graph_steps import GraphSteps
 from rnnctl.recurrence.threads import one_thread
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class StepSpectrum(Result):
+class StepSpectrum(Shown, Result):
     """The step Jacobians of code of the user's own along a sequence; W_hh beside them.
 
     Attributes:

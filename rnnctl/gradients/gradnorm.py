@@ -49,13 +49,14 @@ from rnnctl.recurrence.states_seen import (
 )
 from rnnctl.recurrence.threads import threads_for
 from rnnctl.results import Kind, Later, Result
+from rnnctl.view.shown import Shown
 
 # Of one step: its norms in float64, pieces of them and what is made of them on the way; measured, it was 105 to 135.
 NORM_BYTES = 128
 
 
 @dataclass(frozen=True, eq=False)
-class GradNorms(Result):
+class GradNorms(Shown, Result):
     """What every time step of BPTT contributes to dL/dW_hh.
 
     Attributes:

@@ -14,10 +14,11 @@ from torch import Tensor
 from rnnctl.errors import InputError, did_you_mean
 from rnnctl.files.runs import ProbedStep, read_run
 from rnnctl.results import Kind, Record, Result
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class GradNormHistory(Result):
+class GradNormHistory(Shown, Result):
     """The norms of one recurrent weight at every probed step of a training run.
 
     Sequences begin at time step 0 and may be of different lengths; what is beyond the end of one is NaN.

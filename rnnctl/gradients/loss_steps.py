@@ -20,6 +20,7 @@ from rnnctl.models.hand_written import Problem
 from rnnctl.recurrence.states_seen import FirstNonfinite
 from rnnctl.recurrence.sweep_all_losses import LossBlock, SlopedLayer, sweep_all_losses
 from rnnctl.results import Result
+from rnnctl.view.shown import Shown
 
 Progress = Callable[[float], None] | None
 # Blocks of a hand-written network's size over all steps (states, slopes, gradients, what they are made of), and
@@ -30,7 +31,7 @@ ALL_FINITE = "the loss, its gradient and every h_t are finite"
 
 
 @dataclass(frozen=True, eq=False)
-class OfEveryLoss(Result):
+class OfEveryLoss(Shown, Result):
     """What a result about the losses of all steps has, whatever it asks of them.
 
     Attributes:

@@ -16,7 +16,7 @@ from rnnctl.gradients.decay import decay_scalars, share_of, why_no_decay, why_no
 from rnnctl.gradients.in_float64 import step_in_float64
 from rnnctl.gradients.limits import require_thresholds
 from rnnctl.gradients.probed import ENTERS_OFTEN
-from rnnctl.gradients.trace import ProbedWeight
+from rnnctl.gradients.trace import ProbedWeight, rows_of
 from rnnctl.gradients.training_step import tensors_of, training_step
 from rnnctl.gradients.verdict import (
     JUDGED_KINDS,
@@ -45,6 +45,7 @@ from rnnctl.recurrence.states_seen import (
     why_not_seen,
 )
 from rnnctl.results import Kind, Result
+from rnnctl.view.shown import Shown
 
 # What the configuration calls it.
 OWN_LOSS = "the model's own"
@@ -70,7 +71,7 @@ NO_STATES = "its states are not made once more: nothing to compare"
 
 
 @dataclass(frozen=True, eq=False)
-class ModelGradNorms(Result):
+class ModelGradNorms(Shown, Result):
     """What every time step contributes to the gradient of every recurrent weight of a model.
 
     Attributes:
@@ -157,8 +158,7 @@ class ModelGradNorms(Result):
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """One record per weight and time step; ``call`` is which call of the module it belongs to."""
-        gates = tuple(dict.fromkeys(gate for weight in self.weights.values() for gate in weight.gates))
-        return tuple(row for weight in self.weights.values() for row in _rows(weight, gates))
+        return rows_of(self.weights)
 
     @cached_property
     def more(self) -> Mapping[str, Any]:
@@ -329,34 +329,6 @@ def model_gradnorm(model: nn.Module, x: Tensor, *, target: Any = None, **setting
     inputs, lengths = lengths_apart(model, x, settings.pop("lengths", None))
     settings["lengths"] = lengths
     return itemised(model, Objective(inputs, target, **settings), only, **judged)  # type: ignore[arg-type]
-
-
-def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Mapping[str, Any]]:
-    total = float(weight.grad_norm_W_hh.sum())
-    steps = len(weight.grad_norm_W_hh)
-    calls = [call for call, count in enumerate(weight.steps_per_call) for _ in range(count)]
-    norm_c = [None] * steps if weight.grad_norm_c is None else weight.grad_norm_c.tolist()
-    by_gate = {gate: norms.tolist() for gate, norms in weight.grad_norm_gates.items()}
-    columns = (weight.grad_norm_W_hh, weight.grad_norm_h, weight.grad_norm_h_direct, weight.grad_norm_state)
-    rest = [None] * steps if weight.grad_norm_W_xh is None else weight.grad_norm_W_xh.tolist()
-    return [
-        {
-            "weight": weight.name,
-            "call": calls[t],
-            "t": t,
-            "grad_norm_W_hh": norm,
-            "share": share_of(norm, total),
-            "grad_norm_h": norm_h,
-            "grad_norm_h_direct": norm_direct,
-            "grad_norm_c": norm_c[t],
-            "grad_norm_state": norm_state,
-            "grad_norm_W_xh": rest[t],
-            **{f"grad_norm_{gate}": by_gate[gate][t] if gate in by_gate else None for gate in gates},
-        }
-        for t, (norm, norm_h, norm_direct, norm_state) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True)
-        )
-    ]
 
 
 def _why_unknown(weight: ProbedWeight) -> str:

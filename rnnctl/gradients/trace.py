@@ -1,17 +1,21 @@
 """What a probed training step is told as: one record for every recurrent weight, by its name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
 
 from torch import Tensor
 
 from rnnctl.errors import InputError, did_you_mean
-from rnnctl.gradients.decay import Decay
+from rnnctl.gradients.decay import Decay, decay_scalars, share_of
 from rnnctl.recurrence.states_seen import StatesSeen
+from rnnctl.results import Kind, Record, Result
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class ProbedWeight:
+class ProbedWeight(Shown):
     """What every time step contributed to the gradient of one recurrent weight.
 
     T counts the steps of all calls of the module, in the order of the calls; the steps of a
@@ -120,8 +124,89 @@ class ProbedWeight:
         square = part.dim() == 2 and part.shape[0] == part.shape[1]
         return part if square and not part.is_complex() else None
 
+    def _as_result(self) -> Result:
+        return Traced({self.name: self})
+
     def _of_state(self, whole: Tensor) -> Tensor:
         return whole if self.columns is None else whole.index_select(self.column_axis, self.columns)
+
+
+def rows_of(weights: Mapping[str, ProbedWeight]) -> tuple[Record, ...]:
+    """One record per weight and time step; ``call`` is which call of the module it belongs to."""
+    gates = tuple(dict.fromkeys(gate for weight in weights.values() for gate in weight.gates))
+    return tuple(row for weight in weights.values() for row in _rows(weight, gates))
+
+
+def _rows(weight: ProbedWeight, gates: Sequence[str]) -> list[Record]:
+    total = float(weight.grad_norm_W_hh.sum())
+    steps = len(weight.grad_norm_W_hh)
+    calls = [call for call, count in enumerate(weight.steps_per_call) for _ in range(count)]
+    norm_c = [None] * steps if weight.grad_norm_c is None else weight.grad_norm_c.tolist()
+    by_gate = {gate: norms.tolist() for gate, norms in weight.grad_norm_gates.items()}
+    columns = (weight.grad_norm_W_hh, weight.grad_norm_h, weight.grad_norm_h_direct, weight.grad_norm_state)
+    rest = [None] * steps if weight.grad_norm_W_xh is None else weight.grad_norm_W_xh.tolist()
+    return [
+        {
+            "weight": weight.name,
+            "call": calls[t],
+            "t": t,
+            "grad_norm_W_hh": norm,
+            "share": share_of(norm, total),
+            "grad_norm_h": norm_h,
+            "grad_norm_h_direct": norm_direct,
+            "grad_norm_c": norm_c[t],
+            "grad_norm_state": norm_state,
+            "grad_norm_W_xh": rest[t],
+            **{f"grad_norm_{gate}": by_gate[gate][t] if gate in by_gate else None for gate in gates},
+        }
+        for t, (norm, norm_h, norm_direct, norm_state) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        )
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Traced(Result):
+    """A trace as a result, for what shows results.
+
+    Attributes:
+        weights: name -> what was probed.
+    """
+
+    schema: ClassVar[str] = "trace"
+    kinds: ClassVar[Mapping[str, Kind]] = {"weights": float}
+    weights: Mapping[str, ProbedWeight]
+
+    @property
+    def scalars(self) -> Record:
+        """How many weights there are."""
+        return {"weights": len(self.weights)}
+
+    @cached_property
+    def rows(self) -> tuple[Record, ...]:
+        """One record per weight and time step, as of ``gradnorm``."""
+        return rows_of(self.weights)
+
+    @cached_property
+    def more(self) -> Mapping[str, Sequence[Record]]:
+        """summaries: one record per weight."""
+        return {"summaries": [_summary(weight) for weight in self.weights.values()]}
+
+
+def _summary(weight: ProbedWeight) -> Record:
+    """What there is of a weight in a few numbers; what a gradient becomes on its way back where that was asked for."""
+    state, steps = weight.grad_norm_state.tolist(), len(weight.grad_norm_W_hh)
+    return {
+        "weight": weight.name,
+        "cell": weight.cell,
+        "seq_len": steps,
+        "grad_W_hh_norm": float(weight.grad_W_hh.norm()),
+        "largest": max(weight.grad_norm_W_hh.tolist(), default=None),
+        "state_first": state[0] if steps else None,
+        "state_last": state[-1] if steps else None,
+        "factor_per_step": decay_scalars(weight.decay)["factor_per_step"],
+        "autograd_relative_error": weight.autograd_relative_error,
+    }
 
 
 class UnknownWeightError(InputError, KeyError):
@@ -131,7 +216,7 @@ class UnknownWeightError(InputError, KeyError):
     __str__ = Exception.__str__
 
 
-class Trace(Mapping[str, ProbedWeight]):
+class Trace(Shown, Mapping[str, ProbedWeight]):
     """Weight name -> ``ProbedWeight``, there once the block of ``probe`` has ended.
 
     Attributes:
@@ -163,6 +248,10 @@ class Trace(Mapping[str, ProbedWeight]):
         if self._results is None:
             raise InputError("the trace is filled when the block ends: read it after 'with rnnctl.probe(...)'")
         return self._results
+
+    def _as_result(self) -> Result:
+        missing = tuple(f"there is no result for {name}: {why}" for name, why in self.missing.items())
+        return Traced(self._ready(), notes=missing)
 
     def _fill(self, results: Mapping[str, ProbedWeight], missing: Mapping[str, str]) -> None:
         self._results, self.missing = dict(results), dict(missing)

@@ -1,6 +1,6 @@
 """One call of somebody's model, and whether what recurs in it ran over the time of what it was given."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -94,6 +94,11 @@ class ModelRun:
         self._require_time(self._seen)
         self._has_run, self.notes = True, tuple(self._noted())
         return turned_back(output, self._axes, self._states) if self._hands_time_first else output
+
+    @property
+    def steps_seen(self) -> Sequence[tuple[Seen, Over]]:
+        """What the recurrent weights saw and what they ran over, once the model has run."""
+        return self._seen
 
     def posed(self, objective: Objective, output: Any) -> tuple[Objective, Any]:
         """An objective and what the model returned, the steps of both being those that the model ran.

@@ -17,10 +17,11 @@ from rnnctl.results import Kind, Result, numbers
 from rnnctl.shapes.axes import Recurrent, Weight, settings, title, weights
 from rnnctl.shapes.tensors import Label, Row, call_of, extent, module_row, tensor_rows
 from rnnctl.shapes.uses import ROOT, picked_uses, use_rows, use_scalars
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True)
-class RecurrentShapes(Result):
+class RecurrentShapes(Shown, Result):
     """Every recurrent module of a model: tensors of its first call, parameters, gates, multiply-adds.
 
     ``rows`` have kind, module (its name in the model), symbol, name, symbolic_shape, shape, elements,

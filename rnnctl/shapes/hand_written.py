@@ -13,10 +13,11 @@ from rnnctl.models.hooks import results_of
 from rnnctl.results import Kind, Result, numbers
 from rnnctl.shapes.axes import Axis, Weight
 from rnnctl.shapes.tensors import Label, Row, row
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True)
-class StepShapes(Result):
+class StepShapes(Shown, Result):
     """Every tensor of h_t = f(W_xh x_t + b_xh + W_hh h_{t-1} + b_hh), for one step.
 
     ``rows`` have kind (tensor or parameter), symbol, name, symbolic_shape, shape, elements,
@@ -31,7 +32,7 @@ class StepShapes(Result):
 
 
 @dataclass(frozen=True)
-class SequenceShapes(Result):
+class SequenceShapes(Shown, Result):
     """Every tensor of a whole sequence; rows as in ``StepShapes``."""
 
     schema: ClassVar[str] = "forward"

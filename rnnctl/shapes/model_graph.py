@@ -15,10 +15,11 @@ from rnnctl.models.model_run import ModelRun
 from rnnctl.models.modules import none_found, recurrent_modules
 from rnnctl.models.parameter_uses import ForwardPass, ParameterUse, counts_by_role, how_used
 from rnnctl.results import Kind, Result, numbers
+from rnnctl.view.shown import Shown
 
 
 @dataclass(frozen=True)
-class UnrolledModel(Result):
+class UnrolledModel(Shown, Result):
     """The steps of every recurrent weight of a model in one forward pass, and the uses of all its parameters.
 
     Attributes:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from rnnctl.results import Kind, Record, Result, Value, numbers
+from rnnctl.view.shown import Shown
 
 # Where a system neither forgets nor explodes: what its main scalars are then.
 CRITICAL = {"factor_per_step": 1.0, "spectral_radius": 1.0, "largest": 0.0}
@@ -44,7 +45,7 @@ class GridPoint:
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep(Result):
+class Sweep(Shown, Result):
     """The answers to one question over a grid of settings.
 
     Attributes:
@@ -119,7 +120,7 @@ class Sweep(Result):
 
 
 @dataclass(frozen=True, eq=False)
-class SweepPlan(Result):
+class SweepPlan(Shown, Result):
     """What a sweep would do.
 
     Attributes:

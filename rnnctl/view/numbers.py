@@ -27,6 +27,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def printable_lines(text: str) -> str:
+    """As ``printable``, of a text whose lines stay lines and whose tabs stay tabs."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
 def times(count: int) -> str:
     """A number of uses in words."""
     return "once" if count == 1 else f"{count} times" if count else "nowhere"

@@ -21,27 +21,28 @@ def rendered(result: Result, view: View, config: Mapping[str, Any], versions: Ma
     if view.form == "table":
         return table_text(result, headline(result.schema, config), view)
     if view.form == "json":
-        return json_text(_document(result, config, versions, view.only))
+        return json_text(document(result, config, versions, view.only))
     records = [result.scalars] if view.only == "scalars" else result.rows
     return jsonl_text(records) if view.form == "jsonl" else csv_text(records)
 
 
-def _document(
-    result: Result, config: Mapping[str, Any], versions: Mapping[str, str], only: str | None
+def document(
+    result: Result, config: Mapping[str, Any], versions: Mapping[str, str], only: str | None, *, rows: bool = True
 ) -> Mapping[str, Any]:
-    document: dict[str, Any] = {
+    """What JSON says of a result: all of it, or its rows or scalars alone; without ``rows`` these are not made."""
+    made: dict[str, Any] = {
         "schema": f"rnnctl.{result.schema}",
         "schema_version": SCHEMA_VERSION,
         "versions": versions,
         "config": config,
     }
     if only != "rows":
-        document["scalars"] = result.scalars
+        made["scalars"] = result.scalars
     if only != "scalars":
-        document["rows"] = result.rows
-        document |= result.more
+        made |= {"rows": result.rows} if rows else {}
+        made |= result.more
     if only != "rows":
         why = result.why
         undefined = {name: why[name] for name, value in result.scalars.items() if value is None and name in why}
-        document |= {"why": undefined} if undefined else {}
-    return document
+        made |= {"why": undefined} if undefined else {}
+    return made

@@ -33,7 +33,7 @@ def scalars_text(result: Result, layout: Layout, width: int | None) -> Text:
     Args:
         width: of the window, in columns; None for no limit.
     """
-    lines = list(_lines(result, layout))
+    lines = list(lines_of(result, layout))
     names = max((len(line.name) for line in lines), default=0)
     values = max((len(line.shown) for line in lines), default=0)
     beside = None if width is None else width - names - values - 2 * len(GAP)
@@ -46,7 +46,8 @@ def scalars_text(result: Result, layout: Layout, width: int | None) -> Text:
     return Text("\n").join(shown)
 
 
-def _lines(result: Result, layout: Layout) -> Iterator[Line]:
+def lines_of(result: Result, layout: Layout) -> Iterator[Line]:
+    """Every scalar that is for people."""
     scalars, why, told = result.scalars, result.why, dict[str, str]()
     notes, hidden = layout.notes(scalars), (*layout.hidden_scalars, *layout.hidden_when(scalars))
     for name, value in scalars.items():

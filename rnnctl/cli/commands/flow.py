@@ -7,7 +7,7 @@ from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.loss import LossOptions, OutputKeyOptions, VerifyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
@@ -39,6 +39,7 @@ class FlowOptions(CommandOptions):
     verify: VerifyOptions
     run: RunOptions
     plot: PlotOptions
+    report: ReportOptions
     out: OutputOptions
 
     def values_in_rows(self, seq_len: int) -> int:
@@ -61,7 +62,7 @@ def flow(given: FlowOptions) -> None:
     made = prepared(given, lambda: answers(given))
     with progress_bar("flow", quiet=given.out.quiet) as progress:
         result = asked(given, made, progress)
-    show(result, made.config, given.plot, given.out)
+    show(result, made.config, given)
     result.require_agreement()
 
 

@@ -15,7 +15,7 @@ from rnnctl.cli.options.loss import (
     VerifyOptions,
 )
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
@@ -53,6 +53,7 @@ class GradnormOptions(CommandOptions):
     verify: VerifyOptions
     run: RunOptions
     plot: PlotOptions
+    report: ReportOptions
     out: OutputOptions
 
     def values_in_rows(self, seq_len: int) -> int:
@@ -84,7 +85,7 @@ def gradnorm(given: GradnormOptions) -> None:
     made = prepared(given, lambda: answers(given))
     with progress_bar("gradnorm", quiet=given.out.quiet) as progress:
         result = asked(given, made, progress)
-    show(result, made.config, given.plot, given.out)
+    show(result, made.config, given)
     result.require_agreement()
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import HistoryOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.output.emit import require_not_read, require_output
-from rnnctl.cli.output.plotting import require_places, show
+from rnnctl.cli.output.plotting import places, require_places, show
 from rnnctl.cli.setup.request import request_of
 from rnnctl.errors import InputError
 from rnnctl.files.sources import require_file
@@ -27,11 +27,11 @@ def answers() -> tuple[Answers, ...]:
 
 def show_history(path: Path, given: CommandOptions) -> None:
     """Show the last run of a file that ``rnnctl.watch`` wrote: the weight that --module names, or the first."""
-    plot, out = given.group(PlotOptions) or PlotOptions(), given.group(OutputOptions) or OutputOptions()
-    require_places(plot, out)
+    out = given.group(OutputOptions) or OutputOptions()
+    require_places(given)
     _require_nothing_to_run(given)
     require_file(path, "--from")
-    for written in (out.output, plot.plot):
+    for written in places(given).values():
         require_not_read(written, path, out.config)
     with loading(quiet=out.quiet):
         require_output(out, answers)
@@ -39,14 +39,14 @@ def show_history(path: Path, given: CommandOptions) -> None:
 
     module = request_of(given).own.module
     result = gradnorm_history(path, module)
-    show(result, {"file": str(path), "module": module}, plot, out)
+    show(result, {"file": str(path), "module": module}, given)
 
 
 def _require_nothing_to_run(given: CommandOptions) -> None:
     request = request_of(given)
     if not request.hand_written or request.data.input is not None or request.batch is not None:
         raise InputError("--from shows a run that is over; it takes no --model, --cell, --input or --batch")
-    heard = (HistoryOptions, PlotOptions, OutputOptions)
+    heard = (HistoryOptions, PlotOptions, ReportOptions, OutputOptions)
     unheard = [group for group in vars(given).values() if not isinstance(group, heard)]
     asked = [field for group in unheard for field in fields(group) if getattr(group, field.name) != field.default]
     # What is on by itself was switched off.

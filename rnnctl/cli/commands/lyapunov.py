@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.options.question import MeasureOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
@@ -39,6 +39,7 @@ class LyapunovOptions(CommandOptions):
     measure: MeasureOptions
     run: RunOptions
     plot: PlotOptions
+    report: ReportOptions
     out: OutputOptions
 
 
@@ -57,7 +58,7 @@ def lyapunov(given: LyapunovOptions) -> None:
     made = prepared(given, lambda: answers(given))
     with progress_bar("lyapunov", quiet=given.out.quiet) as progress:
         result = asked(given, made, progress)
-    show(result, made.config, given.plot, given.out)
+    show(result, made.config, given)
 
 
 def asked(given: LyapunovOptions, made: "Experiment", progress: Progress = None) -> Result:

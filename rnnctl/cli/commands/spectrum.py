@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
@@ -35,6 +35,7 @@ class SpectrumOptions(CommandOptions):
     inputs: BatchOptions
     run: RunOptions
     plot: PlotOptions
+    report: ReportOptions
     out: OutputOptions
 
     def values_in_rows(self, seq_len: int) -> int:
@@ -60,7 +61,7 @@ def spectrum(given: SpectrumOptions) -> None:
     made = prepared(given, lambda: answers(given))
     with progress_bar("spectrum", quiet=given.out.quiet) as progress:
         result = asked(given, made, progress)
-    show(result, made.config, given.plot, given.out)
+    show(result, made.config, given)
 
 
 def asked(given: SpectrumOptions, made: "Experiment", progress: Progress = None) -> Result:

@@ -7,10 +7,10 @@ from typing import Any
 import typer
 
 from rnnctl.cli.exits import ExitCode
-from rnnctl.cli.options.output import PlotOptions
+from rnnctl.cli.options.output import PlotOptions, ReportOptions
 from rnnctl.cli.output.conditions import aggregated_names
 from rnnctl.cli.output.emit import require_not_read, tell_notes
-from rnnctl.cli.output.plotting import show
+from rnnctl.cli.output.plotting import places, show
 from rnnctl.cli.streams import tell, tell_error
 from rnnctl.cli.sweeping.carried_out import Carrying, Progressing
 from rnnctl.cli.sweeping.making import cores, made_on
@@ -61,7 +61,7 @@ def show_past(path: Path, given: SweepOptions) -> None:
 
     require_file(path, "--from")
     require_shown(given)
-    for written in (given.out.output, given.plot.plot):
+    for written in places(given).values():
         require_not_read(written, path, given.out.config)
     notes: list[str] = []
     result = past_sweep(path, given.kept.value, aggregated_names(given.out.fail_on or ()), notes)
@@ -86,7 +86,7 @@ def show_plan(carrying: Carrying, plan: Plan, given: SweepOptions) -> None:
         workers=jobs,
         seconds_per_run=sum(seconds) / len(seconds) if seconds else None,
     )
-    show(result, config_of(plan, given), PlotOptions(), given.out)
+    show(result, config_of(plan, given), given.having(PlotOptions(), ReportOptions()))
 
 
 def jobs_for(carrying: Carrying, given: SweepOptions) -> int:
@@ -163,7 +163,7 @@ def end(result: Sweep, config: Mapping[str, Any], given: SweepOptions, *, is_sto
 def _shown(result: Sweep, config: Mapping[str, Any], given: SweepOptions) -> int:
     """Show it; the exit code that this alone would have."""
     try:
-        show(result, config, given.plot, given.out)
+        show(result, config, given)
     except typer.Exit as ended:
         return ended.exit_code
     except InputError:

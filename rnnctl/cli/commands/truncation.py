@@ -9,7 +9,7 @@ from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import BatchOptions, DataOptions
 from rnnctl.cli.options.loss import LossOptions, OutputKeyOptions, VerifyOptions
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.options.question import WindowOptions
 from rnnctl.cli.options.run import RunOptions
 from rnnctl.cli.output.plotting import show
@@ -43,6 +43,7 @@ class TruncationOptions(CommandOptions):
     verify: VerifyOptions
     run: RunOptions
     plot: PlotOptions
+    report: ReportOptions
     out: OutputOptions
 
 
@@ -61,7 +62,7 @@ def truncation(given: TruncationOptions) -> None:
     made = prepared(given, lambda: answers(given))
     with progress_bar("truncation", quiet=given.out.quiet) as progress:
         result = asked(given, made, progress)
-    show(result, made.config, given.plot, given.out)
+    show(result, made.config, given)
     result.require_agreement()
 
 

@@ -37,6 +37,13 @@ def chapter_names(incomplete: str) -> list[str]:
     return _beginning(incomplete, CHAPTERS)
 
 
+def finding_names(incomplete: str) -> list[str]:
+    """The ids of the doctor's findings."""
+    from rnnctl.diagnosis.rule_ids import IDS
+
+    return _beginning(incomplete, IDS)
+
+
 def term_names(incomplete: str) -> list[str]:
     """Words that are explained; those of several words need quotes."""
     from rnnctl.view.words import words

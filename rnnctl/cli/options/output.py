@@ -18,10 +18,27 @@ class PlotOptions:
     ] = None
     title: Annotated[
         str | None,
-        option("--title", help="Above the picture; '' for none.", metavar="TEXT", show_default="what was run"),
+        option(
+            "--title", help="Above the picture and the page; '' for none.", metavar="TEXT", show_default="what was run"
+        ),
     ] = None
     dpi: Annotated[
         int | None, whole("--dpi", "Pixels per inch of a .png, from 30 to 1200.", 30, 1200, show_default="150")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """A page beside the result."""
+
+    panel: ClassVar[str] = "Output"
+    report: Annotated[
+        Path | None,
+        option(
+            "--report",
+            help="Write verdict, pictures, tables and configuration to one .html file that needs nothing else.",
+            metavar="FILE.html",
+        ),
     ] = None
 
 
@@ -73,7 +90,7 @@ class OutputOptions:
         option(
             "--fail-on",
             help="Exit 3 if it holds: a comparison on a scalar ('cancellation<0.1'); gradnorm also "
-            "vanishing, exploding, nonfinite. Repeatable.",
+            "vanishing, exploding, nonfinite; doctor any finding. Repeatable.",
             metavar="CONDITION",
         ),
     ] = None

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
-from rnnctl.cli.options.completing import chapter_names, term_names
+from rnnctl.cli.options.completing import chapter_names, finding_names, term_names
 from rnnctl.cli.options.flags import option, real, whole
 from rnnctl.errors import InputError
 
@@ -52,6 +52,35 @@ class MeasureOptions:
     autonomous: Annotated[
         bool, option("--autonomous/--driven", help="Run freely, on the biases alone, or along the sequence.")
     ] = False
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What the doctor is told of the training, what it tries, and which findings it looks for."""
+
+    panel: ClassVar[str] = "Doctor"
+    lag: Annotated[
+        int | None, whole("--lag", "How many steps back the task reaches.", 0, show_default="estimated from --target")
+    ] = None
+    window: Annotated[
+        int | None, whole("--window", "Steps of the truncated backpropagation that you train with.", 1)
+    ] = None
+    train_steps: Annotated[
+        int | None,
+        whole("--train-steps", "A short training of copies, by Adam.", 0, show_default="0; with --try 200"),
+    ] = None
+    try_remedies: Annotated[
+        bool, option("--try", help="Try every remedy that fits on copies, and measure what it gains.")
+    ] = False
+    only_finding: Annotated[
+        list[str] | None,
+        option("--only-finding", help="Look for this alone. Repeatable.", metavar="ID", autocompletion=finding_names),
+    ] = None
+    skip_finding: Annotated[
+        list[str] | None,
+        option("--skip-finding", help="Do not look for this. Repeatable.", metavar="ID", autocompletion=finding_names),
+    ] = None
+    timings: Annotated[bool, option("--timings", help="Tell what each finding cost to look for.")] = False
 
 
 @dataclass(frozen=True)

@@ -24,3 +24,19 @@ class RunOptions:
     threads: Annotated[
         int | None, whole("--threads", "CPU threads of torch.", 1, MAX_THREADS, show_default="torch's choice")
     ] = None
+
+
+@dataclass(frozen=True)
+class SeedsOptions:
+    """Several seeds in place of one."""
+
+    panel: ClassVar[str] = "Run"
+    seeds: Annotated[
+        int | None,
+        whole(
+            "--seeds",
+            "How many seeds, from 0: of each grid point of a sweep, or of each short training.",
+            1,
+            show_default="5; sweep: one, by --seed",
+        ),
+    ] = None

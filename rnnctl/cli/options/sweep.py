@@ -43,9 +43,6 @@ class GridOptions:
     vary_together: Annotated[
         bool, option("--vary-together", help="The first values of every --vary go together, and so on; seeds apart.")
     ] = False
-    seeds: Annotated[
-        int | None, whole("--seeds", "Runs of each grid point: --vary seed=0..N-1.", 1, show_default="one, by --seed")
-    ] = None
     shard: Annotated[
         str | None,
         option("--shard", help="Of N parts of the grid the I-th, from 1: for job arrays.", metavar="I/N"),

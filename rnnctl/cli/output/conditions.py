@@ -26,6 +26,8 @@ BOOLEANS = {"true": "1", "false": "0"}
 # Of a sweep: what its runs say of a scalar together.
 AGGREGATE = re.compile(r"(median|mean|min|max|p10|p90)\((\w+)\)")
 _PATTERN = re.compile(r"\s*([A-Za-z_]\w*(?:\([A-Za-z_]\w*\))?)\s*(<=|>=|==|!=|<|>)\s*([^\s=<>!]\S*)\s*")
+# A finding, which is never compared, may have a hyphen in its name.
+_WORD = r"\s*[A-Za-z_]\w*(?:-\w+)*\s*"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def parsed(texts: Sequence[str]) -> tuple[Condition, ...]:
 
 
 def _parsed(text: str) -> Condition:
-    if re.fullmatch(r"\s*[A-Za-z_]\w*\s*", text):
+    if re.fullmatch(_WORD, text):
         return Condition(text, text.strip())
     match = _PATTERN.fullmatch(text)
     if match is None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 
-from rnnctl import __version__
 from rnnctl.cli.exits import ExitCode
 from rnnctl.cli.options.output import OutputOptions
 from rnnctl.cli.output.conditions import (
@@ -19,7 +18,7 @@ from rnnctl.cli.output.conditions import (
     require_known,
 )
 from rnnctl.cli.streams import require_stdout, screen, tell, write_stdout
-from rnnctl.cli.versions import torch_version
+from rnnctl.cli.versions import named
 from rnnctl.errors import InputError, RnnctlError
 from rnnctl.results import Answers, Result
 
@@ -42,6 +41,7 @@ def require_output(out: OutputOptions, answers: Asked = None) -> None:
         require_answerable(conditions, answers())
     if out.output is None:
         return require_stdout()
+    require_named("-o", out.output, "result.json")
     from rnnctl.files.writing import require_writable
 
     require_writable(out.output, force=out.force)
@@ -52,6 +52,21 @@ def require_not_read(written: Path | None, *sources: str | Path | None) -> None:
     read = {_place(source) for source in sources if source is not None and source != "-"}
     if written is not None and _place(written) in read:
         raise InputError(f"{str(written)!r} is read by this very command; write to another file")
+
+
+def require_named(flag: str, path: Path, example: str) -> None:
+    """Raise InputError for a name without letters, as a variable that is not set makes it."""
+    # Of "" a path is ".", too.
+    if path == Path():
+        raise InputError(f"{flag} is empty, or '.', which is a folder; name a file, such as {flag} {example}")
+
+
+def require_apart(written: Mapping[str, Path | None]) -> None:
+    """Raise InputError where two files that are to be written, by their flags, are one."""
+    flags = dict[str, str]()
+    for flag, path in written.items():
+        if path is not None and (other := flags.setdefault(_place(path), flag)) != flag:
+            raise InputError(f"{other} and {flag} both name {str(path)!r}; give each a file of its own")
 
 
 def _place(path: str | Path) -> str:
@@ -94,7 +109,7 @@ def text_of(result: Result, config: Mapping[str, Any], out: OutputOptions, form:
     from rnnctl.view.terminal import View
 
     view = View(form, only, out.all, terminal(out))
-    return rendered(result, view, config, {"rnnctl": __version__, "torch": torch_version()})
+    return rendered(result, view, config, named())
 
 
 def deliver(text: str, out: OutputOptions) -> None:

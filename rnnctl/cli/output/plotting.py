@@ -1,4 +1,4 @@
-"""``--plot FILE``: refused early, drawn at the end."""
+"""``--plot FILE`` and ``--report FILE``: refused early, drawn and written at the end."""
 
 import sys
 from collections.abc import Mapping
@@ -6,23 +6,42 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import Asked, emit, require_output, tell_notes
+from rnnctl.cli.options.command import CommandOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
+from rnnctl.cli.output.emit import Asked, emit, require_apart, require_named, require_output, tell_notes
+from rnnctl.cli.output.reporting import require_report, write_report
 from rnnctl.errors import InputError
 from rnnctl.results import Result
 
 SUFFIXES = ("png", "svg", "pdf")
 
 
-def require_places(plot: PlotOptions, out: OutputOptions, answers: Asked = None) -> None:
-    """Refuse before anything is computed: outputs, conditions, the picture's suffix or place, matplotlib missing.
+def places(given: CommandOptions) -> dict[str, Path | None]:
+    """Flag -> the file that it names, of what a command writes in answer."""
+    plot, report = given.group(PlotOptions) or PlotOptions(), given.group(ReportOptions) or ReportOptions()
+    out = given.group(OutputOptions) or OutputOptions()
+    return {"-o": out.output, "--plot": plot.plot, "--report": report.report}
+
+
+def require_places(given: CommandOptions, answers: Asked = None) -> None:
+    """Refuse before anything is computed: outputs, conditions, suffixes or places of files, matplotlib missing.
 
     Raises:
-        InputError: any of these; a title or a resolution of no picture, or a resolution of one without pixels.
+        InputError: any of these; a title or a resolution of no picture, or a resolution of one without pixels; one
+            file for two of them.
     """
+    out = given.group(OutputOptions) or OutputOptions()
     require_output(out, answers)
+    report = given.group(ReportOptions) or ReportOptions()
+    _require_plot(given.group(PlotOptions) or PlotOptions(), out, has_page=report.report is not None)
+    require_report(report, out)
+    require_apart(places(given))
+
+
+def _require_plot(plot: PlotOptions, out: OutputOptions, *, has_page: bool) -> None:
     if plot.plot is None:
-        return _require_nothing_drawn(plot)
+        return _require_nothing_drawn(plot, has_page=has_page)
+    require_named("--plot", plot.plot, "picture.png")
     suffix = _suffix(plot.plot)
     if suffix not in SUFFIXES:
         raise InputError(f"--plot draws .png, .svg or .pdf; got {str(plot.plot)!r}. Change the suffix")
@@ -35,21 +54,23 @@ def require_places(plot: PlotOptions, out: OutputOptions, answers: Asked = None)
     require_writable(plot.plot, force=out.force)
 
 
-def _require_nothing_drawn(plot: PlotOptions) -> None:
-    """Refuse what would be ignored without --plot."""
-    for flag, value in (("--title", plot.title), ("--dpi", plot.dpi)):
-        if value is not None:
-            raise InputError(f"{flag} is about --plot, which is not given")
+def _require_nothing_drawn(plot: PlotOptions, *, has_page: bool) -> None:
+    """Refuse what would be ignored without --plot; a page has a title, too."""
+    if plot.title is not None and not has_page:
+        raise InputError("--title is about --plot, which is not given, and neither is --report")
+    if plot.dpi is not None:
+        raise InputError("--dpi is about --plot, which is not given")
 
 
 def _suffix(path: Path) -> str:
     return path.suffix.lower().removeprefix(".")
 
 
-def show(result: Result, config: Mapping[str, Any], plot: PlotOptions, out: OutputOptions) -> None:
-    """Draw the result where asked, and emit it, under the configuration as its run settled it."""
-    config = {**config, **result.settled}
-    _draw(result, config, plot, out)
+def show(result: Result, config: Mapping[str, Any], given: CommandOptions) -> None:
+    """Draw the result and report on it where asked, and emit it, under the configuration as its run settled it."""
+    config, out = {**config, **result.settled}, given.group(OutputOptions) or OutputOptions()
+    _draw(result, config, given.group(PlotOptions) or PlotOptions(), out)
+    write_report(result, config, given)
     emit(result, config, out)
 
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
-from rnnctl.cli.output.emit import Asked, require_not_read, require_output, tell_notes
-from rnnctl.cli.output.plotting import require_places
+from rnnctl.cli.options.output import OutputOptions
+from rnnctl.cli.output.emit import Asked, require_apart, require_not_read, require_output, tell_notes
+from rnnctl.cli.output.plotting import places, require_places
 from rnnctl.cli.setup.foreseen import require_foreseen
 from rnnctl.cli.setup.request import Request, request_of, require_consistent
 from rnnctl.errors import InputError, hands_over
@@ -26,8 +26,8 @@ def prepared(given: CommandOptions, answers: Asked = None) -> "Experiment":
         UserCodeError: the user's code raised.
     """
     request, out = request_of(given), given.group(OutputOptions) or OutputOptions()
-    require_places(given.group(PlotOptions) or PlotOptions(), out)
-    _require_place_for_weights(request, out)
+    require_places(given)
+    _require_place_for_weights(request, given, out)
     require_consistent(request)
     require_foreseen(given, request)
     # Not before: these load torch, and a usage error is not to wait for that.
@@ -42,18 +42,18 @@ def prepared(given: CommandOptions, answers: Asked = None) -> "Experiment":
     return made
 
 
-def _require_place_for_weights(request: Request, out: OutputOptions) -> None:
+def _require_place_for_weights(request: Request, given: CommandOptions, out: OutputOptions) -> None:
     """Refuse outputs that are read, that name one file, or a --save-weights that cannot be written."""
     weights = request.model.save_weights
-    for written in (out.output, weights):
+    written_to = {**places(given), "--save-weights": weights}
+    for written in written_to.values():
         require_not_read(written, *request.sources, out.config)
     if weights is None:
         return
     from rnnctl.files.writing import require_writable
 
     require_writable(weights, force=out.force)
-    if out.output == weights:
-        raise InputError(f"-o and --save-weights both name {str(weights)!r}; give each a file of its own")
+    require_apart(written_to)
     if weights.suffix.lower() != ".safetensors":
         raise InputError(f"--save-weights writes .safetensors; got {str(weights)!r}. Change the suffix")
 

@@ -14,9 +14,9 @@ from rnnctl.cli.options.loss import (
     VerifyOptions,
 )
 from rnnctl.cli.options.model import ModelOptions, YourModelOptions
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.cli.options.question import MeasureOptions, WindowOptions
-from rnnctl.cli.options.run import RunOptions
+from rnnctl.cli.options.run import RunOptions, SeedsOptions
 from rnnctl.cli.options.sweep import GridOptions, KeepOptions, QuestionArgument, WorkerOptions
 from rnnctl.cli.pages import Page
 from rnnctl.cli.questions import QUESTIONS, question_named
@@ -56,7 +56,9 @@ class SweepOptions(CommandOptions):
     window: WindowOptions
     measure: MeasureOptions
     run: RunOptions
+    many: SeedsOptions
     plot: PlotOptions
+    report: ReportOptions
     out: OutputOptions
 
     @classmethod
@@ -79,7 +81,16 @@ class SweepOptions(CommandOptions):
                 raise InputError(f"--{flag} says nothing to {context.params['question']}, which has no such option")
 
 
-OWN = (QuestionArgument, GridOptions, KeepOptions, WorkerOptions, PlotOptions, OutputOptions)
+OWN = (
+    QuestionArgument,
+    GridOptions,
+    SeedsOptions,
+    KeepOptions,
+    WorkerOptions,
+    PlotOptions,
+    ReportOptions,
+    OutputOptions,
+)
 
 
 def _is_typed(context: Any, name: str) -> bool:
@@ -88,7 +99,10 @@ def _is_typed(context: Any, name: str) -> bool:
 
 
 def _require_nothing_to_run(typed: list[str]) -> None:
-    heard = {*STILL_HEARD, *(field.name for kind in (PlotOptions, OutputOptions) for field in fields(kind))}
+    heard = {
+        *STILL_HEARD,
+        *(field.name for kind in (PlotOptions, ReportOptions, OutputOptions) for field in fields(kind)),
+    }
     if unheard := [name for name in typed if name not in heard]:
         names = " and ".join("QUESTION" if name == "question" else f"--{name.replace('_', '-')}" for name in unheard)
         raise InputError(f"--from shows runs that are over; {names} would be ignored. Leave it out")

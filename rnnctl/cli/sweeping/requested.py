@@ -8,7 +8,7 @@ from rnnctl.cli.loading import loading
 from rnnctl.cli.options.command import gathered
 from rnnctl.cli.output.conditions import aggregated_names, parsed, require_aggregates
 from rnnctl.cli.output.emit import require_not_read, require_output
-from rnnctl.cli.output.plotting import require_places
+from rnnctl.cli.output.plotting import places, require_places
 from rnnctl.cli.questions import QUESTIONS, question_named
 from rnnctl.cli.setup.request import request_of
 from rnnctl.cli.sweeping.carried_out import Kept
@@ -39,7 +39,7 @@ def require_sweep_places(given: SweepOptions) -> None:
         raise InputError("--to - is no file that can be read again, to go on from. Name a file")
     if to.exists() and not to.is_file():
         raise InputError(f"--to: {str(to)!r} is no file that can be read again, to go on from")
-    require_not_read(to, *request_of(given).sources, out.config, out.output, given.plot.plot)
+    require_not_read(to, *request_of(given).sources, out.config, *places(given).values())
 
 
 def require_answerable_by(given: SweepOptions, plan: Plan) -> None:
@@ -57,7 +57,7 @@ def require_answerable_by(given: SweepOptions, plan: Plan) -> None:
 
 def require_shown(given: SweepOptions) -> None:
     """Refuse places of results, and conditions that speak of one run."""
-    require_places(given.plot, given.out)
+    require_places(given)
     require_aggregates(parsed(given.out.fail_on or ()), COUNTS)
 
 
@@ -90,10 +90,10 @@ def plan_for(given: SweepOptions) -> Plan:
     assert given.asked.question is not None
     kind, grid = question_named(given.asked.question).options, given.grid
     vary: dict[str, Any] = dict(varied_texts(grid.vary or ()))
-    if grid.seeds is not None:
+    if given.many.seeds is not None:
         if "seed" in vary:
             raise InputError("--seeds and --vary seed both give seeds; leave one of them out")
-        vary["seed"] = range(grid.seeds)
+        vary["seed"] = range(given.many.seeds)
     # What else says a value of what is varied gives way to the grid.
     values = {name: value for group in vars(given).values() for name, value in vars(group).items()}
     heard = {name: value for name, value in values.items() if name not in {*NOT_VARIED, *vary} - {"threads"}}

@@ -7,7 +7,7 @@ from typing import Any
 from rnnctl.cli.options.command import CommandOptions
 from rnnctl.cli.options.data import HistoryOptions
 from rnnctl.cli.options.mapping import checked_option, option_named
-from rnnctl.cli.options.output import OutputOptions, PlotOptions
+from rnnctl.cli.options.output import OutputOptions, PlotOptions, ReportOptions
 from rnnctl.errors import InputError
 from rnnctl.files.toml import parsed_toml
 from rnnctl.files.typed import keyword_arguments
@@ -16,7 +16,7 @@ from rnnctl.sweeps.grid import values_in
 # Of a model's argument the name goes on after it: model_arg.hidden.
 MODEL_ARG = "model_arg"
 # What says where one result goes, or how it is computed, and nothing of the answer.
-OF_ONE_RESULT = (PlotOptions, OutputOptions, HistoryOptions)
+OF_ONE_RESULT = (PlotOptions, ReportOptions, OutputOptions, HistoryOptions)
 NOT_VARIED = ("threads", "save_weights", *(field.name for group in OF_ONE_RESULT for field in fields(group)))
 BOOLEANS = {"true": True, "false": False}
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from rnnctl.errors import InputError
 from rnnctl.models.tape.beside import Edge
 from rnnctl.models.tape.graph import Graph
 from rnnctl.models.tape.states import States
 
+MOST_WAYS = 20_000
 # How a gradient gets from a consumer of a state to the state: place, result and operand of every node on the way.
 Way = tuple[tuple[int, int, int], ...]
 
@@ -20,10 +22,15 @@ def ways_out(
         passes: whether such a place may be passed through: it leads on, and perhaps somewhere else as well.
     Returns:
         Place and operand of a consumer, and the nodes between.
+    Raises:
+        InputError: there are more ways than anybody follows: loops that feed one another have twice as many at every
+            step.
     """
     found: list[tuple[int, int, Way]] = []
     waiting: list[tuple[Edge, Way]] = [(state, ())]
-    while waiting:
+    for _ in range(MOST_WAYS):
+        if not waiting:
+            return tuple(found)
         edge, way = waiting.pop()
         for place, operand in graph.consumers.get(edge, ()):
             if place in graph.joins or (leads(place) and passes(place)):
@@ -34,7 +41,10 @@ def ways_out(
                 ]
             elif not leads(place):
                 found.append((place, operand, way))
-    return tuple(found)
+    raise InputError(
+        f"from one state a gradient goes more than {MOST_WAYS:,} ways, as where loops feed one another at every step. "
+        "Try a shorter sequence"
+    )
 
 
 def ways_out_of_state(graph: Graph, state: Edge, states: set[int], known: States) -> tuple[tuple[int, int, Way], ...]:

@@ -11,12 +11,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
+
+from rnnctl.view.curves import LEAST_DRAWN, MOST_DRAWN
 
 # Okabe & Ito's.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -28,8 +30,6 @@ SMALL, SMALLER = 9, 8
 LINE = 0.16
 # Letters of a line within a panel.
 LETTERS = 46
-# Between them a log scale of matplotlib's has room for its margins and ticks in float64.
-LEAST_DRAWN, MOST_DRAWN = 1e-270, 1e200
 # Of a heat map, beside its largest.
 SMALLEST_SHOWN = 1e-12
 # Rows or columns of a heat map: of more, some would fall between the pixels.
@@ -192,7 +192,9 @@ def _coincide(axes: Axes, one: Artist, other: Artist) -> bool:
     return np.allclose(mine, theirs, rtol=0, atol=ALIKE, equal_nan=True)
 
 
-def heat(figure: Figure, axes: Axes, norms: NDArray[Any], label: str, *, aspect: Literal["auto", "equal"]) -> None:
+def heat(
+    figure: Figure | SubFigure, axes: Axes, norms: NDArray[Any], label: str, *, aspect: Literal["auto", "equal"]
+) -> None:
     """A matrix of norms on a log scale, with its colour bar; what is 0 or not finite is left blank.
 
     Of a large one every cell shows the largest of a block, and the colour bar says so.

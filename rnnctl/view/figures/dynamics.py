@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rnnctl.view.curves import AT_ONE, STEP_FACTORS
 from rnnctl.view.figures.drawing import (
     BLUE,
     GREEN,
@@ -42,12 +43,17 @@ LOOKS_OF_GATES: Sequence[Mapping[str, Any]] = (
 def spectrum(result: Any) -> Figure:
     """Eigenvalues on the plane, and singular values in order."""
     figure, left, right = pair()
-    legend_below(left, _eigenvalues(left, result.rows), 2)
+    spectrum_panel(left, result)
     values = sorted((row["singular_value"] for row in result.rows), reverse=True)
     (line,) = right.plot(range(len(values)), values, "-o", color=ORANGE, ms=3, label="singular values")
     at_one = _singular_values(right, values, len(values), "singular value of W_hh")
     legend_below(right, [Curve(line, "singular values"), at_one], 2)
     return figure
+
+
+def spectrum_panel(axes: Axes, result: Any) -> None:
+    """Eigenvalues on the plane, into axes that are there."""
+    legend_below(axes, _eigenvalues(axes, result.rows), 2)
 
 
 def _singular_values(axes: Axes, values: Sequence[float], count: int, label: str) -> Curve:
@@ -62,7 +68,7 @@ def _singular_values(axes: Axes, values: Sequence[float], count: int, label: str
 
 
 def _at_one(axes: Axes) -> Curve:
-    return Curve(axes.axhline(1, color="0.5", ls="--", lw=1), "1: neither grows nor shrinks")
+    return Curve(axes.axhline(1, color="0.5", ls="--", lw=1), AT_ONE)
 
 
 def _eigenvalues(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
@@ -95,39 +101,51 @@ def _number_shared(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
 
 def spectrum_steps(result: Any) -> Figure:
     """Factors of every step, beside the eigenvalues of the one matrix where there is one."""
-    eigenvalues = result.more["eigenvalues"]
-    if not eigenvalues:
+    if not result.more["eigenvalues"]:
         figure, axes = single()
-        _step_factors(axes, result)
+        steps_panel(axes, result)
         return figure
     figure, left, right = pair()
-    legend_below(left, _eigenvalues(left, eigenvalues), 2)
+    steps_panel(left, result)
     _step_factors(right, result)
     return figure
+
+
+def steps_panel(axes: Axes, result: Any) -> None:
+    """The eigenvalues of the one matrix, or where there is none the factors of every step, into axes that are there."""
+    if eigenvalues := result.more["eigenvalues"]:
+        legend_below(axes, _eigenvalues(axes, eigenvalues), 2)
+    else:
+        _step_factors(axes, result)
 
 
 def spectrum_gates(result: Any) -> Figure:
     """The matrix of every gate, by its eigenvalues or singular values, and the factors of every step."""
     figure, left, right = pair()
+    gates_panel(left, result)
+    _step_factors(right, result)
+    return figure
+
+
+def gates_panel(axes: Axes, result: Any) -> None:
+    """The matrix of every gate, into axes that are there."""
     on_plane = result.gates[0].eigenvalues is not None
-    curves = [_unit_circle(left)] if on_plane else []
+    curves = [_unit_circle(axes)] if on_plane else []
     for gate, look in zip(result.gates, LOOKS_OF_GATES, strict=False):
         own = [row for row in result.rows if row["gate"] == gate.gate]
         x = [row["real"] for row in own] if on_plane else list(range(len(own)))
         y = [row["imag" if on_plane else "singular_value"] for row in own]
-        (line,) = left.plot(x, y, ls="" if on_plane else "-", label=gate.gate, **look)
+        (line,) = axes.plot(x, y, ls="" if on_plane else "-", label=gate.gate, **look)
         curves.append(Curve(line, f"gate {gate.gate}" if len(result.gates) > 1 else gate.gate))
     if on_plane:
-        left.set(xlabel="Re eigenvalue of a gate's W_hh", ylabel="Im eigenvalue of a gate's W_hh")
-        _number_shared(left, [(row["real"], row["imag"]) for row in result.rows])
+        axes.set(xlabel="Re eigenvalue of a gate's W_hh", ylabel="Im eigenvalue of a gate's W_hh")
+        _number_shared(axes, [(row["real"], row["imag"]) for row in result.rows])
     else:
         values = [row["singular_value"] for row in result.rows]
         curves.append(
-            _singular_values(left, values, len(values) // len(result.gates), "singular value of a gate's W_hh")
+            _singular_values(axes, values, len(values) // len(result.gates), "singular value of a gate's W_hh")
         )
-    legend_below(left, curves, 3)
-    _step_factors(right, result)
-    return figure
+    legend_below(axes, curves, 3)
 
 
 def _step_factors(axes: Axes, result: Any) -> None:
@@ -136,11 +154,11 @@ def _step_factors(axes: Axes, result: Any) -> None:
         axes.set(xticks=[], yticks=[])
         return say(axes, "no step is finite")
     t, marker, curves = [step["t"] for step in result.steps], "o" if len(result.steps) <= MOST_MARKS else "", []
-    for name, label, words, color, style, size in (
-        ("jacobian_norm_max", "||J_t|| max", "largest norm of J_t", PURPLE, ":", 8),
-        ("jacobian_norm_mean", "||J_t|| mean", "mean norm of J_t", BLUE, "-", 5),
-        ("jacobian_radius_mean", "spectral radius of J_t, mean", "mean spectral radius of J_t", GREEN, "-.", 4),
-        ("keep_mean", f"mean of {result.scalars['keep_gate']}_t", "", ORANGE, "--", 3),
+    for name, label, color, style, size in (
+        ("jacobian_norm_max", "||J_t|| max", PURPLE, ":", 8),
+        ("jacobian_norm_mean", "||J_t|| mean", BLUE, "-", 5),
+        ("jacobian_radius_mean", "spectral radius of J_t, mean", GREEN, "-.", 4),
+        ("keep_mean", f"mean of {result.scalars['keep_gate']}_t", ORANGE, "--", 3),
     ):
         values = [finite(step.get(name)) for step in result.steps]
         if not all(map(math.isnan, values)):
@@ -152,7 +170,7 @@ def _step_factors(axes: Axes, result: Any) -> None:
                 "mfc": "none" if size > 4 else color,
             }
             (line,) = axes.plot(t, values, label=label, **look)
-            curves.append(Curve(line, words or label))
+            curves.append(Curve(line, STEP_FACTORS.get(name, label)))
     curves.append(_at_one(axes))
     linear(axes)
     whole_ticks(axes.xaxis)
@@ -172,6 +190,12 @@ def _unit_circle(axes: Axes) -> Curve:
 def lyapunov(result: Any) -> Figure:
     """The exponents in order with their errors, and what theory says of the largest."""
     figure, axes = single()
+    lyapunov_panel(axes, result)
+    return figure
+
+
+def lyapunov_panel(axes: Axes, result: Any) -> None:
+    """The same into axes that are there."""
     rows, curves = result.rows, []
     values = [finite(row["exponent"]) for row in rows]
     errors = [finite(row["stderr"]) if row["stderr"] else 0.0 for row in rows]
@@ -192,4 +216,3 @@ def lyapunov(result: Any) -> Figure:
         axes.set_yticks([])
         say(axes, "no exponent is finite")
     legend_below(axes, curves, 3)
-    return figure

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rnnctl.view.curves import ROUNDING
 from rnnctl.view.figures.drawing import (
     BLUE,
     ORANGE,
@@ -24,8 +25,6 @@ from rnnctl.view.figures.drawing import (
     whole_ticks,
 )
 
-# Two gradients that differ by less, as a share, are the same but for the rounding of float64.
-ROUNDING = 1e-14
 MOST_WINDOWS_TICKED = 12
 PART = r"$\|\,$part of $dL_k/dW_{hh}$ from step $t\,\|$"
 REACH = r"$\|\,dL_k/d\mathrm{state}_{k-\mathrm{lag}}\,\|\;/\;\|\,dL_k/d\mathrm{state}_{k}\,\|$"
@@ -34,13 +33,18 @@ REACH = r"$\|\,dL_k/d\mathrm{state}_{k-\mathrm{lag}}\,\|\;/\;\|\,dL_k/d\mathrm{s
 def flow(result: Any) -> Figure:
     """Every loss step by every source step, and beside it how a loss fades with the lag."""
     figure, left, right = pair()
-    heat(figure, left, np.array(result.norms.tolist(), float), PART, aspect="equal")
-    left.set(xlabel="source step t", ylabel="loss step k")
-    # Half a figure has no room for more numbers of four digits.
-    whole_ticks(left.xaxis, 6)
-    whole_ticks(left.yaxis)
+    flow_panel(left, result)
     _lags(right, {name: values.tolist() for name, values in result.lag_profile.items()})
     return figure
+
+
+def flow_panel(axes: Axes, result: Any) -> None:
+    """Every loss step by every source step, into axes that are there."""
+    heat(axes.figure, axes, np.array(result.norms.tolist(), float), PART, aspect="equal")
+    axes.set(xlabel="source step t", ylabel="loss step k")
+    # Half a figure has no room for more numbers of four digits.
+    whole_ticks(axes.xaxis, 6)
+    whole_ticks(axes.yaxis)
 
 
 def _lags(axes: Axes, profile: Mapping[str, list[float]]) -> None:
@@ -63,6 +67,12 @@ def _lags(axes: Axes, profile: Mapping[str, list[float]]) -> None:
 def truncation(result: Any) -> Figure:
     """What every window loses, where it is more than rounding."""
     figure, axes = single()
+    truncation_panel(axes, result)
+    return figure
+
+
+def truncation_panel(axes: Axes, result: Any) -> None:
+    """The same into axes that are there."""
     windows = [row["window"] for row in result.rows]
     errors = [row["relative_error"] for row in result.rows]
     turned = [None if row["cosine"] is None else 1 - row["cosine"] for row in result.rows]
@@ -79,7 +89,6 @@ def truncation(result: Any) -> Figure:
     axes.set_xticks(ticked, [str(window) for window in ticked])
     axes.set(xlabel="window K (steps back)", ylabel="against the full gradient of W_hh")
     legend_below(axes, curves, 1)
-    return figure
 
 
 def _loss(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from rnnctl.view.curves import MOST_PANELS, WORDS, time_label
 from rnnctl.view.figures.drawing import (
     AMBER,
     BLUE,
@@ -33,15 +34,8 @@ from rnnctl.view.figures.drawing import (
     whole_ticks,
 )
 
-MOST_PANELS = 6
 # Letters of a line above a panel.
 LETTERS_ABOVE, LETTERS_ABOVE_ONE_OF_MANY = 84, 60
-WORDS = {
-    "grad_norm_W_hh": "||G_t||, what step t adds",
-    "grad_norm_h": "||dL/dh_t||, in all",
-    "grad_norm_h_direct": "||dL/dh_t||, by y_t alone",
-    "grad_norm_c": "||dL/dc_t||, in all",
-}
 LOOKS: Mapping[str, Mapping[str, Any]] = {
     "grad_norm_W_hh": {"color": BLUE, "ls": "-", "marker": "o"},
     "grad_norm_h": {"color": ORANGE, "ls": "--", "marker": "o"},
@@ -62,20 +56,25 @@ FAINT: Mapping[str, Any] = {"color": "0.7", "ls": "-", "lw": 0.6}
 def gradnorm(result: Any) -> Figure:
     """Three norms over time, under the verdict on them and its reason."""
     figure, axes = single()
+    gradnorm_panel(axes, result)
+    figure.set_figheight(figure.get_figheight() + LINE * axes.get_title().count("\n"))
+    return figure
+
+
+def gradnorm_panel(axes: Axes, result: Any) -> None:
+    """The same into axes that are there."""
     curves = _norms(axes, result, ("grad_norm_W_hh", "grad_norm_h", "grad_norm_h_direct"))
     logarithmic(axes)
     counted(axes, len(result.rows), "time step t")
     axes.set_ylabel("norm (loss per unit of W_hh or of h)")
     said = fill(verdict_words(result.scalars, with_reason=True), LETTERS_ABOVE)
     axes.set_title(said, fontsize=SMALL)
-    figure.set_figheight(figure.get_figheight() + LINE * said.count("\n"))
     legend_below(axes, curves, 1)
-    return figure
 
 
 def gradnorm_modules(result: Any) -> Figure:
     """A panel for each of the first weights."""
-    weights = list(result.weights.values())
+    weights, judged = list(result.weights.values()), result.more.get("weights", ())
     shown = weights[:MOST_PANELS]
     columns = 1 if len(shown) == 1 else 2
     rows = math.ceil(len(shown) / columns)
@@ -83,8 +82,9 @@ def gradnorm_modules(result: Any) -> Figure:
     size = (SIZE[0], 3.8 + LINE * legend_lines) if columns == 1 else (WIDE[0], 0.6 + (3 + LINE * legend_lines) * rows)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, weight, judged in zip(panels, shown, result.more["weights"], strict=False):
-        words = verdict_words(judged, with_reason=columns == 1)
+    for i, (axes, weight) in enumerate(zip(panels, shown, strict=False)):
+        # Of a trace nothing is judged.
+        words = verdict_words(judged[i], with_reason=columns == 1) if judged else ""
         _one_weight(axes, weight, fill(words, LETTERS_ABOVE if columns == 1 else LETTERS_ABOVE_ONE_OF_MANY))
     for axes in panels[len(shown) :]:
         axes.remove()
@@ -93,14 +93,19 @@ def gradnorm_modules(result: Any) -> Figure:
     return figure
 
 
+def first_weight_panel(axes: Axes, result: Any) -> None:
+    """The first weight into axes that are there."""
+    judged = result.more.get("weights", ())
+    words = verdict_words(judged[0], with_reason=True) if judged else ""
+    _one_weight(axes, next(iter(result.weights.values())), fill(words, LETTERS_ABOVE))
+
+
 def _one_weight(axes: Axes, weight: Any, verdict: str) -> None:
     names = [name for name in ("grad_norm_W_hh", "grad_norm_h", "grad_norm_c") if getattr(weight, name) is not None]
     curves = _norms(axes, weight, names)
     curves += _gates(axes, {gate: values.tolist() for gate, values in weight.grad_norm_gates.items()})
     logarithmic(axes)
-    # The steps of a reverse direction stand in the order of the sequence, from whose end it comes.
-    reverse = weight.name.endswith("_reverse")
-    counted(axes, len(weight.grad_norm_W_hh), "time step t" + (", read from the last to the first" if reverse else ""))
+    counted(axes, len(weight.grad_norm_W_hh), time_label(weight.name))
     axes.set_ylabel("norm (loss per unit)")
     name = fill(weight.name, LETTERS_ABOVE_ONE_OF_MANY)
     axes.set_title(name, fontsize=SMALL, pad=6 + 10 * len(verdict.splitlines()), parse_math=False)
@@ -135,13 +140,18 @@ def verdict_words(judged: Mapping[str, Any], *, with_reason: bool) -> str:
 def gradnorm_history(result: Any) -> Figure:
     """The norms of one weight over time, a row for every training step that was looked at."""
     figure, axes = single()
+    history_panel(axes, result)
+    return figure
+
+
+def history_panel(axes: Axes, result: Any) -> None:
+    """The same into axes that are there."""
     norms = np.array(result.grad_norm_W_hh.tolist(), float)
-    heat(figure, axes, norms, f"grad_norm_W_hh of {result.weight}", aspect="auto")
+    heat(axes.figure, axes, norms, f"grad_norm_W_hh of {result.weight}", aspect="auto")
     whole_ticks(axes.yaxis)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda row, _: _step_at(row, result.steps)))
     whole_ticks(axes.xaxis)
     axes.set(xlabel="time step t", ylabel="training step")
-    return figure
 
 
 def _step_at(row: float, steps: Sequence[int]) -> str:

@@ -18,15 +18,14 @@ from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from rnnctl.view.curves import LEAST_DRAWN, MOST_DRAWN
 from rnnctl.view.figures.drawing import (
     AMBER,
     BLUE,
     GREEN,
     GREY,
-    LEAST_DRAWN,
     LEAST_SPAN,
     LETTERS,
-    MOST_DRAWN,
     MOST_MARKS,
     ORANGE,
     PURPLE,
@@ -91,9 +90,27 @@ def sweep(result: Any) -> Figure:
     Raises:
         InputError: no figure shows such a grid.
     """
+    grid = _grid(result)
+    if grid.plan.up is not None:
+        return _maps(result, grid)
+    figure, panel = single()
+    _lines(panel, result, grid)
+    return figure
+
+
+def sweep_panel(axes: Axes, result: Any) -> None:
+    """The lines, or the first of the maps, into axes that are there."""
+    grid = _grid(result)
+    if grid.plan.up is None:
+        return _lines(axes, result, grid)
+    said: dict[str, Artist] = {}
+    mesh = _named_map(axes, grid, _colors(result), (next(iter(grid.cells)), "median"), said)
+    _colour_bar(axes.figure, mesh, [axes], result)
+
+
+def _grid(result: Any) -> Gridded:
     axes = axes_of(result.rows)
-    grid = gridded(result.rows, require_drawable(axes), axes)
-    return _lines(result, grid) if grid.plan.up is None else _maps(result, grid)
+    return gridded(result.rows, require_drawable(axes), axes)
 
 
 def _value_words(result: Any) -> str:
@@ -103,8 +120,7 @@ def _value_words(result: Any) -> str:
 # ---- lines --------------------------------------------------------------------------------------
 
 
-def _lines(result: Any, grid: Gridded) -> Figure:
-    figure, panel = single()
+def _lines(panel: Axes, result: Any, grid: Gridded) -> None:
     across = grid.plan.across
     drawn = [row[field] for row in result.rows for field in ("median", "p10", "p90", "theory")]
     is_log = asks_for_log([value for value in (*drawn, result.critical) if value is not None])
@@ -130,7 +146,6 @@ def _lines(result: Any, grid: Gridded) -> Figure:
     _ticks(panel, "x", grid.across)
     legend_below(panel, [*curves, *_beyond(panel, result.rows, across, is_log)], 2)
     _without_mathematics(panel)
-    return figure
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:
@@ -220,17 +235,20 @@ def _maps(result: Any, grid: Gridded) -> Figure:
     figure, panels = _panels(len(fields))
     said: dict[str, Artist] = {}
     for panel, (words, field) in zip(panels, fields, strict=True):
-        mesh = _map(panel, grid, colors, (words, field), said)
-        panel.set(xlabel=words_of(grid.plan.across), ylabel=words_of(str(grid.plan.up)))
+        mesh = _named_map(panel, grid, colors, (words, field), said)
         title = words or (TITLES[field] if len(fields) > 1 else "")
         panel.set_title(fill(title, LETTERS), fontsize=SMALL, parse_math=False)
+    _colour_bar(figure, mesh, panels, result)
+    if said:
+        figure.legend(said.values(), said.keys(), loc="outside lower center", ncols=3, fontsize=SMALLER, frameon=False)
+    return figure
+
+
+def _colour_bar(figure: Any, mesh: QuadMesh, panels: Sequence[Axes], result: Any) -> None:
     if _has_numbers(result.rows):
         below, above = (any(row["median"] == end for row in result.rows) for end in (-math.inf, math.inf))
         label = fill(_value_words(result), LETTERS)
         figure.colorbar(mesh, ax=panels, label=label, extend=EXTENDED[below, above])
-    if said:
-        figure.legend(said.values(), said.keys(), loc="outside lower center", ncols=3, fontsize=SMALLER, frameon=False)
-    return figure
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -263,6 +281,14 @@ def _colors(result: Any) -> _Colors:
         low, high = critical - reach, critical + reach
     norm = (LogNorm if scale.is_log else Normalize)(low, high)
     return _Colors(norm, PLAIN if critical is None else BESIDE_CRITICAL, critical)
+
+
+def _named_map(
+    panel: Axes, grid: Gridded, colors: _Colors, which: tuple[str, str], said: dict[str, Artist]
+) -> QuadMesh:
+    """One map with the names of its axes."""
+    panel.set(xlabel=words_of(grid.plan.across), ylabel=words_of(str(grid.plan.up)))
+    return _map(panel, grid, colors, which, said)
 
 
 def _map(panel: Axes, grid: Gridded, colors: _Colors, which: tuple[str, str], said: dict[str, Artist]) -> QuadMesh:

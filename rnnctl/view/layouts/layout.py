@@ -18,7 +18,8 @@ class Column:
     """A field of the rows under a title; as a log-scale bar, or by a format of its own.
 
     An optional one is left out of a table none of whose rows has a value for it. What is right (numbers) or whole
-    (names, shapes) is not broken into lines; where the window is narrow bars go first, then the spare ones.
+    (names, shapes) is not broken into lines, what is code is to be copied; where the window is narrow bars go first,
+    then the spare ones.
     """
 
     field: str
@@ -29,6 +30,7 @@ class Column:
     optional: bool = False
     whole: bool = False
     spare: bool = False
+    code: bool = False
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,27 @@ def _hidden(scalars: Record) -> tuple[str, ...]:
     return (*fixed, *without_plain_error(scalars), *(name for name in optional if scalars[name] is None))
 
 
+# Of what was probed in a training step of the user's own, of which nothing is judged.
+_TRACED = Table(
+    (
+        Column("weight", "weight", right=False),
+        Column("cell", "cell", right=False, whole=True),
+        Column("seq_len", "seq_len"),
+        Column("grad_W_hh_norm", "||grad||"),
+        Column("largest", "largest"),
+        Column("state_first", "state, first step"),
+        Column("state_last", "state, last step"),
+        Column("factor_per_step", "per step", optional=True),
+        Column("autograd_relative_error", "autograd", optional=True),
+    ),
+    title="every recurrent weight",
+)
+TRACE = Layout(
+    (_STEPS,),
+    lambda scalars: notes_beside("gradnorm-modules"),
+    section="weight",
+    more={"summaries": (_TRACED,)},
+)
 GRADNORM_MODULES = Layout(
     (_STEPS,),
     _notes,

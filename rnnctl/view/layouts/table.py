@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from rnnctl.view.layouts.bench import BENCH, BENCH_FLOW, BENCH_PROBE, BENCH_SWEEP
 from rnnctl.view.layouts.configuration import CONFIGURATION
+from rnnctl.view.layouts.doctor import DOCTOR
 from rnnctl.view.layouts.dynamics import LYAPUNOV, SPECTRUM
 from rnnctl.view.layouts.flow import FLOW, TRUNCATION
 from rnnctl.view.layouts.gate_spectra import SPECTRUM_GATES
 from rnnctl.view.layouts.history import GRADNORM_HISTORY
 from rnnctl.view.layouts.layout import CHECK, GRADNORM, SHAPES, STEP, Layout
-from rnnctl.view.layouts.model_gradnorm import GRADNORM_MODULES
+from rnnctl.view.layouts.model_gradnorm import GRADNORM_MODULES, TRACE
 from rnnctl.view.layouts.modules import FORWARD_MODULES
 from rnnctl.view.layouts.step_spectra import SPECTRUM_STEPS
 from rnnctl.view.layouts.sweep import PLAN, SWEEP
@@ -21,6 +22,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "forward-modules": FORWARD_MODULES,
     "gradnorm": GRADNORM,
     "gradnorm-modules": GRADNORM_MODULES,
+    "trace": TRACE,
     "gradnorm-history": GRADNORM_HISTORY,
     "check": CHECK,
     "bench": BENCH,
@@ -35,6 +37,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "lyapunov": LYAPUNOV,
     "sweep": SWEEP,
     "sweep-plan": PLAN,
+    "doctor": DOCTOR,
     "weights": WEIGHTS,
     "config": CONFIGURATION,
 }
