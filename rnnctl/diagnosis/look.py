@@ -70,6 +70,7 @@ class Rule:
         look: does it.
         evidence: what shows it.
         explains: the findings that may follow from this one.
+        of_weight: whether it is about a recurrent weight.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Rule:
     look: "Callable[[Patient], Look]"
     evidence: Evidence
     explains: tuple[str, ...] = ()
+    of_weight: bool = True
 
 
 def unknown(why: str) -> Look:

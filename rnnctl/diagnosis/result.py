@@ -14,19 +14,6 @@ from rnnctl.view.shown import Shown
 NOTHING, NOT_KNOWN = "nothing found", "not known"
 # Questions that are about one recurrent weight, which has to be named where there are several.
 OF_ONE_WEIGHT = ("lyapunov", "spectrum", "truncation")
-# Findings that are about a recurrent weight.
-OF_WEIGHTS = (
-    "vanishing",
-    "exploding",
-    "chaotic",
-    "stuck-gate",
-    "dead-units",
-    "state-cut",
-    "window",
-    "reverse-last",
-    "no-gradient",
-    "step-size",
-)
 LEFT_OUT = "it was left out (--only-finding, --skip-finding)"
 
 
@@ -128,7 +115,7 @@ class Diagnosis(Shown, Result):
         return {
             "finding": rule.id,
             "severity": look.severity,
-            "weight": look.weight_name or (self.recurrent if rule.id in OF_WEIGHTS else None),
+            "weight": look.weight_name or (self.recurrent if rule.of_weight else None),
             "number": look.number,
             "threshold": look.threshold,
             "sentence": look.sentence,

@@ -22,6 +22,7 @@ RULES: tuple[Rule, ...] = (
         time_axis,
         Evidence("forward"),
         ("state-cut", "reverse-last", "no-gradient", "window", "padding", *_OF_GRADIENT, *_OF_TRAINING),
+        of_weight=False,
     ),
     Rule(
         "input-scale",
@@ -31,6 +32,7 @@ RULES: tuple[Rule, ...] = (
         input_scale,
         Evidence("doctor"),
         ("nonfinite", "dead-units", "stuck-gate", "no-gradient", *_OF_GRADIENT, *_OF_TRAINING),
+        of_weight=False,
     ),
     Rule(
         "nonfinite",
@@ -40,6 +42,7 @@ RULES: tuple[Rule, ...] = (
         nonfinite,
         Evidence("gradnorm"),
         ("no-gradient", *_OF_GRADIENT, *_OF_TRAINING),
+        of_weight=False,
     ),
     Rule(
         "vanishing",
@@ -112,6 +115,7 @@ RULES: tuple[Rule, ...] = (
         padding,
         Evidence("doctor"),
         ("vanishing", "echo"),
+        of_weight=False,
     ),
     Rule(
         "reverse-last",
@@ -130,6 +134,7 @@ RULES: tuple[Rule, ...] = (
         loss_output,
         Evidence("doctor"),
         ("no-gradient", "vanishing", *_OF_TRAINING),
+        of_weight=False,
     ),
     Rule(
         "no-gradient",
@@ -156,6 +161,7 @@ RULES: tuple[Rule, ...] = (
         "see the findings before it; where there are none, train longer, or predict the change",
         echo,
         Evidence("doctor"),
+        of_weight=False,
     ),
 )
 assert tuple(rule.id for rule in RULES) == IDS
