@@ -313,7 +313,7 @@ class Worker:
         files = tuple(named_files(plan))
         for file in files:
             Path(file.path).rename(self.folder / file.sent_as)
-        return Sender(os.urandom(4).hex(), versions or there.versions(), files, "another process")
+        return Sender(os.urandom(4).hex(), versions or there.named(), files, "another process")
 
 
 @pytest.fixture
@@ -347,7 +347,7 @@ def test_a_file_of_other_content_at_the_same_place_is_not_taken(worker: Worker, 
     (file,) = named_files(plan := of_data(tmp_path))
     (tmp_path / "a.npy").rename(worker.folder / file.sent_as)
     of_data(tmp_path, seed=1)
-    sender = Sender("a sweep", there.versions(), (file,), "another process")
+    sender = Sender("a sweep", there.named(), (file,), "another process")
     assert answer_there(sender, plan.run_at(0))["scalars"] == here["scalars"]
     assert there.answer(plan.run_at(0).asked)["scalars"] != here["scalars"]
 
@@ -357,7 +357,7 @@ def test_a_worker_without_the_file_says_so_and_makes_no_run(worker: Worker, tmp_
     (file,) = named_files(plan)
     (tmp_path / "a.npy").unlink()
     with pytest.raises(BrokenExecutor, match="the worker at tcp://there:1 has no .*a.npy of the same content"):
-        answer_there(Sender("a sweep", there.versions(), (file,), "another process"), plan.run_at(0))
+        answer_there(Sender("a sweep", there.named(), (file,), "another process"), plan.run_at(0))
 
 
 def test_a_worker_that_joins_with_another_version_makes_no_run(worker: Worker, tmp_path: Path) -> None:

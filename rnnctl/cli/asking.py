@@ -47,12 +47,7 @@ def answer(asked: Asked) -> dict[str, Any]:
     with _ALONE:
         began = time.perf_counter()
         said = _said(asked)
-        return {**said, "seconds": time.perf_counter() - began, "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """Of rnnctl and torch, as every JSON of ours tells them."""
-    return named()
+        return {**said, "seconds": time.perf_counter() - began, "versions": named()}
 
 
 def failed(asked: Asked, error: str) -> dict[str, Any]:

@@ -46,6 +46,11 @@ class CommandOptions:
         """The group of this kind, or None where the command does not take it."""
         return next((value for value in vars(self).values() if isinstance(value, kind)), None)
 
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """Name -> value of every option, whichever group it stands in."""
+        return {name: value for group in vars(self).values() for name, value in vars(group).items()}
+
     def values_in_rows(self, seq_len: int) -> int:
         """How many values the result's rows have of so many steps, at least; 0 where they do not grow with them."""
         return 0

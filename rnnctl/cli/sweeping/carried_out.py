@@ -6,8 +6,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rnnctl.cli.asking import failed, versions
+from rnnctl.cli.asking import failed
 from rnnctl.cli.sweeping.plan import Plan, PlannedRun
+from rnnctl.cli.versions import named
 from rnnctl.errors import InputError
 from rnnctl.results import Record
 from rnnctl.sweeps.outcomes import Outcome, Outcomes
@@ -71,7 +72,7 @@ class Carrying:
 
     def __init__(self, plan: Plan, kept: Kept) -> None:
         self._plan, self._kept = plan, kept
-        self._versions = versions()
+        self._versions = named()
         self._outcomes = Outcomes(plan.question, kept.value, kept.others)
         self._refused: dict[int, str] = {}
         self._done: dict[str, Outcome] = {}

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rnnctl.cli.asking import versions
 from rnnctl.cli.sweeping.plan import CODE, FILES, NO_FILE, Plan, digest_of_file, source_of
 from rnnctl.cli.sweeping.there import NamedFile, Sender, answer_there, lacking
+from rnnctl.cli.versions import named
 from rnnctl.errors import InputError
 from rnnctl.files.reading import read_bytes
 from rnnctl.sweeps.cluster import Cluster, connected, given_files, reached, require_versions
@@ -35,13 +35,13 @@ def made_by_scheduler(scheduler: str, plan: Plan) -> Iterator[Runner[Any]]:
 def made_by_client(client: Any, executor: Executor, plan: Plan) -> Iterator[Runner[Any]]:
     """What makes runs on an executor of this client's."""
     with reached(client):
-        require_versions(client, versions())
+        require_versions(client, named())
         files = tuple(named_files(plan))
         sent = _to_be_sent(client, files)
     with given_files(client, [(file.sent_as, partial(read_bytes, Path(file.path))) for file in sent]):
         cluster = Cluster(client, executor)
         try:
-            yield Runner(cluster, partial(answer_there, Sender(cluster.topic, versions(), files)), cluster.workers)
+            yield Runner(cluster, partial(answer_there, Sender(cluster.topic, named(), files)), cluster.workers)
         finally:
             cluster.shutdown()
 

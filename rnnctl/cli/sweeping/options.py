@@ -74,7 +74,7 @@ class SweepOptions(CommandOptions):
             )
         question = question_named(context.params["question"])
         own = {field.name for kind in OWN for field in fields(kind)}
-        taken = {name for group in vars(gathered(question.options, {})).values() for name in vars(group)}
+        taken = gathered(question.options, {}).by_name.keys()
         for name in typed:
             flag = name.replace("_", "-")
             if name not in own | taken:

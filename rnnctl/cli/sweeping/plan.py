@@ -27,7 +27,6 @@ from rnnctl.sweeps.grid import Grid
 # Options that name a file whose content shapes the answer, and those that name the user's code.
 FILES, CODE = ("input", "target", "weights", "lengths"), ("model", "batch", "loss_fn")
 NO_FILE = ("dummy", "next")
-CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,8 @@ class Plan:
         # One thread a run, unless somebody says otherwise: many runs side by side are faster so.
         run = base.group(RunOptions) or RunOptions()
         self._base = base.having(out, replace(run, threads=run.threads or 1))
-        values = {name: value for group in vars(self._base).values() for name, value in vars(group).items()}
         # Once, and not for each of very many points.
-        self._values = {name: value for name, value in values.items() if name not in NOT_VARIED}
+        self._values = {name: value for name, value in self._base.by_name.items() if name not in NOT_VARIED}
         options = {name.partition(".")[0] for name in grid.names}
         of_groups = ((group, options & vars(group).keys()) for group in vars(self._base).values())
         self._varied_groups = [(group, names) for group, names in of_groups if names]
@@ -102,8 +100,7 @@ class Plan:
 
     def settings(self) -> Record:
         """What is not varied and not as it is by itself, by name."""
-        usual = {name: value for group in vars(gathered(self.kind, {})).values() for name, value in vars(group).items()}
-        varied = self.grid.names
+        usual, varied = gathered(self.kind, {}).by_name, self.grid.names
         return {
             name: _plain(value) for name, value in self._values.items() if name not in varied and value != usual[name]
         }
@@ -156,12 +153,17 @@ def digest_of_file(source: str) -> str:
         return source
     if is_bundled(source):
         return hashlib.sha256(bundled_csv(source)).hexdigest()
+    # The run itself says what is wrong with what cannot be read.
+    return content_digest(source) or f"unreadable {source}"
+
+
+def content_digest(path: str) -> str | None:
+    """The sha256 of what a file holds; None where it cannot be read."""
     try:
-        with open(source, "rb") as file:
+        with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
-        # The run itself says what is wrong with it.
-        return f"unreadable {source}"
+        return None
 
 
 def _digest_of_code(place: str, option: str) -> str:

@@ -95,8 +95,7 @@ def plan_for(given: SweepOptions) -> Plan:
             raise InputError("--seeds and --vary seed both give seeds; leave one of them out")
         vary["seed"] = range(given.many.seeds)
     # What else says a value of what is varied gives way to the grid.
-    values = {name: value for group in vars(given).values() for name, value in vars(group).items()}
-    heard = {name: value for name, value in values.items() if name not in {*NOT_VARIED, *vary} - {"threads"}}
+    heard = {name: value for name, value in given.by_name.items() if name not in {*NOT_VARIED, *vary} - {"threads"}}
     return plan_of(
         given.asked.question,
         gathered(kind, heard),

@@ -1,6 +1,5 @@
 """A run on a worker of a cluster: the user's files may lie elsewhere there, or be copies, and no answer tells."""
 
-import hashlib
 import importlib
 import os
 import sys
@@ -14,9 +13,10 @@ from threading import RLock
 from typing import Any
 from uuid import uuid4
 
-from rnnctl.cli.asking import answer, load, versions
+from rnnctl.cli.asking import answer, load
 from rnnctl.cli.options.command import CommandOptions
-from rnnctl.cli.sweeping.plan import CODE, FILES, PlannedRun, source_of
+from rnnctl.cli.sweeping.plan import CODE, FILES, PlannedRun, content_digest, source_of
+from rnnctl.cli.versions import named
 from rnnctl.files.typed import make_importable, module_and_name
 from rnnctl.sweeps.cluster import own_folder, told_of
 
@@ -130,7 +130,7 @@ def _prepare(sender: Sender, question: str) -> None:
     """Find the files of a sweep, and let its modules be imported anew, for those of another may have their names."""
     address, folder = own_folder()
     _State.sweep = None
-    if (own := versions()) != dict(sender.versions):
+    if (own := named()) != dict(sender.versions):
         raise BrokenExecutor(f"the worker at {address} has {_said(own)}, and here is {_said(sender.versions)}")
     _forget(sender.files)
     places, folders = {}, []
@@ -175,14 +175,14 @@ def _forget(files: Iterable[NamedFile]) -> None:
 
 def _root_of(file: NamedFile) -> str | None:
     """The folder that must be looked in first to import it, "" where none must; None where it is not here."""
-    if not file.is_installed and _digest(file.path) == file.digest:
+    if not file.is_installed and content_digest(file.path) == file.digest:
         return file.root
     own = source_of(file.said, file.option)
-    return "" if own is not None and _digest(str(own)) == file.digest else None
+    return "" if own is not None and content_digest(str(own)) == file.digest else None
 
 
 def _path_of(file: NamedFile) -> str | None:
-    return file.path if _digest(file.path) == file.digest else None
+    return file.path if content_digest(file.path) == file.digest else None
 
 
 def _copy_of(file: NamedFile, folder: str) -> Path | None:
@@ -191,15 +191,7 @@ def _copy_of(file: NamedFile, folder: str) -> Path | None:
     with suppress(FileNotFoundError):
         kept.parent.mkdir(exist_ok=True)
         os.replace(Path(folder) / file.sent_as, kept)
-    return kept if _digest(str(kept)) == file.digest else None
-
-
-def _digest(path: str) -> str | None:
-    try:
-        with open(path, "rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError:
-        return None
+    return kept if content_digest(str(kept)) == file.digest else None
 
 
 def _moved(given: CommandOptions, places: Mapping[str, str]) -> CommandOptions:
