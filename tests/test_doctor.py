@@ -905,3 +905,11 @@ def test_the_guide_has_every_finding_as_its_rule_says_it() -> None:
     for rule in RULES:
         said = f"- **{rule.id}**: {rule.measured}. It holds: {rule.threshold}. What to do: {rule.remedy}."
         assert said in text
+
+
+@pytest.mark.parametrize("flag", ["--only-finding", "--skip-finding"])
+def test_an_unknown_finding_is_told_by_the_flag_as_it_is_typed(flag: str, run: Run) -> None:
+    ran = run(f"doctor {flag} vanishin")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"Error: {flag}: there is no finding 'vanishin'")
+    assert "Did you mean vanishing?" in ran.err

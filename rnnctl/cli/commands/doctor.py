@@ -19,6 +19,7 @@ from rnnctl.cli.options.question import DoctorOptions
 from rnnctl.cli.options.run import RunOptions, SeedsOptions
 from rnnctl.cli.output.plotting import show
 from rnnctl.cli.pages import Page
+from rnnctl.cli.setup.foreseen import as_typed
 from rnnctl.cli.setup.prepared import prepared
 from rnnctl.diagnosis.rule_ids import chosen_ids
 from rnnctl.results import Answers
@@ -77,7 +78,8 @@ def doctor(given: DoctorCommandOptions) -> None:
     Of the hand-written network, of torch's layers (--cell), or of your own model (--model) with your data.
     """
     asked = {**vars(given.asked), "seeds": given.many.seeds or SEEDS}
-    chosen_ids(given.asked.only_finding or (), given.asked.skip_finding or ())
+    with as_typed("only_finding", "skip_finding"):
+        chosen_ids(given.asked.only_finding or (), given.asked.skip_finding or ())
     made = prepared(given, answers)
     from rnnctl.diagnosis.doctor import doctor
 

@@ -30,11 +30,11 @@ def require_foreseen(given: CommandOptions, request: Request) -> None:
 def _require_limits(given: CommandOptions, request: Request) -> None:
     """Thresholds in their order, windows within the sequence."""
     if (verdict := given.group(VerdictOptions)) is not None:
-        with _as_typed("vanish_below", "explode_above"):
+        with as_typed("vanish_below", "explode_above"):
             require_thresholds(verdict.vanish_below, verdict.explode_above)
     window, seq_len = given.group(WindowOptions), _seq_len(request)
     if window is not None and window.chosen is not None and seq_len is not None:
-        with _as_typed("windows"):
+        with as_typed("windows"):
             chosen_windows(window.chosen, seq_len)
 
 
@@ -61,10 +61,10 @@ def _require_measurable(request: Request) -> None:
     measure, seq_len = request.measure, _seq_len(request)
     assert measure is not None
     if not measure.autonomous and seq_len is not None and request.own.model is None:
-        with _as_typed("warmup"):
+        with as_typed("warmup"):
             measured_span(seq_len, measure.steps, measure.warmup, autonomous=False, can_run_freely=True)
     if request.hand_written and request.model.weights is None:
-        with _as_typed("count"):
+        with as_typed("count"):
             exponent_count(measure.count, request.model.hidden_size or DEFAULT_SIZES["hidden_size"], "h_t")
 
 
@@ -94,7 +94,7 @@ def _require_users_code(request: Request) -> None:
 
 
 @contextmanager
-def _as_typed(*names: str) -> Iterator[None]:
+def as_typed(*names: str) -> Iterator[None]:
     """Within, the names of the library's arguments become those of the options, in what is said of them."""
     try:
         yield
