@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnnctl
 from rnnctl.diagnosis.lag import estimated_lag
+from rnnctl.diagnosis.last_loss import against_entering
 from rnnctl.diagnosis.look import beyond
 from rnnctl.diagnosis.rule_ids import IDS
 from rnnctl.diagnosis.rules import RULES
@@ -913,3 +914,12 @@ def test_an_unknown_finding_is_told_by_the_flag_as_it_is_typed(flag: str, run: R
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"Error: {flag}: there is no finding 'vanishin'")
     assert "Did you mean vanishing?" in ran.err
+
+
+def test_growth_is_held_against_all_that_has_entered_and_what_is_left_against_the_most_at_one_step() -> None:
+    direct = torch.tensor([2.0, 1.0, 4.0, 0.0], dtype=torch.float64)
+    norms = torch.tensor([2.0, 6.0, 3.5, 14.0], dtype=torch.float64)
+    left, grown = against_entering(norms, direct, norms[0])
+    assert left.tolist() == [0.5, 1.5, 0.875, 3.5]
+    # Of 2, of 2 + 1, of 2 + 1 + 4, and of as much.
+    assert grown.tolist() == [1.0, 2.0, 0.5, 2.0]

@@ -135,12 +135,12 @@ def _curves(weight: ProbedWeight) -> tuple[Tensor, Tensor] | None:
         return None
     first = int(entering[0])
     if weight.name.endswith("_reverse"):
-        left, grown = _against_entering(norms, direct, norms[first])
+        left, grown = against_entering(norms, direct, norms[first])
         return left.flip(0), grown.flip(0)
-    return _against_entering(norms[first:][:steps], direct[first:][:steps], norms[first])
+    return against_entering(norms[first:][:steps], direct[first:][:steps], norms[first])
 
 
-def _against_entering(norms: Tensor, direct: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+def against_entering(norms: Tensor, direct: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
     """Norms over the most that enters at one step, and over all that has entered until then, shape (steps,) each.
 
     Args:
